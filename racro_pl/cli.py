@@ -1,0 +1,66 @@
+"""The command line: which command, and how mistakes are told. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from racro_pl import __version__
+from racro_pl.types import RacroError
+
+COMMANDS = {
+    "fit": (
+        "racro_pl.commands.lightning",
+        "train a captioner                     --config FILE [--model.… --data.… --trainer.…]",
+    ),
+    "validate": (
+        "racro_pl.commands.lightning",
+        "accuracy on the validation split       --config FILE --ckpt_path CKPT",
+    ),
+    "test": ("racro_pl.commands.lightning", "accuracy on the test split             --config FILE --ckpt_path CKPT"),
+    "serve": ("racro_pl.commands.serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
+}
+"""Command name to the module whose ``main(argv)`` runs it, and its line in the help."""
+
+
+def help_text() -> str:
+    """What ``racro-pl --help`` prints."""
+    lines = [
+        f"racro-pl {__version__}: teach a captioner, through a frozen reasoner, to write what a question needs",
+        "",
+        "usage: racro-pl COMMAND [options]        racro-pl COMMAND --help tells a command's options",
+        "",
+        *(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()),
+        "",
+        "start here: racro-pl fit --config configs/quickstart.yaml      (no network, no GPU, minutes)",
+    ]
+    return "\n".join(lines)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return the exit code.
+
+    A mistake that the user can mend (:class:`RacroError`) is one message; anything else is a bug and keeps its
+    traceback. ``RACRO_DEBUG=1`` shows the traceback of mistakes too.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"racro-pl: unknown command {arguments[0]!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # Spinning OpenMP threads make small CPU steps many times slower when cores are shared; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    try:
+        return module.main(arguments)
+    except RacroError as error:
+        if os.environ.get("RACRO_DEBUG"):
+            raise
+        print(f"\nracro-pl {arguments[0]}: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,92 @@
+"""``fit``, ``validate`` and ``test``: LightningCLI over the typed signatures of the module and the data module."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from racro_pl.data.datamodule import RacroDataModule
+from racro_pl.training.callbacks import CaptionLog
+from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.module import RacroModule
+from racro_pl.training.startup import check_trainer
+
+
+class RacroCLI(LightningCLI):
+    """Adds the run folder: ``runs/<name>/version_k/`` with config, metrics, captions and checkpoints."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str, default="racro", help="the run's folder is runs/<name>/version_k/")
+        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+                for name in ("fit", "validate", "test")}  # fmt: skip
+
+    def after_instantiate_classes(self) -> None:
+        check_trainer(self.trainer, self.model.policy_settings)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        if config.get("logger") is None:
+            # One folder for both loggers: left alone, each would pick its own next version.
+            folder = new_version(Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name"))
+            place = (folder.parent.parent, folder.parent.name, folder.name)
+            kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
+        plugins = config.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+
+def new_version(folder: Path) -> Path:
+    """Create and return the next free ``version_k`` below ``folder``; runs that start side by side get two."""
+    version = 0
+    while True:
+        candidate = folder / f"version_{version}"
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            version += 1
+        else:
+            return candidate
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``fit``, ``validate`` or ``test``; returns the exit code."""
+    quiet_libraries()
+    RacroCLI(
+        RacroModule,
+        RacroDataModule,
+        args=arguments,
+        auto_configure_optimizers=False,
+        seed_everything_default=1,
+        trainer_defaults={
+            "max_epochs": -1,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            # Tensors made under inference mode (validation) could never meet autograd again.
+            "inference_mode": False,
+            "callbacks": [CaptionLog(), ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50)],
+        },
+    )
+    return 0
+
+
+def quiet_libraries() -> None:
+    """Silence notices of the libraries that tell the user nothing to do; our own messages stay."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`_log_device_mesh`.*",
+        ".*GPU available but not used.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,105 @@
+"""``racro-pl serve reasoner``: a vLLM server for the reasoner, in the foreground, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from racro_pl.reward.vllm_process import VllmError, VllmServer, is_local_address
+
+POLL_S = 0.5
+
+CONFIG_SNIPPET = """\
+Put this into the configuration of the run:
+
+  reward:
+    reasoner:
+      class_path: racro_pl.reward.HttpReasoner
+      init_args:
+        url: {url}
+        model: {model}
+
+Stop the server with Ctrl-C."""
+
+
+class _StopRequested(BaseException):
+    """SIGINT or SIGTERM has arrived. Like KeyboardInterrupt, no ``except Exception`` on the way may swallow it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line behind ``serve``."""
+    parser = argparse.ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands of ``serve`` to its parser."""
+    reasoner = parser.add_subparsers(dest="what", required=True, metavar="WHAT").add_parser(
+        "reasoner",
+        help="a vLLM server for the text-only reasoner",
+        description="Start a vLLM server for the text-only reasoner and keep it running until Ctrl-C or SIGTERM.",
+        epilog="Arguments after -- go to vLLM as they are: racro-pl serve reasoner --model M -- --enforce-eager",
+    )
+    reasoner.add_argument("--model", required=True, help="model folder, or hub id")
+    reasoner.add_argument("--python", help="interpreter of the environment that holds vLLM (default: this one)")
+    reasoner.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    reasoner.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: %(default)s)")
+    reasoner.add_argument("--served-model-name", help="name that requests use (default: the folder's name or hub id)")
+    reasoner.add_argument("--max-model-len", type=int, help="longest prompt and answer together, in tokens")
+    reasoner.add_argument("--gpu-memory-utilization", type=float, help="share of the GPU's memory to take, 0 to 1")
+    reasoner.add_argument("--start-timeout", type=float, default=600.0, help="seconds (default: %(default)g)")
+    reasoner.add_argument("--log", help="file for the server's output (default: a temporary file)")
+    reasoner.add_argument("vllm_args", nargs="*", metavar="-- VLLM_ARGS", help="further arguments of vLLM itself")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until asked to stop.
+
+    Returns:
+        0 after Ctrl-C or SIGTERM, the ordinary ends of a server.
+
+    Raises:
+        VllmError: the server did not start, or has ended by itself.
+    """
+    server = VllmServer(
+        model=args.model,
+        python=args.python,
+        host=args.host,
+        port=args.port,
+        served_model_name=args.served_model_name,
+        max_model_len=args.max_model_len,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        extra_args=args.vllm_args,
+        start_timeout_s=args.start_timeout,
+        log_path=args.log,
+    )
+    handlers = {signum: signal.signal(signum, _request_stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with server:
+            if not is_local_address(server.host):
+                print(f"Whoever can reach {server.host} can use this server: it asks for no password.")
+            print(f"vLLM's log: {server.log_path}")
+            print(CONFIG_SNIPPET.format(url=server.url, model=server.served_model_name), flush=True)
+            while (code := server.poll()) is None:
+                time.sleep(POLL_S)
+            raise VllmError(
+                f"vLLM has ended by itself, with status {code}. Its log is {server.log_path}; the last lines:\n"
+                f"{server.log_tail()}"
+            )
+    except _StopRequested:
+        print("stopped", flush=True)
+        return 0
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _request_stop(signum: int, frame: FrameType | None) -> None:
+    # A second Ctrl-C must not interrupt the stop that the first one began: it would leave the server behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _StopRequested

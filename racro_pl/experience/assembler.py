@@ -1,0 +1,87 @@
+"""Join groups into micro-batches: first everything that needs no reward, then advantages when rewards are in.
+
+The split in two lets the log-prob passes run while the reasoner is still answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from racro_pl.losses import group_advantages
+from racro_pl.policy.captioner import Captioner
+from racro_pl.types import Experience, Prompt, Rewards, Rollout
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A micro-batch before its rewards are known. Captions of a group stand side by side."""
+
+    prompts: tuple[Prompt, ...]
+    group_index: Int[Tensor, " n"]
+    token_ids: Int[Tensor, "n t"]
+    mask: Bool[Tensor, "n t"]
+    old_logprobs: Float[Tensor, "n t"] | None
+    ref_logprobs: Float[Tensor, "n t"] | None
+
+
+def draft(
+    captioner: Captioner, rollouts: Sequence[Rollout], *, old: bool, reference: bool, temperature: float
+) -> Draft:
+    """Pad the groups' captions to one length and take the log-probs that need no reward.
+
+    Args:
+        captioner: the policy, not updated since these rollouts were sampled.
+        rollouts: one or more groups.
+        old: take ``old_logprobs``, unless the rollouts bring their sampler's; needed when the policy will have
+            changed before these groups are learnt from.
+        reference: take ``ref_logprobs``; needed when there is a KL term.
+        temperature: as in sampling.
+    """
+    prompts = tuple(rollout.prompt for rollout in rollouts)
+    sizes = torch.tensor([len(rollout.texts) for rollout in rollouts])
+    group_index = torch.repeat_interleave(torch.arange(len(rollouts)), sizes)
+    length = max(int(rollout.mask.sum(dim=1).max()) for rollout in rollouts)
+    token_ids = torch.cat([_fit(rollout.token_ids, length, captioner.pad_id) for rollout in rollouts])
+    mask = torch.cat([_fit(rollout.mask, length, False) for rollout in rollouts])
+    inputs = (prompts, group_index, token_ids, mask, temperature)
+    return Draft(
+        prompts=prompts,
+        group_index=group_index,
+        token_ids=token_ids,
+        mask=mask,
+        old_logprobs=captioner.frozen_logprobs(*inputs, reference=False) if old else None,
+        ref_logprobs=captioner.frozen_logprobs(*inputs, reference=True) if reference else None,
+    )
+
+
+def assemble(pending: Draft, rewards: Sequence[Rewards]) -> Experience:
+    """Add advantages to a draft; captions without a score are masked out of the loss.
+
+    Args:
+        pending: the micro-batch.
+        rewards: one per group, in the draft's order.
+    """
+    device = pending.token_ids.device
+    total = torch.tensor([group.total for group in rewards], dtype=torch.float32, device=device)
+    scored = torch.tensor([group.scored for group in rewards], dtype=torch.bool, device=device)
+    return Experience(
+        prompts=pending.prompts,
+        group_index=pending.group_index,
+        token_ids=pending.token_ids,
+        mask=pending.mask & scored.flatten().unsqueeze(1),
+        advantages=group_advantages(total, scored).flatten(),
+        old_logprobs=pending.old_logprobs,
+        ref_logprobs=pending.ref_logprobs,
+    )
+
+
+def _fit(tensor: Tensor, length: int, fill: int) -> Tensor:
+    """Cut or pad the rows on the right to ``length``."""
+    if tensor.shape[1] >= length:
+        return tensor[:, :length]
+    return torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]), value=fill)

@@ -1,0 +1,7 @@
+"""The mathematics of the step, as pure functions of tensors and numbers."""
+
+from racro_pl.losses.advantages import group_advantages
+from racro_pl.losses.grpo import grpo_loss, k3_divergence
+from racro_pl.losses.logprobs import token_logprobs
+
+__all__ = ["group_advantages", "grpo_loss", "k3_divergence", "token_logprobs"]

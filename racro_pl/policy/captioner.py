@@ -1,0 +1,210 @@
+"""The policy: a vision-language model that samples captions and tells the log-probs of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from racro_pl.losses import token_logprobs
+from racro_pl.policy.families import Family
+from racro_pl.policy.prompts import PromptEncoder, pad_prompts
+from racro_pl.types import Prompt, Question
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What :meth:`Captioner.generate` wrote, prompt after prompt, ``group_size`` rows each."""
+
+    token_ids: Int[Tensor, "n t"]
+    mask: Bool[Tensor, "n t"]
+    texts: tuple[str, ...]
+    truncated: tuple[bool, ...]
+
+
+class Captioner(nn.Module):
+    """Wraps the model (with adapters, or with a frozen copy as reference) behind the four things RL asks of it.
+
+    Args:
+        model: a transformers image-text-to-text model, or a PEFT model around one.
+        encoder: turns questions into prompts.
+        family: names inside the model.
+        reference: the frozen copy for full fine-tuning; None when switching the adapter off gives the reference.
+    """
+
+    def __init__(self, model: Any, encoder: PromptEncoder, family: Family, reference: Any | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.encoder = encoder
+        self.family = family
+        self.reference = reference
+        self.eos_ids, self.pad_id = _end_tokens(model, encoder.tokenizer)
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        banned = torch.zeros(vocabulary, dtype=torch.bool)
+        banned[list(_banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
+        self.banned: Tensor
+        self.register_buffer("banned", banned, persistent=False)
+        # A checkpoint's own sampling settings (Qwen ships top_k and a repetition penalty) must not leak in:
+        # sampling and log-probs have to speak of one distribution.
+        model.generation_config = GenerationConfig(
+            eos_token_id=sorted(self.eos_ids), pad_token_id=self.pad_id, suppress_tokens=banned.nonzero()[:, 0].tolist()
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.banned.device
+
+    def train(self, mode: bool = True) -> Captioner:
+        """Train mode (which gradient checkpointing keys on) for what is trained; the frozen parts stay in eval mode."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
+
+    def encode(self, question: Question) -> Prompt:
+        """See :meth:`PromptEncoder.encode`."""
+        return self.encoder.encode(question)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], group_size: int, max_new_tokens: int, temperature: float | None
+    ) -> Captions:
+        """Write ``group_size`` captions per prompt.
+
+        Args:
+            prompts: B prompts.
+            group_size: captions per prompt (G).
+            max_new_tokens: caption length limit in tokens.
+            temperature: None for greedy.
+
+        Returns:
+            B * G captions, those of one prompt side by side.
+        """
+        batch = pad_prompts(list(prompts), self.pad_id, self.device)
+        sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+        with self._evaluating():
+            sequences = self.model.generate(
+                **batch,
+                **sampling,
+                top_k=0,
+                top_p=1.0,
+                num_return_sequences=group_size,
+                max_new_tokens=max_new_tokens,
+            )
+        token_ids = sequences[:, batch["input_ids"].shape[1] :]
+        mask = mask_to_first_end(token_ids, self.eos_ids)
+        token_ids = token_ids.masked_fill(~mask, self.pad_id)
+        ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
+        texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        return Captions(token_ids, mask, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
+
+    def logprobs(
+        self,
+        prompts: Sequence[Prompt],
+        prompt_index: Int[Tensor, " n"],
+        token_ids: Int[Tensor, "n t"],
+        mask: Bool[Tensor, "n t"],
+        temperature: float = 1.0,
+    ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
+        """Log-probs (with gradient) and entropies (without) of caption tokens under the policy now.
+
+        Args:
+            prompts: the distinct prompts.
+            prompt_index: which prompt each caption follows.
+            token_ids, mask: captions, padded on the right.
+            temperature: as in sampling.
+        """
+        return self._score(self.model, prompts, prompt_index, token_ids, mask, temperature)
+
+    @torch.no_grad()
+    def frozen_logprobs(
+        self,
+        prompts: Sequence[Prompt],
+        prompt_index: Int[Tensor, " n"],
+        token_ids: Int[Tensor, "n t"],
+        mask: Bool[Tensor, "n t"],
+        temperature: float = 1.0,
+        *,
+        reference: bool,
+    ) -> Float[Tensor, "n t"]:
+        """As :meth:`logprobs`, without gradient: of the reference, or of the policy as it is now."""
+        model = self.reference if reference and self.reference is not None else self.model
+        adapter_off = self.model.disable_adapter() if reference and self.reference is None else nullcontext()
+        with self._evaluating(), adapter_off:
+            return self._score(model, prompts, prompt_index, token_ids, mask, temperature)[0]
+
+    def _score(
+        self,
+        model: Any,
+        prompts: Sequence[Prompt],
+        prompt_index: Int[Tensor, " n"],
+        token_ids: Int[Tensor, "n t"],
+        mask: Bool[Tensor, "n t"],
+        temperature: float,
+    ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
+        batch = pad_prompts([prompts[i] for i in prompt_index.tolist()], self.pad_id, self.device)
+        token_ids, mask = token_ids.to(self.device), mask.to(self.device)
+        batch["input_ids"] = torch.cat([batch["input_ids"], token_ids], dim=1)
+        batch["attention_mask"] = torch.cat([batch["attention_mask"], mask.long()], dim=1)
+        # Without the types transformers computes 1-D positions for image tokens, silently (the reference's bug).
+        batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(token_ids)], dim=1)
+        # The last prompt token predicts the first caption token: one more position than there are tokens.
+        logits = model(**batch, use_cache=False, logits_to_keep=token_ids.shape[1] + 1).logits[:, :-1]
+        return token_logprobs(logits, token_ids, self.banned, temperature)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        # In train mode with gradient checkpointing, generation would run without its KV cache.
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor."""
+        self.model.save_pretrained(str(folder))
+        if self.reference is not None:
+            self.encoder.processor.save_pretrained(str(folder))
+
+
+def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) -> Bool[Tensor, "n t"]:
+    """True up to and including the first end token of each row; all True in a row that has none.
+
+    >>> mask_to_first_end(torch.tensor([[5, 2, 2], [5, 6, 7]]), frozenset({2})).int()
+    tensor([[1, 1, 0],
+            [1, 1, 1]], dtype=torch.int32)
+    """
+    is_end = torch.isin(token_ids, torch.tensor(sorted(eos_ids), device=token_ids.device))
+    ends_before = is_end.cumsum(dim=1) - is_end.long()
+    return ends_before == 0
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
+    """End-of-text ids (the checkpoint's generation config may list several) and the padding id."""
+    eos = model.generation_config.eos_token_id
+    if eos is None:
+        eos = tokenizer.eos_token_id
+    eos_ids = frozenset([eos] if isinstance(eos, int) else eos)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
+    return eos_ids, pad_id
+
+
+def _banned_tokens(config: Any, tokenizer: Any, family: Family, eos_ids: frozenset[int]) -> set[int]:
+    """Every special token but the ends of text, and the family's vision tokens.
+
+    A sampled image placeholder would make the next forward count more image tokens than image features.
+    """
+    special = set(tokenizer.all_special_ids) | {
+        index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    vision = {getattr(config, name) for name in family.vision_token_fields}
+    return (special | vision) - eos_ids

@@ -1,0 +1,61 @@
+"""The ``policy`` section of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class LoraSettings:
+    """Low-rank adapters on the linear layers of the language model."""
+
+    rank: int = 16
+    """Rank of every adapter."""
+    alpha: int = 32
+    """Scale: adapters add ``alpha / rank`` times their product."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"policy.lora.rank is {self.rank}; expected at least 1")
+
+
+@dataclass
+class PolicySettings:
+    """The captioner: which weights, how they are stored, and what of them is trained."""
+
+    path: str
+    """Folder or hub id of an image-text-to-text model (Qwen2.5-VL, Qwen3-VL), or ``embedded:figure-captioner``."""
+    quantization: Literal["none", "nf4"] = "none"
+    """``nf4``: 4-bit base with double quantisation and bf16 compute (QLoRA); the vision tower stays as it is."""
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    """null trains the weights themselves, with a frozen copy as reference."""
+    adapter: str | None = None
+    """PEFT folder to start from, as an earlier run wrote it."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the base weights. Adapters are always float32."""
+    freeze_vision: bool = True
+    """Keep the vision tower as it is. Only full fine-tuning can train it."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass (non-reentrant): a third more time for much less memory."""
+    min_pixels: int = 512 * 512
+    """Smaller images are scaled up to this width * height (the reference's value)."""
+    max_pixels: int = 2048 * 2048
+    """Larger images are scaled down to this width * height (the reference's value)."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.quantization != "none" and self.lora is None:
+            problems.append(
+                "quantization needs LoRA: 4-bit weights cannot be trained; set policy.lora or quantization: none"
+            )
+        if self.lora is not None and not self.freeze_vision:
+            problems.append(
+                "freeze_vision: false needs full fine-tuning (lora: null): adapters sit on language layers only"
+            )
+        if self.adapter is not None and self.lora is None:
+            problems.append("an adapter to start from needs policy.lora")
+        if not 0 < self.min_pixels <= self.max_pixels:
+            problems.append(f"min_pixels {self.min_pixels} and max_pixels {self.max_pixels}; expected 0 < min <= max")
+        if problems:
+            raise ValueError("policy: " + "; ".join(problems))

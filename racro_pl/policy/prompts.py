@@ -1,0 +1,95 @@
+"""From a question to the tokens and pixels that the captioner reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from racro_pl.images import image_size, open_image
+from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.types import Prompt, Question
+
+
+class PromptEncoder:
+    """Builds captioner prompts with a model's own processor.
+
+    Images are resized once, by the processor, between the two pixel limits (the reference resizes twice).
+
+    Args:
+        processor: a transformers processor with ``image_processor`` and ``tokenizer``.
+        min_pixels, max_pixels: limits on width * height of an image as the model sees it.
+    """
+
+    def __init__(self, processor: Any, min_pixels: int, max_pixels: int) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+
+    def encode(self, question: Question) -> Prompt:
+        """Open the images and tokenise. The one place where images are decoded.
+
+        Raises:
+            ImageError: an image cannot be read.
+            PromptError: the image tags do not fit the images.
+        """
+        images = [open_image(ref) for ref in question.images]
+        inputs = self.processor(
+            text=[self._chat_text(question)],
+            images=images or None,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+        )
+        return Prompt(
+            input_ids=inputs["input_ids"][0],
+            mm_token_type_ids=inputs["mm_token_type_ids"][0],
+            pixel_values=inputs["pixel_values"] if images else None,
+            image_grid_thw=inputs["image_grid_thw"] if images else None,
+        )
+
+    def count_tokens(self, question: Question) -> int:
+        """Length of the prompt, image tokens counted, from the image headers alone.
+
+        Raises:
+            ImageError, PromptError: as :meth:`encode`, but broken pixels behind a good header go unseen.
+        """
+        processor = self.processor.image_processor
+        count = len(self.tokenizer(self._chat_text(question), add_special_tokens=False)["input_ids"])
+        for ref in question.images:
+            width, height = image_size(ref)
+            patches = processor.get_number_of_image_patches(height, width)
+            # One placeholder per image is in the text already.
+            count += patches // processor.merge_size**2 - 1
+        return count
+
+    def _chat_text(self, question: Question) -> str:
+        messages = captioner_messages(question.text, len(question.images))
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def pad_prompts(prompts: list[Prompt], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Prompts of different lengths as one batch, padded on the left.
+
+    Every per-token tensor comes from the same loop: ids, types and mask cannot slip against each other.
+
+    Returns:
+        ``input_ids``, ``mm_token_type_ids``, ``attention_mask`` (n, p), and where there are images
+        ``pixel_values`` (patches, features) and ``image_grid_thw`` (images, 3).
+    """
+    length = max(len(prompt.input_ids) for prompt in prompts)
+    shape = (len(prompts), length)
+    batch = {
+        "input_ids": torch.full(shape, pad_id, dtype=torch.long),
+        "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+    }
+    for row, prompt in enumerate(prompts):
+        start = length - len(prompt.input_ids)
+        batch["input_ids"][row, start:] = prompt.input_ids
+        batch["mm_token_type_ids"][row, start:] = prompt.mm_token_type_ids
+        batch["attention_mask"][row, start:] = 1
+    with_images = [prompt for prompt in prompts if prompt.pixel_values is not None]
+    if with_images:
+        batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in with_images])  # type: ignore[misc]
+        batch["image_grid_thw"] = torch.cat([prompt.image_grid_thw for prompt in with_images])  # type: ignore[misc]
+    return {name: tensor.to(device) for name, tensor in batch.items()}

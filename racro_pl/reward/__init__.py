@@ -1,0 +1,49 @@
+"""Score captions: a frozen reasoner answers from each caption, a grader compares with the gold answer.
+
+Names load on first use, so that ``import racro_pl.reward`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from racro_pl.reward.cache import ReplyCache
+    from racro_pl.reward.grader import Grader
+    from racro_pl.reward.http import HttpReasoner
+    from racro_pl.reward.in_process import InProcessReasoner
+    from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
+    from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+
+_HOMES = {
+    "Grader": "grader",
+    "HttpReasoner": "http",
+    "InProcessReasoner": "in_process",
+    "PendingRewards": "scorer",
+    "Reasoner": "reasoner",
+    "ReasonerError": "reasoner",
+    "Reply": "reasoner",
+    "ReplyCache": "cache",
+    "Scorer": "scorer",
+    "UnscoredError": "scorer",
+}
+
+__all__ = [
+    "Grader",
+    "HttpReasoner",
+    "InProcessReasoner",
+    "PendingRewards",
+    "Reasoner",
+    "ReasonerError",
+    "Reply",
+    "ReplyCache",
+    "Scorer",
+    "UnscoredError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,113 @@
+"""Reasoner answers on disk, found by what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+from racro_pl.types import Messages, RacroError
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
+_WAIT_S = 30.0
+
+
+class CacheError(RacroError):
+    """The cache file cannot be used."""
+
+
+def default_cache_path() -> Path:
+    """``racro_pl/replies.sqlite`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "racro_pl" / "replies.sqlite"
+
+
+def reply_key(identity: str, messages: Messages, vote: int) -> str:
+    """Address of an answer: SHA-256 over everything that it depends on."""
+    canonical = json.dumps([identity, messages, vote], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class ReplyCache:
+    """A sqlite file of answers; several threads and processes may use it at once. It holds text only."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Args:
+            path: The file; made on first use, with its folder.
+        """
+        self.path = path
+        self.hits = 0
+        self.misses = 0
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute(_SCHEMA)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _fault(self, error: Exception) -> CacheError:
+        return CacheError(
+            f"the cache of reasoner answers {self.path} cannot be used ({error}). If the file is damaged, delete it "
+            f"and its -wal and -shm neighbours; or set the scorer's cache_path to another file, or cache to off"
+        )
+
+    def open(self) -> None:
+        """Make sure that the file can be used.
+
+        Raises:
+            CacheError: it is damaged, locked for too long, or not writable.
+        """
+        with self._lock:
+            try:
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                raise self._fault(error) from error
+
+    def get(self, key: str) -> str | None:
+        """The answer stored under ``key``; counts a hit or a miss.
+
+        Raises:
+            CacheError: as ``open``.
+        """
+        with self._lock:
+            try:
+                row = self._open().execute("SELECT text FROM replies WHERE key = ?", (key,)).fetchone()
+                text = None if row is None else json.loads(row[0])
+            except (sqlite3.Error, OSError, ValueError) as error:
+                raise self._fault(error) from error
+            self.hits += text is not None
+            self.misses += text is None
+            return text
+
+    def put(self, key: str, text: str) -> None:
+        """Store an answer; the first one stays, so that every reader sees the same.
+
+        Raises:
+            CacheError: as ``open``.
+        """
+        with self._lock:
+            try:
+                # JSON, because a model may emit lone surrogates, which sqlite's own text cannot hold.
+                self._open().execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(text)))
+            except (sqlite3.Error, OSError) as error:
+                raise self._fault(error) from error
+
+    def close(self) -> None:
+        """Close the file; a later use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -1,0 +1,174 @@
+"""JSON calls to an OpenAI-compatible server that always end: bounded in time, in attempts and in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import random
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+MAX_BODY_BYTES = 4_000_000
+"""Largest response that is read; a reasoner's answer of 100,000 tokens is well below."""
+CONNECT_LIMIT_S = 10.0
+TIMEOUT = "timeout"
+CONNECTION_FAILED = "connection failed"
+MAX_WAIT_S = 30.0
+"""Longest wait between two attempts, unless the server names a longer one."""
+_MAX_MESSAGE_CHARS = 300
+
+
+class Fault(Exception):
+    """A call that brought nothing. ``str(fault)`` is ``kind: detail``."""
+
+    def __init__(self, kind: str, detail: str, heals: bool = False, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+        self.heals = heals
+        """Whether asking again may help: timeouts, lost connections, 429 and 5xx, and nothing else."""
+        self.retry_after_s = retry_after_s
+
+
+class ChatClient:
+    """Calls to one server. Belongs to the event loop it was made in."""
+
+    def __init__(
+        self, base_url: str, api_key: str | None, connections: int, attempts: int, attempt_s: float, backoff_s: float
+    ) -> None:
+        self._key = api_key
+        self._attempts = attempts
+        self._attempt_s = attempt_s
+        self._backoff_s = backoff_s
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
+            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"}
+            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            timeout=httpx.Timeout(None, connect=CONNECT_LIMIT_S),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
+            trust_env=not is_loopback(base_url),
+        )
+
+    async def call(self, method: str, path: str, payload: dict[str, Any] | None, deadline: float) -> Any:
+        """Send a request, again where that may help, and decode the JSON response.
+
+        Args:
+            deadline: ``time.monotonic()`` at which everything ends, waits between attempts included.
+
+        Raises:
+            Fault: of the last attempt.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            limit_s = min(self._attempt_s, deadline - time.monotonic())
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await self._once(method, path, payload)
+            except (TimeoutError, httpx.TimeoutException) as error:
+                where = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no complete answer"
+                fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
+            except httpx.TransportError as error:
+                detail = self._redact(f"{type(error).__name__}: {error}")
+                fault = Fault(CONNECTION_FAILED, detail, heals=True)
+            except Fault as error:
+                fault = error
+            wait_s = self._wait_s(attempt, fault)
+            if not fault.heals or attempt == self._attempts or time.monotonic() + wait_s >= deadline:
+                attempts = f" (attempt {attempt})" if attempt > 1 else ""
+                raise Fault(fault.kind, fault.detail + attempts, fault.heals)
+            await asyncio.sleep(wait_s)
+
+    def _wait_s(self, attempt: int, fault: Fault) -> float:
+        # Jitter from a generator of its own: the run's seeded ones must not depend on network faults.
+        backoff_s = min(MAX_WAIT_S, self._backoff_s * 2 ** (attempt - 1)) * _JITTER.uniform(0.5, 1.5)
+        return max(backoff_s, fault.retry_after_s)
+
+    async def _once(self, method: str, path: str, payload: dict[str, Any] | None) -> Any:
+        # Escaped to ASCII: a text from a model may hold lone surrogates, which are not UTF-8.
+        content = None if payload is None else json.dumps(payload).encode()
+        async with self._client.stream(method, path, content=content) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise Fault("bad response", f"more than {MAX_BODY_BYTES} bytes")
+        status = response.status_code
+        if status != 200:
+            raise Fault(
+                f"HTTP {status}",
+                self._redact(_server_message(bytes(body)) or response.reason_phrase),
+                heals=status == 429 or status >= 500,
+                retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
+            )
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            start = self._redact(bytes(body[:80]).decode(errors="replace"))
+            raise Fault("bad response", f"not JSON: {start!r}") from None
+
+    def _redact(self, text: str) -> str:
+        # Servers and HTTP libraries quote the key back in their error messages.
+        return text.replace(self._key, "***") if self._key else text
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+_JITTER = random.Random()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points at this machine by name or address."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _retry_after_s(header: str) -> float:
+    # Servers of this kind send seconds; the HTTP-date form falls back to our own backoff.
+    return float(header) if header.strip().isdecimal() and len(header) < 9 else 0.0
+
+
+def _server_message(body: bytes) -> str:
+    text = body.decode(errors="replace")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict):
+        inner = data.get("error", data)
+        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+        text = found if isinstance(found, str) else text
+    return " ".join(text.split())[:_MAX_MESSAGE_CHARS]
+
+
+def read_reply(data: Any) -> str:
+    """The answer in a chat completion. Thoughts that the server split off come first, in ``<think>`` tags.
+
+    Raises:
+        Fault: there is no answer in it.
+    """
+    try:
+        message = data["choices"][0]["message"]
+        content = message.get("content")
+        # vLLM renamed the field; both spellings are served.
+        thoughts = message.get("reasoning_content") or message.get("reasoning")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise Fault("bad response", "no choices[0].message in it") from None
+    if isinstance(thoughts, str) and thoughts:
+        return f"<think>{thoughts}</think>{content if isinstance(content, str) else ''}"
+    if not isinstance(content, str):
+        raise Fault("bad response", f"the message's content is {type(content).__name__}, not text")
+    return content

@@ -1,0 +1,163 @@
+"""Is an answer right? Letters for choices, words for texts, mathematics for the rest.
+
+Strings and exact numbers decide most answers here. The others go to math-verify in a process of its own, because a
+symbolic comparison may run for ever and can only be stopped from outside: its own time limits are Unix signals,
+which work on a main thread alone.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import IO
+
+from racro_pl.reward.reasoner import require
+from racro_pl.text.answers import unbox
+from racro_pl.text.choices import choice_letter
+from racro_pl.text.equality import answers_equal, texts_equal
+from racro_pl.types import Question, RacroError
+
+START_LIMIT_S = 120.0
+"""Seconds that the worker may take to import sympy, on a busy machine."""
+_REMEMBERED = 10_000
+_GOLD_LETTER = re.compile(r"[A-Z]")
+
+
+class GraderError(RacroError):
+    """The symbolic comparison cannot be started at all."""
+
+
+def _read_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put("")  # the process is gone
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+class _Worker:
+    """One running ``math_worker.py``: killed when this object is dropped, ends by itself when the parent dies."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("math_worker.py")
+        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        # -P: the script's folder must not go on the path, where its neighbours would hide standard modules (http).
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            # A Ctrl-C in the terminal is for the run; the worker then ends by its closed pipe.
+            start_new_session=True,
+        )
+        self.kill = weakref.finalize(self, _kill, self._process)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # A thread that reads lets any thread wait with a limit, on every platform.
+        threading.Thread(target=_read_lines, args=(self._process.stdout, self._lines), daemon=True).start()
+        try:
+            ready = self._lines.get(timeout=START_LIMIT_S)
+        except queue.Empty:
+            ready = ""
+        if not ready:
+            self.kill()
+            errors.seek(0)
+            raise GraderError(
+                "the worker that compares formulas did not start; is math-verify installed? Its last words: "
+                f"{errors.read()[-500:].strip() or '(none)'}"
+            )
+        errors.close()
+
+    def ask(self, answer: str, gold: str, limit_s: float) -> tuple[bool | None, bool]:
+        """The verdict, and whether the worker can be asked again."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps([answer, gold, limit_s]) + "\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=limit_s)
+        except (queue.Empty, OSError):
+            return None, False
+        return (json.loads(line), True) if line else (None, False)
+
+
+class Grader:
+    """Compares answers with gold answers. Safe from any thread; the worker starts when it is first needed."""
+
+    def __init__(self, limit_s: float = 5.0) -> None:
+        """
+        Args:
+            limit_s: Seconds that one symbolic comparison may take; beyond, the answer is not graded.
+        """
+        require(limit_s > 0, f"limit_s={limit_s}", "a positive number of seconds")
+        self.limit_s = limit_s
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+        self._known: dict[tuple[str, str], bool | None] = {}
+
+    def grade(self, answer: str | None, question: Question) -> bool | None:
+        """Whether ``answer`` is the question's gold answer.
+
+        Args:
+            answer: as extracted from the reasoner's text; None when it gave none, which is wrong, whatever the gold.
+            question: its ``answer_type`` says how to compare.
+
+        Returns:
+            None when the comparison hit its limit: not graded, which is not the same as wrong.
+
+        Raises:
+            GraderError: a symbolic comparison was needed and its worker cannot start.
+        """
+        if answer is None or not answer.strip():
+            return False
+        gold = unbox(question.answer)
+        if question.answer_type == "choice":
+            return choice_letter(answer, question.choices) == (choice_letter(gold) or gold.strip().upper())
+        if question.answer_type == "text":
+            return texts_equal(answer, gold)
+        # Data sets file some choice questions under mathematics: "A. 3" is then the answer "A".
+        if _GOLD_LETTER.fullmatch(gold) and choice_letter(answer) == gold:
+            return True
+        return answers_equal(answer, gold, self._symbolically_equal)
+
+    def _symbolically_equal(self, answer: str, gold: str) -> bool | None:
+        with self._lock:
+            # The captions of one group tend to lead to the same answer.
+            if (answer, gold) in self._known:
+                return self._known[answer, gold]
+            if self._worker is None:
+                self._worker = _Worker()
+            verdict, usable = self._worker.ask(answer, gold, self.limit_s)
+            if not usable:
+                self._worker.kill()
+                self._worker = None
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[answer, gold] = verdict
+            return verdict
+
+    def close(self) -> None:
+        """End the worker. A later comparison starts another."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker = None
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,216 @@
+"""A reasoner that runs in this process: a transformers causal language model, batched.
+
+Prompts only queue up; the first answer that is asked for runs the whole queue, on the thread that asks. So prompts
+of many questions share batches, and the global random generator is drawn from in an order that a seed fixes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Literal
+
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.types import Messages
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _QueuedFuture(Future[Reply]):
+    """Runs its reasoner's queue when it is read. ``concurrent.futures.wait`` does not: it would wait for ever."""
+
+    def __init__(self, reasoner: InProcessReasoner) -> None:
+        super().__init__()
+        self._reasoner = reasoner
+
+    def result(self, timeout: float | None = None) -> Reply:
+        """The reply; computes it, with all others in the queue, when need be (``timeout`` does not bound that)."""
+        if not self.done():
+            self._reasoner.flush()
+        return super().result(timeout)
+
+
+class InProcessReasoner(Reasoner):
+    """Runs a causal language model folder or hub id that has a chat template and safetensors weights."""
+
+    def __init__(
+        self,
+        path: str,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 512,
+        batch_size: int = 128,
+        device: str = "auto",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
+        """
+        Args:
+            path: Model folder, hub id, or the name of an embedded model.
+            temperature: Of its sampling; 0 is greedy, and equal prompts are then computed once.
+            top_p: Of its sampling.
+            max_new_tokens: Longest answer, in tokens.
+            batch_size: Prompts generated together.
+            device: ``auto`` (this process's GPU when there is one), or a torch device.
+            dtype: Precision of the weights.
+        """
+        require(bool(path), f"path={path!r}", "a model folder or name")
+        require(temperature >= 0, f"temperature={temperature}", "0 (greedy) or more")
+        require(0 < top_p <= 1, f"top_p={top_p}", "a share above 0, at most 1")
+        require(max_new_tokens >= 1, f"max_new_tokens={max_new_tokens}", "at least 1")
+        require(batch_size >= 1, f"batch_size={batch_size}", "at least 1")
+        require(dtype in ("float32", "bfloat16", "float16"), f"dtype={dtype!r}", "float32, bfloat16 or float16")
+        self.path = path
+        self.temperature = temperature
+        self.top_p = top_p
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self._lock = threading.RLock()
+        self._queue: list[tuple[Messages, _QueuedFuture]] = []
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._clock = BusyClock()
+
+    @property
+    def identity(self) -> str:
+        """Model path, precision and sampling settings. Other weights under the same path need another cache file."""
+        names = ("path", "dtype", "temperature", "top_p", "max_new_tokens")
+        return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether decoding is greedy."""
+        return self.temperature == 0
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds so far spent generating."""
+        return self._clock.seconds
+
+    def check(self) -> None:
+        """Load the model.
+
+        Raises:
+            ReasonerError: it cannot be loaded, or has no chat template.
+        """
+        with self._lock:
+            self._load()
+
+    def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
+        """Queue prompts. Reading any of the futures generates for the whole queue, on the reading thread."""
+        queued = [(messages, _QueuedFuture(self)) for messages in prompts]
+        with self._lock:
+            self._queue.extend(queued)
+        return [future for _, future in queued]
+
+    def flush(self) -> None:
+        """Generate for everything in the queue; an exception goes to all of its futures.
+
+        Other threads that read a future meanwhile wait here until theirs is ready.
+        """
+        with self._lock:
+            queue, self._queue = self._queue, []
+            if not queue:
+                return
+            self._clock.start()
+            try:
+                self._load()
+                replies = self._answer([messages for messages, _ in queue])
+            except BaseException as error:
+                for _, future in queue:
+                    future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for (_, future), reply in zip(queue, replies, strict=True):
+                    future.set_result(reply)
+            finally:
+                self._clock.stop()
+
+    def close(self) -> None:
+        """Drop the model; what is still queued ends with an error. A later use loads it again."""
+        with self._lock:
+            queue, self._queue = self._queue, []
+            for _, future in queue:
+                future.set_result(Reply(error="closed: the reasoner was closed before it answered"))
+            self._model = self._tokenizer = None
+
+    def _load(self) -> None:
+        if self._model is not None:
+            return
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        from racro_pl.figures.models import resolve_model
+
+        folder = resolve_model(self.path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, self.dtype), use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise ReasonerError(
+                f"cannot load the reasoner {self.path!r}: {error}. Expected a folder or hub id of a causal language "
+                "model with safetensors weights and a tokenizer"
+            ) from error
+        if not tokenizer.chat_template:
+            raise ReasonerError(f"the reasoner {self.path!r} has no chat template: use an instruction-tuned model")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        device = self.device
+        if device == "auto":
+            device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        # The folder's own sampling settings would fill every gap in ours: keep of them only where to stop.
+        stop = model.generation_config.eos_token_id
+        model.generation_config = GenerationConfig(
+            eos_token_id=tokenizer.eos_token_id if stop is None else stop,
+            pad_token_id=tokenizer.pad_token_id,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=not self.deterministic,
+            **({} if self.deterministic else {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}),
+        )
+        self._tokenizer, self._model = tokenizer, model.requires_grad_(False).eval().to(torch.device(device))
+
+    def _answer(self, prompts: Sequence[Messages]) -> list[Reply]:
+        texts = [
+            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            for messages in prompts
+        ]
+        # The template writes its own special tokens.
+        ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        work = list(dict.fromkeys(ids)) if self.deterministic else ids
+        # Alike lengths together, so that little is padding.
+        order = sorted(range(len(work)), key=lambda index: len(work[index]))
+        replies: dict[int, Reply] = {}
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        fitting = []
+        for index in order:
+            if context is not None and len(work[index]) + self.max_new_tokens > context:
+                detail = f"{len(work[index])} tokens and max_new_tokens={self.max_new_tokens} exceed {context}"
+                replies[index] = Reply(error=f"prompt too long: {detail}")
+            else:
+                fitting.append(index)
+        for start in range(0, len(fitting), self.batch_size):
+            batch = fitting[start : start + self.batch_size]
+            replies.update(zip(batch, self._generate([work[index] for index in batch]), strict=True))
+        if not self.deterministic:
+            return [replies[index] for index in range(len(ids))]
+        by_prompt = {row: replies[index] for index, row in enumerate(work)}
+        return [by_prompt[row] for row in ids]
+
+    def _generate(self, rows: Sequence[tuple[int, ...]]) -> list[Reply]:
+        import torch
+
+        padded = self._tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+        inputs: dict[str, torch.Tensor] = {
+            name: padded[name].to(self._model.device) for name in ("input_ids", "attention_mask")
+        }
+        with torch.no_grad():
+            output = self._model.generate(**inputs)
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        return [Reply(text=text) for text in self._tokenizer.batch_decode(answers, skip_special_tokens=True)]

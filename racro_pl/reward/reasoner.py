@@ -1,0 +1,109 @@
+"""What the scorer needs of a reasoner, whichever way it is reached."""
+
+from __future__ import annotations
+
+import abc
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from racro_pl.types import Messages, RacroError
+
+
+class ReasonerError(RacroError):
+    """The reasoner cannot be used as configured: unreachable, another model, or settings it refuses."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reasoner's answer to one prompt, or why there is none. Exactly one of the two is set."""
+
+    text: str | None = None
+    error: str | None = None
+    """``kind: detail``; the kind is a short fixed phrase, for counting."""
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.error is None):
+            raise ValueError("Reply takes either a text or an error, not both and not neither")
+
+    @property
+    def kind(self) -> str:
+        """The error's kind, without its detail."""
+        return (self.error or "").split(":", 1)[0]
+
+
+class Reasoner(abc.ABC):
+    """A frozen text model that answers chats. Cheap to build: nothing connects or loads before ``check`` or use."""
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """Model and sampling settings: two reasoners of one identity may share a cache of answers."""
+
+    @property
+    @abc.abstractmethod
+    def deterministic(self) -> bool:
+        """Whether the same prompt always gets the same answer (greedy decoding)."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Make sure that the reasoner answers, before a run starts.
+
+        Raises:
+            ReasonerError: it does not; the message says what was found and what to change.
+        """
+
+    @abc.abstractmethod
+    def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
+        """Ask, without waiting. A fault of one prompt is that prompt's ``Reply.error``, never an exception."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of everything; prompts under way end with an error. The reasoner may be used again afterwards."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Wall-clock seconds so far during which at least one prompt was being worked on."""
+        return 0.0
+
+
+class BusyClock:
+    """Seconds during which at least one of several overlapping jobs was running; any thread may start or stop one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._since = 0.0
+        self._total = 0.0
+
+    def start(self) -> None:
+        """A job begins."""
+        with self._lock:
+            if self._running == 0:
+                self._since = time.monotonic()
+            self._running += 1
+
+    def stop(self) -> None:
+        """A job has ended."""
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                self._total += time.monotonic() - self._since
+
+    @property
+    def seconds(self) -> float:
+        """The total so far, the running stretch included."""
+        with self._lock:
+            return self._total + (time.monotonic() - self._since if self._running else 0.0)
+
+
+def require(condition: bool, got: str, expected: str) -> None:
+    """Refuse a constructor argument.
+
+    Raises:
+        ValueError: ``condition`` is false.
+    """
+    if not condition:
+        raise ValueError(f"got {got}, expected {expected}")

@@ -1,0 +1,250 @@
+"""From captions to rewards: ask the reasoner, read its answers, grade them.
+
+No score is not a zero score: a caption whose reasoner calls all failed, or whose answers could not be graded in time,
+comes back with ``scored`` False and the reason. It never gets a made-up reward.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
+from racro_pl.reward.grader import Grader
+from racro_pl.reward.reasoner import Reasoner, Reply, require
+from racro_pl.text.answers import extract_answer
+from racro_pl.text.choices import with_choices
+from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.types import Question, RacroError, Rewards
+
+GRADING_TIMED_OUT = "grading timed out"
+
+
+class UnscoredError(RacroError):
+    """Too many captions have no score to go on training."""
+
+    @classmethod
+    def build(cls, reasons: Sequence[str | None], limit: float) -> UnscoredError:
+        """The error for captions with these ``Rewards.reasons``; the message counts each kind and quotes the commonest.
+
+        Args:
+            reasons: one per caption, None where it has a score.
+            limit: the share that is allowed.
+        """
+        failed = [reason for reason in reasons if reason is not None]
+        counts = ", ".join(f"{count}x {kind}" for kind, count in count_reasons(reasons).most_common())
+        example = Counter(failed).most_common(1)[0][0] if failed else "none"
+        return cls(
+            f"{len(failed)} of {len(reasons)} captions have no score, more than the allowed share of {limit:g} "
+            f"(max_unscored_share): {counts}. For example: {example}. "
+            "Check that the reasoner is up and answers within its deadline, then resume from the last checkpoint"
+        )
+
+
+def count_reasons(reasons: Sequence[str | None]) -> Counter[str]:
+    """How often each kind of reason occurs; the part behind its colon does not count."""
+    return Counter(reason.split(":", 1)[0] for reason in reasons if reason is not None)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What became of one caption: one caption's row of ``Rewards``."""
+
+    correct: float = 0.0
+    answered: float = 0.0
+    empty: float = 0.0
+    reason: str | None = None
+    answers: tuple[str, ...] = ()
+    extracted: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A prompt, its address, and its answer where the cache has it."""
+
+    messages: Messages
+    key: Hashable
+    """The cache's key; without a cache, something that no other query has."""
+    cached: Reply | None = None
+
+
+class _Vote:
+    """One prompt to the reasoner: answered from the cache, or on its way."""
+
+    def __init__(self, source: Reply | Future[Reply], key: Hashable) -> None:
+        self._source = source
+        self._key = key
+
+    def reply(self, cache: ReplyCache | None) -> Reply:
+        """Wait for the answer; a good one that is not in the cache yet goes there."""
+        if isinstance(self._source, Future):
+            self._source = self._source.result()
+            if cache is not None and isinstance(self._key, str) and self._source.text is not None:
+                cache.put(self._key, self._source.text)
+        return self._source
+
+
+class PendingRewards:
+    """The rewards of one question's captions, on their way."""
+
+    def __init__(self, scorer: Scorer, question: Question, votes: Sequence[Sequence[_Vote]]) -> None:
+        self._scorer = scorer
+        self._question = question
+        self._votes = votes
+        self._rewards: Rewards | None = None
+
+    def result(self) -> Rewards:
+        """Wait for the reasoner (no longer than its own deadline) and grade. A second call returns the same object."""
+        if self._rewards is None:
+            self._rewards = self._scorer._judge(self._question, self._votes)
+        return self._rewards
+
+
+class Scorer:
+    """Rewards captions by what a frozen reasoner answers from them: 1 for the gold answer, 0 for another or none."""
+
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        votes: int = 1,
+        cache: Literal["auto", "on", "off"] = "auto",
+        cache_path: Path | None = None,
+        max_unscored_share: float = 0.5,
+        grade_limit_s: float = 5.0,
+    ) -> None:
+        """
+        Args:
+            reasoner: Who answers.
+            votes: Answers asked per caption; the reward is the share of right ones among those that came back.
+            cache: Whether answers are kept on disk. ``auto``: when the reasoner is greedy. ``on`` with a sampling
+                reasoner freezes each caption's answers.
+            cache_path: The cache's file. Default: ``racro_pl/replies.sqlite`` in the user's cache folder.
+            max_unscored_share: Share of a step's captions without a score above which the run stops.
+            grade_limit_s: Seconds that one symbolic comparison may take.
+        """
+        require(votes >= 1, f"votes={votes}", "at least 1")
+        require(cache in ("auto", "on", "off"), f"cache={cache!r}", "auto, on or off")
+        require(0 <= max_unscored_share <= 1, f"max_unscored_share={max_unscored_share}", "a share from 0 to 1")
+        require(
+            votes == 1 or not reasoner.deterministic,
+            f"votes={votes} with a greedy reasoner, which answers every vote alike",
+            "votes=1, or a reasoner temperature above 0",
+        )
+        self.reasoner = reasoner
+        self.votes = votes
+        self.max_unscored_share = max_unscored_share
+        cached = cache == "on" or (cache == "auto" and reasoner.deterministic)
+        self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if cached else None
+        self._grader = Grader(grade_limit_s)
+        self._stats: Counter[str] = Counter()
+        self._drained = (0, 0, 0.0)
+
+    def check(self) -> None:
+        """Make sure that the reasoner answers and that the cache can be used.
+
+        Raises:
+            RacroError: one of them fails; the message says what to do.
+        """
+        self.reasoner.check()
+        if self._cache is not None:
+            self._cache.open()
+
+    def submit(self, question: Question, captions: Sequence[str]) -> PendingRewards:
+        """Send captions to the reasoner, without waiting.
+
+        An empty caption is scored 0 without asking: the reasoner could only guess, and a lucky guess would teach
+        the captioner to say nothing. Its part ``empty`` is 1 and it has no answers.
+
+        Args:
+            question: what the captions are about; the reasoner reads its text and options, never its images.
+            captions: G texts.
+        """
+        text = with_choices(question.text, question.choices)
+        rows = [
+            [self._look_up(reasoner_messages(text, caption), vote) for vote in range(self.votes)]
+            if caption.strip()
+            else []
+            for caption in captions
+        ]
+        # Where answers are shared, equal captions of a group are asked once.
+        missing = {query.key: query.messages for row in rows for query in row if query.cached is None}
+        futures = dict(zip(missing, self.reasoner.submit(list(missing.values())), strict=True))
+        self._stats["captions"] += len(captions)
+        self._stats["requests"] += len(futures)
+        votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
+        return PendingRewards(self, question, votes)
+
+    def _look_up(self, messages: Messages, vote: int) -> _Query:
+        if self._cache is None:
+            return _Query(messages, object())
+        key = reply_key(self.reasoner.identity, messages, vote)
+        text = self._cache.get(key)
+        return _Query(messages, key, None if text is None else Reply(text=text))
+
+    def _judge(self, question: Question, votes: Sequence[Sequence[_Vote]]) -> Rewards:
+        verdicts = [self._judge_caption(question, row) for row in votes]
+        reasons = tuple(verdict.reason for verdict in verdicts)
+        for kind, count in count_reasons(reasons).items():
+            self._stats["unscored"] += count
+            self._stats[f"unscored/{kind}"] += count
+        return Rewards(
+            total=tuple(verdict.correct for verdict in verdicts),
+            parts={
+                "correct": tuple(verdict.correct for verdict in verdicts),
+                "answered": tuple(verdict.answered for verdict in verdicts),
+                "empty": tuple(verdict.empty for verdict in verdicts),
+            },
+            scored=tuple(reason is None for reason in reasons),
+            reasons=reasons,
+            answers=tuple(verdict.answers for verdict in verdicts),
+            extracted=tuple(verdict.extracted for verdict in verdicts),
+        )
+
+    def _judge_caption(self, question: Question, votes: Sequence[_Vote]) -> _Verdict:
+        if not votes:
+            return _Verdict(empty=1.0)
+        replies = [vote.reply(self._cache) for vote in votes]
+        answers = tuple(reply.text for reply in replies if reply.text is not None)
+        if not answers:
+            return _Verdict(reason=replies[0].error)
+        extracted = tuple(extract_answer(answer) for answer in answers)
+        graded = [self._grader.grade(answer, question) for answer in extracted]
+        known = [right for right in graded if right is not None]
+        return _Verdict(
+            correct=sum(known) / len(known) if known else 0.0,
+            answered=sum(answer is not None for answer in extracted) / len(extracted),
+            reason=None if known else GRADING_TIMED_OUT,
+            answers=answers,
+            extracted=extracted,
+        )
+
+    def drain_stats(self) -> dict[str, float]:
+        """Counts since the last call, for the log.
+
+        Returns:
+            ``captions`` submitted, ``requests`` sent to the reasoner, ``seconds`` during which it worked, ``unscored``
+            captions and ``unscored/<kind>`` of each kind of reason, and with a cache ``cache_hit_rate`` (share of
+            lookups).
+        """
+        hits, misses = (self._cache.hits, self._cache.misses) if self._cache is not None else (0, 0)
+        seconds = self.reasoner.busy_seconds
+        old_hits, old_misses, old_seconds = self._drained
+        self._drained = (hits, misses, seconds)
+        stats: dict[str, float] = {"captions": 0.0, "requests": 0.0, "unscored": 0.0, "seconds": seconds - old_seconds}
+        stats.update({name: float(count) for name, count in self._stats.items()})
+        self._stats.clear()
+        if self._cache is not None:
+            lookups = hits - old_hits + misses - old_misses
+            stats["cache_hit_rate"] = (hits - old_hits) / lookups if lookups else 0.0
+        return stats
+
+    def close(self) -> None:
+        """Close the reasoner, the grader's worker and the cache. Using the scorer again opens them again."""
+        self.reasoner.close()
+        self._grader.close()
+        if self._cache is not None:
+            self._cache.close()

@@ -1,0 +1,1 @@
+"""Prompts and answers: pure functions from text to text."""

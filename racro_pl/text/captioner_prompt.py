@@ -1,0 +1,58 @@
+"""The captioner's prompt: question and images in, a request for a description out.
+
+The wording is the reference implementation's training prompt. One deviation: the sentence that asks for a short
+answer is taken out of the question, because beside "DO NOT try to answer the question!" it contradicts itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from racro_pl.types import Messages, RacroError
+
+IMAGE_TAG = "<image>"
+SHORT_ANSWER_SENTENCE = "Please try to answer the question with short words or phrases if possible."
+SYSTEM = (
+    "You are given an image and a relevant question. Based on the query, please describe the image in detail. "
+    "Do not try to answer the question."
+)
+REQUEST = "Please describe the image. DO NOT try to answer the question!"
+
+
+class PromptError(RacroError):
+    """A question whose text and images do not fit together."""
+
+
+def captioner_messages(text: str, image_count: int) -> Messages:
+    """The chat that asks the captioner for a caption of a question's images.
+
+    Images stand where the question's ``<image>`` tags are; without tags, all of them stand before the text.
+
+    Args:
+        text: the question, as the data set has it.
+        image_count: how many images the question has.
+
+    Returns:
+        A system and a user message whose contents are lists of ``{"type": "image"}`` and
+        ``{"type": "text", "text": ...}`` parts; no text part is empty.
+
+    Raises:
+        PromptError: the text has tags, but not as many as there are images.
+    """
+    tags = text.count(IMAGE_TAG)
+    if tags not in (0, image_count):
+        raise PromptError(
+            f"the question has {tags} {IMAGE_TAG} tags and {image_count} images; "
+            "give one tag per image, or none to put all images before the text"
+        )
+    request = f"Question: {text.replace(SHORT_ANSWER_SENTENCE, '').rstrip()}\n{REQUEST}"
+    parts: list[dict[str, Any]] = [] if tags else [{"type": "image"}] * image_count
+    for index, piece in enumerate(request.split(IMAGE_TAG)):
+        if index:
+            parts.append({"type": "image"})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return [
+        {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
+        {"role": "user", "content": [dict(part) for part in parts]},
+    ]

@@ -1,0 +1,77 @@
+"""Accuracy of the whole pipeline, by question type, with reduction over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torchmetrics import Metric
+
+from racro_pl.types import Question, Rewards
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question taken through the pipeline: greedy caption, reasoner, grade."""
+
+    question: Question
+    caption: str
+    rewards: Rewards
+    """Of the one caption."""
+    audit: Mapping[str, float]
+    """What the data set can tell about the caption itself, by name; empty for most data sets."""
+
+    @property
+    def correct(self) -> float | None:
+        """Share of the reasoner's votes that were right; None when no vote came back."""
+        return self.rewards.parts["correct"][0] if self.rewards.scored[0] else None
+
+
+class PipelineAccuracy(Metric):
+    """Accuracy over the questions that could be scored, overall and by type, beside the captions' own audit.
+
+    Args:
+        categories: every question type of the split (the same list on every rank).
+        audits: names of the audit figures that the data set reports.
+    """
+
+    full_state_update = False
+
+    def __init__(self, categories: Sequence[str], audits: Sequence[str]) -> None:
+        super().__init__()
+        self.categories = tuple(categories)
+        self.audits = tuple(audits)
+        for name, size in (("correct", len(self.categories)), ("scored", len(self.categories)),
+                           ("audited", len(self.audits)), ("questions", 1)):  # fmt: skip
+            self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.correct: torch.Tensor
+        self.scored: torch.Tensor
+        self.audited: torch.Tensor
+        self.questions: torch.Tensor
+
+    def update(self, answered: Answered) -> None:
+        """Count one question."""
+        self.questions += 1
+        for index, name in enumerate(self.audits):
+            self.audited[index] += answered.audit[name]
+        if answered.correct is not None:
+            category = self.categories.index(answered.question.category)
+            self.correct[category] += answered.correct
+            self.scored[category] += 1
+
+    def compute(self) -> dict[str, float]:
+        """``accuracy``, ``accuracy/<type>``, ``unscored_share``, ``questions`` and the audit's means."""
+        total = max(float(self.questions), 1.0)
+        scored = float(self.scored.sum())
+        result = {
+            "accuracy": float(self.correct.sum()) / max(scored, 1.0),
+            "unscored_share": 1.0 - scored / total,
+            "questions": float(self.questions),
+        }
+        for index, name in enumerate(self.audits):
+            result[name] = float(self.audited[index]) / total
+        if len(self.categories) > 1:
+            for index, category in enumerate(self.categories):
+                result[f"accuracy/{category}"] = float(self.correct[index]) / max(float(self.scored[index]), 1.0)
+        return result

@@ -1,0 +1,138 @@
+"""What a run leaves behind: every caption, the curve, and a sheet of captions before and after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from racro_pl.images import open_image
+from racro_pl.training.accuracy import Answered
+from racro_pl.training.module import RacroModule
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Where the run writes: ``trainer.log_dir``, or the default root when a logger has no folder."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class CaptionLog(Callback):
+    """Appends every sampled caption to ``captions.jsonl``: one JSON object a line, with all that made its reward."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
+        """One line per caption: step, question, caption, reasoner answers, verdict, reward and its parts."""
+        lines = []
+        for rollout, rewards in pl_module.last_step:
+            for index, caption in enumerate(rollout.texts):
+                record = {
+                    "step": trainer.global_step,
+                    "question_id": rollout.question.id,
+                    "question": rollout.question.text,
+                    "gold": rollout.question.answer,
+                    "caption": caption,
+                    "caption_tokens": int(rollout.mask[index].sum()),
+                    "truncated": rollout.truncated[index],
+                    "adapter_version": rollout.adapter_version,
+                    "reasoner_answers": rewards.answers[index],
+                    "extracted": rewards.extracted[index],
+                    "scored": rewards.scored[index],
+                    "reason": rewards.reasons[index],
+                    "reward": rewards.total[index] if rewards.scored[index] else None,
+                    "parts": {name: values[index] for name, values in rewards.parts.items()},
+                }
+                lines.append(json.dumps(record, ensure_ascii=False))
+        if not lines:
+            return
+        name = "captions.jsonl" if trainer.world_size == 1 else f"captions-rank{trainer.global_rank}.jsonl"
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+class LearningReport(Callback):
+    """Held-out accuracy before and after, as a line, a table by question type, a curve and a sheet of captions.
+
+    Args:
+        questions: how many questions of the test split to answer before and after.
+        sheet_images: how many of them the sheet shows.
+    """
+
+    def __init__(self, questions: int = 500, sheet_images: int = 8) -> None:
+        if questions < 1:
+            raise ValueError(f"questions is {questions}; expected 1 or more")
+        self.questions = questions
+        self.sheet_images = sheet_images
+        self.reward: list[tuple[int, float]] = []
+        self.accuracy: list[tuple[int, float]] = []
+        self.before: tuple[dict[str, float], list[str]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reward": self.reward, "accuracy": self.accuracy, "before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
+        self.before = state_dict["before"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
+        """Answer the held-out questions with the captioner as it is."""
+        if self.before is None:
+            figures, answered = self._measure(trainer, pl_module)
+            self.before = (figures, [item.caption for item in answered[: self.sheet_images]])
+            self.accuracy.append((trainer.global_step, figures["accuracy"]))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
+        self.reward.append((trainer.global_step, float(trainer.callback_metrics["reward/mean"])))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
+        if not trainer.sanity_checking:
+            self.accuracy.append((trainer.global_step, float(trainer.callback_metrics["val/accuracy"])))
+
+    def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
+        """Answer them again and write the report."""
+        if self.before is None:
+            return
+        after, answered = self._measure(trainer, pl_module)
+        before, captions_before = self.before
+        if not trainer.is_global_zero:
+            return
+        folder = run_folder(trainer)
+        (folder / "held_out.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
+        from racro_pl.training.pictures import draw_captions, draw_curve
+
+        draw_curve(folder / "curve.png", self.accuracy, self.reward)
+        shown = answered[: self.sheet_images]
+        images = [open_image(item.question.images[0]) for item in shown]
+        draw_captions(folder / "captions.png", images, shown, captions_before)
+        console = Console()
+        console.print(_table(before, after))
+        console.print(f"curve and captions: {folder / 'curve.png'}, {folder / 'captions.png'}", soft_wrap=True)
+        console.print(
+            f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
+            f"({int(after['questions'])} questions)",
+            highlight=False,
+        )
+
+    def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]]:
+        questions = trainer.datamodule.questions["test"][: self.questions]  # type: ignore[attr-defined]
+        metric = module.new_accuracy("test")
+        answered: list[Answered] = []
+        # Every rank answers its share; the metric adds them up.
+        mine = questions[trainer.global_rank :: trainer.world_size]
+        for start in range(0, len(mine), 64):
+            answered += module.answer(mine[start : start + 64])
+        for item in answered:
+            metric.update(item)
+        return metric.compute(), answered
+
+
+def _table(before: dict[str, float], after: dict[str, float]) -> Table:
+    table = Table("held-out", "before", "after")
+    for name in after:
+        if name != "questions":
+            table.add_row(name, f"{before[name]:.1%}", f"{after[name]:.1%}")
+    return table

@@ -1,0 +1,116 @@
+"""What one step reports: sums that add up over micro-batches and ranks, and seconds per phase."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from racro_pl.types import Rewards, Rollout
+
+PHASES = ("sample", "reason", "logprobs", "update")
+"""Sampling captions; waiting for the reasoner; reference and old log-probs; loss, backward and optimizer."""
+TOKEN_SUMS = ("kl", "approximate_kl", "clip_share", "dual_clip_share", "entropy")
+
+
+class StepMeter:
+    """Collects one step's figures on one rank. Made anew for every step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self._started = time.perf_counter()
+        self._sums: dict[str, float] = defaultdict(float)
+        self._maxima: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a phase; GPU work is waited for, so that it counts where it belongs."""
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[name] += time.perf_counter() - start
+
+    def add(self, **sums: float) -> None:
+        """Add to sums that are later reduced over ranks."""
+        for name, value in sums.items():
+            self._sums[name] += float(value)
+
+    def highest(self, **values: float) -> None:
+        """Keep the highest value of a figure over updates and ranks."""
+        for name, value in values.items():
+            self._maxima[name] = max(self._maxima.get(name, value), value)
+
+    def add_groups(self, rollouts: Sequence[Rollout], rewards: Sequence[Rewards]) -> None:
+        """Count the step's captions, rewards, groups without signal and captions without a score."""
+        for rollout, reward in zip(rollouts, rewards, strict=True):
+            scores = [total for total, scored in zip(reward.total, reward.scored, strict=True) if scored]
+            self.add(
+                captions=len(rollout.texts),
+                caption_tokens=float(rollout.mask.sum()),
+                truncated=sum(rollout.truncated),
+                scored=len(scores),
+                reward=sum(scores),
+                reward_squared=sum(score * score for score in scores),
+                groups=1,
+                flat_groups=len(set(scores)) < 2,
+            )
+
+    def reduced(self, all_reduce: Callable[[Tensor, str], Tensor]) -> dict[str, float]:
+        """The step's figures by their logged names, over all ranks.
+
+        Args:
+            all_reduce: ``(tensor, "sum" | "max") -> tensor``; called exactly twice, whatever happened in the step.
+        """
+        names = [*_SUMMED, *(f"sum/{name}" for name in TOKEN_SUMS)]
+        sums = dict(
+            zip(
+                names, all_reduce(torch.tensor([self._sums[n] for n in names], dtype=torch.float64), "sum"), strict=True
+            )
+        )
+        seconds = time.perf_counter() - self._started
+        highest = [self._maxima.get("grad_norm", 0.0), seconds, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
+        grad_norm, seconds, memory, *phases = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
+
+        def mean(name: str, over: str) -> float:
+            return float(sums[name] / max(float(sums[over]), 1.0))
+
+        reward = mean("reward", "scored")
+        variance = max(mean("reward_squared", "scored") - reward**2, 0.0)
+        return {
+            "reward/mean": reward,
+            "reward/std": variance**0.5,
+            "reward/zero_variance_share": mean("flat_groups", "groups"),
+            "reward/unscored_share": 1.0 - mean("scored", "captions") if sums["captions"] else 0.0,
+            "caption/tokens": mean("caption_tokens", "captions"),
+            "caption/truncated_share": mean("truncated", "captions"),
+            "questions/dropped": float(sums["dropped"]),
+            "policy/loss": mean("loss", "loss_tokens"),
+            **{f"policy/{name}": mean(f"sum/{name}", "loss_tokens") for name in TOKEN_SUMS},
+            "policy/grad_norm": grad_norm,
+            "policy/skipped_updates": float(sums["skipped_updates"]),
+            **{f"seconds/{name}": value for name, value in zip(PHASES, phases, strict=True)},
+            "seconds/step": seconds,
+            "speed/captions_per_second": float(sums["captions"]) / max(seconds, 1e-9),
+            "memory/peak_gib": memory,
+        }
+
+
+_SUMMED = (
+    "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
+    "dropped", "loss", "loss_tokens", "skipped_updates",
+)  # fmt: skip
+
+
+def _peak_memory_gib() -> float:
+    """Peak of the GPU where there is one, else of the process (GiB)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,90 @@
+"""Checks before the first step: settings that cannot work together, and gradients that would not arrive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Trainer
+from torch.nn.parallel import DistributedDataParallel
+
+from racro_pl.policy.config import PolicySettings
+from racro_pl.types import RacroError
+
+if TYPE_CHECKING:
+    from racro_pl.training.module import RacroModule
+
+OWN_KNOBS = (
+    ("gradient_clip_val", None, "model.objective.max_grad_norm"),
+    ("gradient_clip_algorithm", None, "model.objective.max_grad_norm (always by norm)"),
+    ("accumulate_grad_batches", 1, "model.objective.micro_batch_size"),
+)
+"""Trainer arguments that manual optimization ignores, their neutral value, and what to set instead."""
+
+
+def check_trainer(trainer: Trainer, policy: PolicySettings) -> None:
+    """Refuse Trainer settings that would be ignored or would break the policy.
+
+    The command line calls this before Lightning's own checks, which know the problem but not our knobs.
+
+    Raises:
+        RacroError: all problems in one message, each with what to set instead.
+    """
+    problems = [
+        f"trainer.{name} has no effect here; set {knob}"
+        for name, neutral, knob in OWN_KNOBS
+        if getattr(trainer, name) != neutral
+    ]
+    precision = str(trainer.precision)
+    if precision.startswith("16"):
+        problems.append(f"trainer.precision {precision!r}: fp16 needs a loss scaler, which is not supported; use bf16")
+    if precision.endswith("-true") and precision != "32-true":
+        problems.append(
+            f"trainer.precision {precision!r} would cast the float32 adapters too; use 32-true with model.policy.dtype"
+        )
+    plugin = type(trainer.precision_plugin).__name__
+    if plugin == "BitsandbytesPrecision":
+        problems.append(
+            "the BitsandbytesPrecision plugin would quantise the adapters; use model.policy.quantization: nf4"
+        )
+    if policy.quantization != "none" and type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
+        problems.append("4-bit weights cannot be sharded; use the ddp strategy, or quantization: none")
+    if problems:
+        raise RacroError("trainer settings: " + "; ".join(problems))
+
+
+def probe_gradients(module: RacroModule) -> None:
+    """One tiny forward and backward over a training question: every trained tensor must receive a gradient.
+
+    For adapters this looks at B (A's gradient is exactly zero while B is). A base layer whose backward is missing,
+    or checkpointing that cuts the graph, shows here and not as a flat curve.
+
+    Raises:
+        RacroError: names the tensors that got none.
+    """
+    strategy_model = module.trainer.strategy.model
+    if isinstance(strategy_model, DistributedDataParallel):
+        # Gradients are summed over the whole step and reduced once, by training.gradients.
+        strategy_model.require_backward_grad_sync = False
+    captioner = module.captioner
+    prompt = captioner.encode(module.trainer.datamodule.questions["train"][0])  # type: ignore[attr-defined]
+    token_ids = torch.tensor([[sorted(captioner.eos_ids)[0]]])
+    logprobs, _ = captioner.logprobs(
+        [prompt], torch.tensor([0]), token_ids, torch.ones_like(token_ids, dtype=torch.bool)
+    )
+    logprobs.sum().backward()
+    trained = {name: parameter for name, parameter in captioner.named_parameters() if parameter.requires_grad}
+    adapters = [name for name in trained if "lora_" in name]
+    watched = [name for name in trained if "lora_B" in name] if adapters else list(trained)
+    gradients = {name: trained[name].grad for name in watched}
+    missing = [name for name, gradient in gradients.items() if gradient is None or not gradient.any()]
+    captioner.zero_grad(set_to_none=True)
+    if adapters and (missing or not watched):
+        raise RacroError(
+            f"{len(missing)} of {len(watched)} adapter tensors get no gradient, e.g. {missing[:2]}: "
+            "these layers would never learn"
+        )
+    if not adapters and len(missing) == len(watched):
+        raise RacroError(
+            "no trained tensor gets a gradient: check policy.freeze_vision and the model's requires_grad flags"
+        )

@@ -1,0 +1,97 @@
+"""A Lightning callback that runs the reasoner's vLLM server for as long as the trainer runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from racro_pl.reward.vllm_process import HEALTH_POLL_S, VllmError, VllmServer, is_healthy, is_local_address
+
+
+class VllmReasonerServer(Callback):
+    """Starts a vLLM server before the run checks its reasoner, and ends it with the run, however that ends.
+
+    Global rank 0 starts it; the other ranks wait until it is healthy. Point ``HttpReasoner`` at
+    ``http://127.0.0.1:PORT/v1``. On several nodes start servers with ``racro-pl serve reasoner`` instead.
+
+    Args:
+        model: model folder, or hub id.
+        python: interpreter of the environment that holds vLLM; this one when None.
+        host: address to listen on.
+        port: fixed, since the reasoner's URL in the configuration names it.
+        served_model_name: name that requests use; the folder's name, or the hub id, when None.
+        max_model_len: longest prompt and answer together, in tokens; the model's own when None.
+        gpu_memory_utilization: share of the GPU's memory to take; vLLM's default when None. The default leaves no
+            room for a trainer on the same GPU.
+        extra_args: further arguments of the vLLM command line.
+        env: variables to add to the server's environment, such as CUDA_VISIBLE_DEVICES.
+        start_timeout_s: seconds to wait for the server to be healthy, on every rank.
+        log_path: file for the server's output; ``vllm.log`` in the run folder when None.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        python: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        served_model_name: str | None = None,
+        max_model_len: int | None = None,
+        gpu_memory_utilization: float | None = None,
+        extra_args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 600.0,
+        log_path: str | None = None,
+    ) -> None:
+        if port == 0:
+            raise ValueError("got port 0, expected a fixed port: the reasoner's url has to name it")
+        self.server = VllmServer(
+            model=model,
+            python=python,
+            host=host,
+            port=port,
+            served_model_name=served_model_name,
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+            extra_args=extra_args,
+            env=env,
+            start_timeout_s=start_timeout_s,
+            log_path=log_path,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Starts the server, or waits for it. Runs before ``on_fit_start``, where the reasoner is checked."""
+        if trainer.num_nodes > 1 and is_local_address(self.server.host):
+            raise VllmError(
+                f"got {trainer.num_nodes} nodes and a vLLM server on {self.server.host}, which only its own node can "
+                "reach; start servers with `racro-pl serve reasoner --host ...` and remove VllmReasonerServer"
+            )
+        # Every rank asks: the answer is agreed on by a broadcast.
+        run_folder = trainer.log_dir
+        if not trainer.is_global_zero:
+            self._wait_for_rank_zero()
+            return
+        if self.server.log_path is None and run_folder is not None:
+            self.server.log_path = Path(run_folder) / "vllm.log"
+        self.server.start()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ends the server."""
+        self.server.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the server: not every failure is followed by a teardown."""
+        self.server.stop()
+
+    def _wait_for_rank_zero(self) -> None:
+        deadline = time.monotonic() + self.server.start_timeout_s
+        while not is_healthy(self.server.root):
+            if time.monotonic() > deadline:
+                raise VllmError(
+                    f"the vLLM server at {self.server.root} was not ready after {self.server.start_timeout_s:g} s; "
+                    "the output of rank 0 says why"
+                )
+            time.sleep(HEALTH_POLL_S)

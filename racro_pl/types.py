@@ -1,0 +1,143 @@
+"""The vocabulary: what one station of the data path hands to the next.
+
+Letters used in shapes, everywhere:
+
+====== ==================================================
+``b``  questions per step (B)
+``g``  captions per question (G)
+``n``  captions in a batch; N = B * G captions per step
+``p``  prompt tokens, image tokens counted (P)
+``t``  caption tokens (T)
+====== ==================================================
+
+A log-prob is named by its author: ``sampler_logprobs`` (the engine that sampled), ``old_logprobs`` (the
+policy before the update), ``policy_logprobs`` (the policy now, with gradient), ``ref_logprobs`` (adapter off).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+AnswerType = Literal["choice", "math", "text"]
+Messages = list[dict[str, Any]]
+"""A chat: ``[{"role": ..., "content": ...}, ...]``, as OpenAI-compatible servers and chat templates take it."""
+
+
+class RacroError(Exception):
+    """A mistake or fault that the user can act on: the command line shows its message alone, without a traceback."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Where one image is: a file, or its encoded bytes (PNG, JPEG, ...). Exactly one of the two is set."""
+
+    path: Path | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise ValueError("ImageRef takes either a path or data, not both and not neither")
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path is not None else f"<{len(self.data or b'')} bytes>"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One task. ``text`` may hold ``<image>`` tags: the images then sit there, else before the text."""
+
+    id: str
+    images: tuple[ImageRef, ...]
+    text: str
+    answer: str
+    """Gold answer, without ``\\boxed{}``. For ``answer_type == "choice"`` it is the option's letter."""
+    answer_type: AnswerType
+    choices: tuple[str, ...] = ()
+    """Texts of the options A, B, ...; empty when the question is open or its options stand inside ``text``."""
+    source: str = ""
+    """Provenance: the name of the data set."""
+    category: str = ""
+    """Question type, for accuracy by type."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as the captioner reads it, tokenised and with its images processed once."""
+
+    input_ids: Int[Tensor, " p"]
+    mm_token_type_ids: Int[Tensor, " p"]
+    """0 for text, 1 for image tokens: without them transformers falls back to 1-D positions."""
+    pixel_values: Float[Tensor, "patches features"] | None
+    image_grid_thw: Int[Tensor, "images 3"] | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The G captions sampled for one question."""
+
+    question: Question
+    prompt: Prompt
+    token_ids: Int[Tensor, "g t"]
+    """Padded on the right behind the first end-of-text token."""
+    mask: Bool[Tensor, "g t"]
+    """True up to and including the first end-of-text token (all True when cut by the length limit)."""
+    sampler_logprobs: Float[Tensor, "g t"] | None
+    """None when the policy itself sampled: its own log-probs are then the old ones."""
+    texts: tuple[str, ...]
+    truncated: tuple[bool, ...]
+    """Whether the length limit cut the caption."""
+    adapter_version: int
+    """Number of optimizer steps that the sampling weights had seen."""
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What the reasoner's answers earned each of one question's captions (tuples of length G)."""
+
+    total: tuple[float, ...]
+    """0.0 where ``scored`` is False; never read it there."""
+    parts: Mapping[str, tuple[float, ...]]
+    """Named parts, for the log: ``correct`` (share of votes graded right), ``answered`` (share with an answer)."""
+    scored: tuple[bool, ...]
+    reasons: tuple[str | None, ...]
+    """Why a caption has no score; None where it has one."""
+    answers: tuple[tuple[str, ...], ...]
+    """Per caption, the reasoner's raw texts (one per vote that came back)."""
+    extracted: tuple[tuple[str | None, ...], ...]
+    """Per caption and vote, the answer found in the text."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the loss needs for a micro-batch of N captions of one or more groups."""
+
+    prompts: tuple[Prompt, ...]
+    """One per group; ``group_index`` says which prompt a caption belongs to."""
+    group_index: Int[Tensor, " n"]
+    token_ids: Int[Tensor, "n t"]
+    mask: Bool[Tensor, "n t"]
+    """Caption tokens that count in the loss: False on padding and on every token of an unscored caption."""
+    advantages: Float[Tensor, " n"]
+    old_logprobs: Float[Tensor, "n t"] | None
+    """None when the policy has not changed since sampling: the policy's own, detached, are then exact."""
+    ref_logprobs: Float[Tensor, "n t"] | None
+    """None when the KL coefficient is 0."""
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A loss summed over tokens (not yet normalised) and the sums behind its metrics."""
+
+    loss: Float[Tensor, ""]
+    tokens: Float[Tensor, ""]
+    """Number of tokens that count."""
+    sums: Mapping[str, Float[Tensor, ""]]
+    """Per-token sums: divide by the step's tokens for ``kl``, ``clip_share``, ``entropy``, ..."""

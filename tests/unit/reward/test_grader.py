@@ -1,0 +1,160 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from racro_pl.reward.grader import Grader
+from racro_pl.types import Question
+
+HOPELESS = "9^{9^{9^{9}}}"
+ALGEBRA = (r"\sqrt{12}", r"2\sqrt{3}")
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader() as grader:
+        yield grader
+
+
+def question(gold, answer_type="math", choices=()):
+    return Question("q", (), "?", gold, answer_type, choices)
+
+
+@pytest.mark.parametrize(
+    "gold", ["17", "A", r"\frac12", "0.5", r"2\sqrt3", r"17^\circ", "Yes", r"\text{A}", "1,234", "12.50", r"2\pi", "x+1",
+             "5 cm", "(1, 2)", "None"]
+)  # fmt: skip
+def test_an_answer_matches_its_own_gold(grader, gold):
+    for written in (gold, rf"\boxed{{{gold}}}"):
+        assert grader.grade(gold, question(written)) is True
+        assert grader.grade(f"${gold}$", question(written)) is True
+        assert grader.grade(None, question(written)) is False
+        assert grader.grade("", question(written)) is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        (r"\frac{1}{2}", "0.5"), ("x = 3", "3"), ("A. 3", "A"), ("(A)", r"\text{A}"), (r"\sqrt{12}", r"2\sqrt3"),
+        (r"\pi \cdot 2", r"2\pi"), ("1+x", "x+1"), ("(x+1)^2", "x^2+2x+1"),
+        (r"\frac{\sqrt2}{2}", r"\frac{1}{\sqrt{2}}"), (r"(\sqrt{4}, 3)", "(2, 3)"), (r"\{2,1\}", r"\{1,2\}"),
+        ("y = 2x + 1", "2x+1"), ("2^{10}", "1024"), (r"x \ge 3", r"x \geq 3"), ("50", r"50\%"), ("5", "5 cm"),
+    ],
+)  # fmt: skip
+def test_equal(grader, answer, gold):
+    assert grader.grade(answer, question(gold)) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("18", "17"), ("0.333333", r"\frac13"), ("3.14159", r"\pi"), ("1.41421356", r"\sqrt{2}"), ("(2, 1)", "(1, 2)"),
+        ("(1, 2, 3)", "(1, 2)"), ("[1, 2]", "(1, 2)"), ("x", "3"), ("B. 3", "A"), ("No", "Yes"), ("x+2", "x+1"),
+        (r"\frac{1}{", r"\frac{1}{2}"), ("3 or 4", "4"), ("I think it is 4", "4"), ("4, I think", "4"),
+        ("__import__('os')", "0"), (r"\boxed", "1"),
+    ],
+)  # fmt: skip
+def test_different(grader, answer, gold):
+    assert grader.grade(answer, question(gold)) is False
+
+
+def test_choices_and_texts(grader):
+    assert grader.grade("blue", question("B", "choice", ("red", "blue"))) is True
+    assert grader.grade("(a)", question("B", "choice", ("red", "blue"))) is False
+    assert grader.grade("B. blue", question(r"\boxed{B}", "choice")) is True
+    assert grader.grade("Light red.", question("light red", "text")) is True
+    assert grader.grade("3", question("3.0", "text")) is False  # words, not numbers
+
+
+@given(st.one_of(st.integers(), st.fractions(), st.decimals(allow_nan=False, allow_infinity=False, places=4)))
+@settings(deadline=None)
+def test_reflexive_on_numbers(grader, number):
+    written = [str(number)]
+    if isinstance(number, Fraction):
+        sign = "-" if number < 0 else ""
+        written.append(rf"{sign}\frac{{{abs(number.numerator)}}}{{{number.denominator}}}")
+    for answer in written:
+        assert grader.grade(answer, question(str(number))) is True
+
+
+@given(
+    st.text(alphabet="0123456789xyabc+-*/^(){}[],.=\\ $%!<>|&_", max_size=25), st.sampled_from(["3", "x+1", "(1,2)"])
+)
+@settings(deadline=None, max_examples=60)
+def test_junk_is_graded_without_an_exception(grader, junk, gold):
+    grader.limit_s, normal = 2.0, grader.limit_s
+    try:
+        assert grader.grade(junk, question(gold)) in (True, False, None)
+    finally:
+        grader.limit_s = normal
+
+
+@pytest.mark.parametrize(
+    "answer", [HOPELESS, "10^{10^{10}}", "(x+y+z+1)^{9999}", "100000000!", "(" * 200 + "x" + ")" * 200]
+)
+def test_a_hopeless_comparison_is_bounded_and_never_right(answer):
+    with Grader(limit_s=2.0) as grader:
+        began = time.monotonic()
+        assert grader.grade(answer, question("x+1")) in (False, None)
+        assert time.monotonic() - began < 60  # the worker's start included
+
+
+def test_a_time_limit_holds_in_any_thread_and_the_next_comparison_works():
+    verdicts = {}
+    with Grader(limit_s=2.0) as grader:
+
+        def work(name, answer, gold):
+            verdicts[name] = grader.grade(answer, question(gold))
+
+        jobs = [("hopeless", HOPELESS, "x+1"), ("fine", *ALGEBRA), ("hopeless too", HOPELESS, "y+1")]
+        threads = [threading.Thread(target=work, args=job) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    assert verdicts == {"hopeless": None, "fine": True, "hopeless too": None}
+
+
+def test_long_answers_are_not_parsed(monkeypatch):
+    grader = Grader()
+    monkeypatch.setattr(grader, "_symbolically_equal", lambda *_: pytest.fail("asked the worker"))
+    assert grader.grade("x+" * 10_000 + "x", question("x")) is False
+
+
+def test_the_worker_starts_only_when_needed_and_is_replaced_after_a_crash():
+    with Grader() as grader:
+        grader.grade("17.0", question("17"))
+        assert grader._worker is None
+        assert grader.grade(*(ALGEBRA[0], question(ALGEBRA[1]))) is True
+        grader._worker._process.kill()
+        assert grader.grade("x+y", question("y+x")) is None  # its worker was gone: not graded
+        assert grader.grade("x+z", question("z+x")) is True
+        process = grader._worker._process
+    assert process.poll() is not None
+
+
+def test_the_worker_dies_with_its_parent():
+    code = (
+        "import os\nfrom racro_pl.reward.grader import Grader\nfrom racro_pl.types import Question\n"
+        "grader = Grader()\nassert grader.grade('x+1', Question('q', (), '?', '1+x', 'math'))\n"
+        "print(grader._worker._process.pid, flush=True)\nos._exit(1)"  # no clean-up runs
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    pid = int(done.stdout)
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        # A zombie without a parent of ours still answers signal 0 in some containers.
+        with open(f"/proc/{pid}/stat") as stat:
+            if stat.read().rpartition(")")[2].split()[0] == "Z":
+                return
+        time.sleep(0.1)
+    pytest.fail("the worker outlived its parent by 20 s")

@@ -1,0 +1,238 @@
+import socket
+import threading
+import time
+
+import pytest
+
+from racro_pl.reward.chat_client import is_loopback
+from racro_pl.reward.http import HttpReasoner
+from racro_pl.reward.reasoner import ReasonerError
+from tests.fakes.reasoner_server import ANSWER, FaultServer
+
+PROMPT = [{"role": "user", "content": "Two?"}]
+DEADLINE_S = 2.0
+
+
+@pytest.fixture
+def connect():
+    opened = []
+
+    def build(url, **settings):
+        reasoner = HttpReasoner(url, **({"deadline_s": DEADLINE_S, "backoff_s": 0.05} | settings))
+        opened.append(reasoner)
+        return reasoner
+
+    yield build
+    for reasoner in opened:
+        reasoner.close()
+
+
+def ask(reasoner, count=1):
+    return [future.result(timeout=60) for future in reasoner.submit([PROMPT] * count)]
+
+
+def test_a_good_answer_and_what_was_sent(connect):
+    with FaultServer() as server:
+        reasoner = connect(server.url, temperature=0.6, top_p=0.9, max_tokens=7, extra_body={"seed": 3})
+        reasoner.check()
+        assert [reply.text for reply in ask(reasoner)] == [ANSWER]
+    sent = {"model": "tiny", "temperature": 0.6, "top_p": 0.9, "max_tokens": 7, "seed": 3, "stream": False}
+    assert server.chats[-1] == {**sent, "messages": PROMPT}
+    assert reasoner.busy_seconds > 0
+
+
+def test_lone_surrogates_survive_the_way(connect):
+    with FaultServer(answer=lambda messages: messages[0]["content"]) as server:
+        future = connect(server.url).submit([[{"role": "user", "content": "\ud800 é"}]])[0]
+        assert future.result(60).text == "\ud800 é"
+
+
+@pytest.mark.parametrize("healing", ["429", "500", "503", "drop"])
+def test_what_can_heal_is_tried_again(connect, healing):
+    with FaultServer(script=[healing, "ok"]) as server:
+        began = time.monotonic()
+        assert ask(connect(server.url, deadline_s=10.0))[0].text == ANSWER
+        if healing == "429":
+            assert time.monotonic() - began >= 1.0  # Retry-After: 1
+    assert len(server.chats) == 2
+
+
+def test_an_attempt_that_hangs_is_tried_again(connect):
+    with FaultServer(script=["hang", "ok"]) as server:
+        assert ask(connect(server.url, attempt_s=0.3))[0].text == ANSWER
+    assert len(server.chats) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "attempts", "error"),
+    [
+        ("400", 1, "HTTP 400: told to fail with 400"),
+        ("401", 1, "HTTP 401: told to fail with 401"),
+        ("404", 1, "HTTP 404: told to fail with 404"),
+        ("garbage", 1, "bad response: not JSON: '<html>welcome</html>'"),
+        ("empty choices", 1, "bad response: no choices"),
+        ("null content", 1, "bad response: the message's content is NoneType"),
+        ("huge", 1, "bad response: more than 4000000 bytes"),
+        ("hang", 1, "timeout: no complete answer within 2 s"),
+        ("drip", 1, "timeout: no complete answer within 2 s"),
+        ("500", 3, "HTTP 500: told to fail with 500 (attempt 3)"),
+        ("drop", 3, "connection failed: "),
+        ("429 later", 1, "HTTP 429: told to fail"),  # told to come back in an hour: past the deadline, so not at all
+    ],
+)
+def test_a_fault_ends_by_the_deadline_with_its_reason(connect, mode, attempts, error):
+    with FaultServer(script=[mode]) as server:
+        began = time.monotonic()
+        reply = ask(connect(server.url, attempts=3))[0]
+        assert time.monotonic() - began < DEADLINE_S + 3  # a busy machine
+    assert reply.text is None
+    assert reply.error.startswith(error)
+    assert len(server.chats) == attempts
+
+
+def test_one_fault_does_not_touch_its_neighbours(connect):
+    with FaultServer(script=["ok", "garbage", "ok", "400", "ok"]) as server:
+        replies = ask(connect(server.url, concurrency=1), 5)
+    assert [reply.text == ANSWER for reply in replies] == [True, False, True, False, True]
+
+
+def test_thoughts_that_the_server_split_off_come_first(connect):
+    with FaultServer(script=["thoughts"]) as server:
+        assert ask(connect(server.url))[0].text == r"<think>\boxed{7}?</think>\boxed{42}"
+
+
+def test_sixty_four_in_flight_and_no_more(connect):
+    with FaultServer(delay_s=0.3) as server:
+        replies = ask(connect(server.url, concurrency=64, deadline_s=30.0), 150)
+        assert server.most_in_flight == 64
+    assert all(reply.text == ANSWER for reply in replies)
+
+
+def test_submit_does_not_wait(connect):
+    with FaultServer(script=["hang"]) as server:
+        reasoner = connect(server.url, model="tiny", deadline_s=30.0)
+        began = time.monotonic()
+        futures = reasoner.submit([PROMPT] * 10)
+        assert time.monotonic() - began < 5
+        assert not any(future.done() for future in futures)
+
+
+def test_a_line_behind_a_dead_server_does_not_wait_out_every_deadline(connect):
+    with FaultServer(script=["hang"]) as server:
+        began = time.monotonic()
+        replies = ask(connect(server.url, concurrency=2, deadline_s=1.0), 40)  # 20 deadlines one after the other
+        assert time.monotonic() - began < 8
+    kinds = [reply.kind for reply in replies]
+    assert set(kinds) == {"timeout", "server down"}
+    assert len(server.chats) <= 4
+
+
+def test_after_an_outage_the_next_prompts_are_tried(connect):
+    with FaultServer(script=["hang", "hang", "ok"]) as server:
+        reasoner = connect(server.url, concurrency=1, attempts=1, deadline_s=0.5)
+        assert ask(reasoner)[0].kind == "timeout"
+        assert ask(reasoner)[0].kind == "timeout"
+        assert ask(reasoner)[0].text == ANSWER
+
+
+def test_close_ends_what_is_under_way_and_the_reasoner_can_be_used_again(connect):
+    with FaultServer(script=["hang", "ok"]) as server:
+        reasoner = connect(server.url, model="tiny", deadline_s=60.0)
+        futures = reasoner.submit([PROMPT])
+        while not server.chats:
+            time.sleep(0.01)
+        reasoner.close()
+        assert futures[0].result(10).kind == "closed"
+        assert not any(thread.name == "reasoner-http" for thread in threading.enumerate())
+        assert ask(reasoner)[0].text == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("settings", "server_settings", "message"),
+    [
+        ({"model": "big"}, {"models": ["tiny", "small"]}, "serves 'tiny', 'small', not 'big'"),
+        ({}, {"models": ["tiny", "small"]}, r"several models or none \('tiny', 'small'\)"),
+        ({}, {"models": []}, "several models or none"),
+        ({}, {"listing": "hang"}, "timeout: .* hangs, or is still loading"),
+        ({}, {"listing": "404"}, "HTTP 404.*is this the base URL"),
+        ({}, {"listing": "garbage"}, "not JSON"),
+        ({"max_tokens": 512}, {"context": 512}, "context of 512 tokens: max_tokens=512"),
+        ({}, {"script": ["hang"]}, "answers no chat: timeout"),
+        ({}, {"script": ["400"]}, "answers no chat: HTTP 400: told to fail"),
+        ({}, {"script": ["empty choices"]}, "answers no chat: bad response"),
+    ],
+)
+def test_check_says_what_is_wrong(connect, settings, server_settings, message):
+    with FaultServer(**server_settings) as server:
+        began = time.monotonic()
+        with pytest.raises(ReasonerError, match=message):
+            connect(server.url, **settings).check()
+        assert time.monotonic() - began < 2 * DEADLINE_S + 3
+
+
+def test_check_of_a_port_that_refuses(connect):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ReasonerError, match="no reasoner at .* .connection failed.*start the reasoner's server"):
+            connect(url).check()
+        reply = ask(connect(url, model="tiny"))[0]
+    assert reply.kind == "connection failed"
+
+
+def test_the_key_is_sent_and_never_shown(connect, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-secret\n")
+    with FaultServer(script=["401"], answer=lambda messages: "") as server:
+        reasoner = connect(server.url, api_key_env="SOME_KEY")
+        reply = ask(reasoner)[0]
+        assert server.headers[-1]["authorization"] == "Bearer sk-secret"
+    assert "sk-secret" not in reasoner.identity + str(reply) + repr(vars(reasoner))
+    monkeypatch.delenv("SOME_KEY")
+    with pytest.raises(ReasonerError, match="SOME_KEY .* is not set"):
+        connect(server.url, api_key_env="SOME_KEY").check()
+
+
+def test_a_key_quoted_by_the_server_is_blanked(connect, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "told")  # the fault server's message says "told to fail"
+    with FaultServer(script=["401"]) as server:
+        assert ask(connect(server.url, api_key_env="SOME_KEY"))[0].error == "HTTP 401: *** to fail with 401"
+
+
+def test_identity_is_the_model_and_its_settings():
+    def build(url="http://one:1", **settings):
+        return HttpReasoner(url, **({"model": "tiny"} | settings)).identity
+
+    assert build() == build("http://two:2/v1", concurrency=3, deadline_s=1.0, api_key_env="K")
+    others = [{"model": "b"}, {"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 5}, {"extra_body": {"seed": 1}}]
+    assert len({build(), *(build(**settings) for settings in others)}) == 6
+
+
+def test_greedy_is_deterministic():
+    assert HttpReasoner(temperature=0).deterministic
+    assert not HttpReasoner().deterministic
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"url": "localhost:8000"}, {"url": "http://u:p@h"}, {"temperature": -1}, {"top_p": 0}, {"max_tokens": 0},
+     {"concurrency": 0}, {"deadline_s": 0}, {"attempt_s": 0}, {"attempts": 0}, {"backoff_s": -1}],
+)  # fmt: skip
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="got .*, expected "):
+        HttpReasoner(**settings)
+
+
+def test_urls():
+    assert HttpReasoner("http://h:1").url == HttpReasoner("http://h:1/").url == HttpReasoner("http://h:1/v1/").url
+    assert HttpReasoner("https://h/openai").url == "https://h/openai"
+    assert is_loopback("http://127.0.0.1:1/v1")
+    assert is_loopback("http://[::1]:1")
+    assert is_loopback("http://localhost")
+    assert not is_loopback("https://api.example.org/v1")
+
+
+def test_a_proxy_does_not_get_between_us_and_this_machine(connect, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with FaultServer() as server:
+        assert ask(connect(server.url))[0].text == ANSWER

@@ -1,0 +1,129 @@
+import sys
+import types
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from racro_pl.reward.in_process import InProcessReasoner
+from racro_pl.reward.reasoner import ReasonerError
+from tests.fakes.models import small_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def plain_paths(monkeypatch):
+    module = types.ModuleType("racro_pl.figures.models")
+    module.resolve_model = lambda path: path
+    monkeypatch.setitem(sys.modules, "racro_pl.figures.models", module)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reasoner")
+    tokenizer = small_tokenizer()
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.5,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )
+    )  # fmt: skip
+    # Settings that a folder may bring along and that must not leak into ours.
+    model.generation_config.do_sample = True
+    model.generation_config.top_k = 1
+    model.generation_config.repetition_penalty = 3.0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def prompts(*texts):
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+def answers(reasoner, *texts):
+    return [future.result().text for future in reasoner.submit(prompts(*texts))]
+
+
+TEXTS = ("one", "a much longer prompt than the first", "two cats ?")
+
+
+def test_a_batch_answers_like_its_rows_one_by_one(folder):
+    together = InProcessReasoner(folder, temperature=0, max_new_tokens=8)
+    alone = InProcessReasoner(folder, temperature=0, max_new_tokens=8, batch_size=1)
+    assert answers(together, *TEXTS) == answers(alone, *TEXTS)
+    assert len(set(answers(together, *TEXTS))) == 3
+
+
+def test_greedy_answers_are_the_models_own_argmax(folder):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=1)
+    [answer] = answers(reasoner, "one")
+    tokenizer, model = reasoner._tokenizer, reasoner._model
+    text = tokenizer.apply_chat_template(prompts("one")[0], tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    assert answer == tokenizer.decode(model(ids).logits[0, -1].argmax(), skip_special_tokens=True)
+
+
+def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, monkeypatch):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
+    sizes = []
+    generate = reasoner._generate
+    monkeypatch.setattr(reasoner, "_generate", lambda rows: sizes.append(len(rows)) or generate(rows))
+    first, second = reasoner.submit(prompts("one")), reasoner.submit(prompts("two", "one"))
+    assert reasoner._model is None
+    assert not any(future.done() for future in first + second)
+    second[0].result()
+    assert all(future.done() for future in first + second)
+    assert sizes == [2]  # equal prompts are computed once
+    assert first[0].result() == second[1].result()
+    assert reasoner.busy_seconds > 0
+
+
+def test_sampling_follows_the_global_seed_and_answers_every_copy(folder):
+    reasoner = InProcessReasoner(folder, temperature=1.0, max_new_tokens=8)
+    runs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        runs.append(answers(reasoner, "one", "one", "one", "one"))
+    assert runs[0] == runs[1] != runs[2]
+    assert len(set(runs[0])) > 1  # neither de-duplicated, nor held to the folder's own top_k=1
+
+
+def test_a_prompt_without_room_is_an_error_of_its_own(folder):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=8)
+    long, short = (future.result() for future in reasoner.submit(prompts("x " * 300, "one")))
+    assert long.kind == "prompt too long"
+    assert short.text is not None
+
+
+def test_close_ends_what_is_queued_and_the_reasoner_can_be_used_again(folder):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
+    [future] = reasoner.submit(prompts("one"))
+    reasoner.close()
+    assert future.result().kind == "closed"
+    assert answers(reasoner, "one")
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    reasoner = InProcessReasoner(str(tmp_path))
+    with pytest.raises(ReasonerError, match="cannot load the reasoner"):
+        reasoner.check()
+    [future] = reasoner.submit(prompts("one"))
+    with pytest.raises(ReasonerError, match="cannot load the reasoner"):
+        future.result()
+
+
+def test_identity_and_settings(folder):
+    assert InProcessReasoner(folder).identity == InProcessReasoner(folder, batch_size=3).identity
+    assert InProcessReasoner(folder).identity != InProcessReasoner(folder, temperature=0.5).identity
+    for settings in (
+        {"path": ""},
+        {"temperature": -1},
+        {"top_p": 2},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"dtype": "int8"},
+    ):
+        with pytest.raises(ValueError, match="got .*, expected"):
+            InProcessReasoner(**({"path": folder} | settings))

@@ -1,0 +1,226 @@
+"""VllmServer with a small program in vLLM's place: what matters here is how it is started, watched and ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from racro_pl.commands import serve
+from racro_pl.reward import vllm_process
+from racro_pl.reward.vllm_process import VllmError, VllmServer
+
+# Called as `python -m vllm... --port N ...`. It starts two processes, as vLLM does; one leaves the process group.
+FAKE_VLLM = """#!{python}
+import http.server, os, signal, subprocess, sys, time
+mode, pid_file = os.environ["FAKE_MODE"], os.environ["FAKE_PIDS"]
+if mode == "die":
+    print("line before"); print("ValueError: no such thing", file=sys.stderr); sys.exit(3)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=own) for own in (False, True)]
+with open(pid_file + ".tmp", "w") as file:
+    print(os.getpid(), *[child.pid for child in sleepers], file=file)
+os.rename(pid_file + ".tmp", pid_file)
+if mode == "silent":
+    print("loading for ever", flush=True); time.sleep(600)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404); self.end_headers()
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def fake_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(vllm_process, "GRACE_S", 1.0)
+    python = tmp_path / "fake_python"
+    python.write_text(FAKE_VLLM.format(python=sys.executable))
+    python.chmod(0o755)
+    (tmp_path / "model").mkdir()
+    servers = []
+
+    def make(mode: str, **options) -> VllmServer:
+        env = {"FAKE_MODE": mode, "FAKE_PIDS": str(tmp_path / "pids")}
+        options = {"log_path": tmp_path / "vllm.log", "start_timeout_s": 30.0, "python": python, "env": env} | options
+        servers.append(VllmServer(tmp_path / "model", **options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def recorded_pids(tmp_path: Path) -> list[int]:
+    """The fake server's own process id and those of the two processes it has started."""
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 3
+    return pids
+
+
+def wait_until_gone(pids: list[int], deadline_s: float = 15.0) -> None:
+    end = time.monotonic() + deadline_s
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < end, f"still running: {[pid for pid in pids if is_alive(pid)]}"
+        time.sleep(0.05)
+
+
+def test_serves_while_in_the_block_and_leaves_nothing_behind(fake_server, tmp_path):
+    with fake_server("serve") as server:
+        pids = recorded_pids(tmp_path)
+        assert pids[0] == server.pid
+        assert all(map(is_alive, pids))
+        assert httpx.get(f"{server.root}/health").status_code == 200
+        assert server.url == f"http://127.0.0.1:{server.port}/v1"
+    assert not any(map(is_alive, pids))
+    assert server.pid is None
+    server.stop()  # a second time does nothing
+
+
+def test_a_server_that_ignores_sigterm_is_killed(fake_server, tmp_path):
+    with fake_server("stubborn"):
+        pids = recorded_pids(tmp_path)
+    assert not any(map(is_alive, pids))
+
+
+def test_death_while_starting_shows_status_and_log_tail(fake_server, tmp_path):
+    (tmp_path / "vllm.log").write_text("from an earlier start\n")
+    server = fake_server("die")
+    with pytest.raises(VllmError) as error:
+        server.start()
+    assert "ended with status 3 before it was ready" in str(error.value)
+    assert "ValueError: no such thing" in str(error.value)
+    assert "earlier start" not in str(error.value)
+    assert str(tmp_path / "vllm.log") in str(error.value)
+
+
+def test_a_server_that_never_gets_healthy_is_ended_at_the_deadline(fake_server, tmp_path):
+    server = fake_server("silent", start_timeout_s=2.0)
+    with pytest.raises(VllmError, match=r"(?s)not ready after 2 s.*loading for ever"):
+        server.start()
+    assert not any(map(is_alive, recorded_pids(tmp_path)))
+
+
+def test_an_interpreter_that_cannot_run_is_named(fake_server, tmp_path):
+    with pytest.raises(VllmError, match="no_such_python is not an interpreter"):
+        fake_server("serve", python=tmp_path / "no_such_python").start()
+    with pytest.raises(VllmError, match="cannot run no-such-command"):
+        fake_server("serve", python="no-such-command").start()
+
+
+def test_a_missing_model_folder_is_named(tmp_path):
+    with pytest.raises(VllmError, match="model folder .*absent does not exist"):
+        VllmServer(tmp_path / "absent").start()
+
+
+def test_a_taken_port_is_refused_before_anything_starts(fake_server, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(VllmError, match="taken by another program"):
+            fake_server("serve", port=other.getsockname()[1]).start()
+    assert not (tmp_path / "pids").exists()
+
+
+def test_restart_after_a_crash_keeps_the_port(fake_server, tmp_path):
+    with fake_server("serve") as server:
+        port, first_pid, others = server.port, server.pid, recorded_pids(tmp_path)[1:]
+        os.killpg(first_pid, signal.SIGKILL)
+        # The supervisor ends the workers of a crashed server too.
+        wait_until_gone([first_pid, *others])
+        end = time.monotonic() + 15
+        while (status := server.poll()) is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert status == 128 + signal.SIGKILL
+        server.restart()
+        assert (server.port, server.pid != first_pid) == (port, True)
+        assert httpx.get(f"{server.root}/health").status_code == 200
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
+    server = fake_server("serve")
+    program = (
+        "import sys, time\nfrom racro_pl.reward.vllm_process import VllmServer\n"
+        f"VllmServer({server.model!r}, python={server.python!r}, env={server.env!r}).start()\n"
+        "print('up', flush=True)\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "up\n"
+        pids = recorded_pids(tmp_path)
+        parent.send_signal(signum)
+    wait_until_gone(pids)
+
+
+def test_a_parent_that_exits_without_stopping_takes_the_server_along(fake_server, tmp_path):
+    server = fake_server("serve")
+    program = (
+        "from racro_pl.reward.vllm_process import VllmServer\n"
+        f"VllmServer({server.model!r}, python={server.python!r}, env={server.env!r}).start()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    # Ended when the parent is, not some time after.
+    assert not any(map(is_alive, recorded_pids(tmp_path)))
+
+
+def test_command_and_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    server = VllmServer(
+        tmp_path, python="/other/python", port=1234, max_model_len=64, gpu_memory_utilization=0.5,
+        extra_args=["--enforce-eager"], env={"CUDA_VISIBLE_DEVICES": "1"},
+    )  # fmt: skip
+    assert server.command() == [
+        "/other/python", "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path),
+        "--served-model-name", tmp_path.name, "--host", "127.0.0.1", "--port", "1234", "--max-model-len", "64",
+        "--gpu-memory-utilization", "0.5", "--disable-uvicorn-access-log", "--enforce-eager",
+    ]  # fmt: skip
+    env = server.environment()
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["CUDA_VISIBLE_DEVICES"] == "1"
+    assert not {"LOCAL_RANK", "PYTHONPATH"} & env.keys()
+
+
+def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server, tmp_path):
+    server = fake_server("serve")
+    command = [sys.executable, "-c", "import sys; from racro_pl.commands import serve; sys.exit(serve.main())"]
+    command += ["reasoner", "--model", server.model, "--python", server.python, "--port", "0", "--", "--enforce-eager"]
+    env = os.environ | server.env
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        while not lines or "Ctrl-C" not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], f"ended early: {lines}"
+        pids = recorded_pids(tmp_path)
+        assert "--enforce-eager" in Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    text = "".join(lines)
+    assert "class_path: racro_pl.reward.HttpReasoner" in text
+    assert "url: http://127.0.0.1:" in text
+    assert not any(map(is_alive, pids))
+
+
+def test_serve_command_reports_a_server_that_ended_by_itself(fake_server, tmp_path, monkeypatch):
+    server = fake_server("serve")
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(VllmServer, "poll", lambda self: 9 if self.pid and (tmp_path / "pids").exists() else None)
+    with pytest.raises(VllmError, match="status 9"):
+        serve.main(["reasoner", "--model", server.model, "--python", server.python, "--port", "0"])
