@@ -10,18 +10,12 @@ from racro_pl import __version__
 from racro_pl.types import RacroError
 
 COMMANDS = {
-    "fit": (
-        "racro_pl.commands.lightning",
-        "train a captioner                     --config FILE [--model.… --data.… --trainer.…]",
-    ),
-    "validate": (
-        "racro_pl.commands.lightning",
-        "accuracy on the validation split       --config FILE --ckpt_path CKPT",
-    ),
-    "test": ("racro_pl.commands.lightning", "accuracy on the test split             --config FILE --ckpt_path CKPT"),
-    "serve": ("racro_pl.commands.serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
+    "fit": ("lightning", "train a captioner                      --config FILE [--model.… --data.… --trainer.…]"),
+    "validate": ("lightning", "accuracy on the validation split       --config FILE --ckpt_path CKPT"),
+    "test": ("lightning", "accuracy on the test split             --config FILE --ckpt_path CKPT"),
+    "serve": ("serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
 }
-"""Command name to the module whose ``main(argv)`` runs it, and its line in the help."""
+"""Command name to the module of ``racro_pl.commands`` whose ``main(arguments)`` runs it, and its line in the help."""
 
 
 def help_text() -> str:
@@ -56,9 +50,11 @@ def run(arguments: list[str]) -> int:
     # Spinning OpenMP threads make small CPU steps many times slower when cores are shared; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    name = COMMANDS[arguments[0]][0]
+    module = importlib.import_module(f"racro_pl.commands.{name}")
     try:
-        return module.main(arguments)
+        # LightningCLI parses its subcommand itself.
+        return module.main(arguments if name == "lightning" else arguments[1:])
     except RacroError as error:
         if os.environ.get("RACRO_DEBUG"):
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,10 @@ MAX_FILE_BYTES = 100_000_000
 """Largest encoded file that is read."""
 MAX_ASPECT_RATIO = 200.0
 """Longest side over shortest; the Qwen image processors refuse more."""
+
+
+# Pillow warns below our limit already. Once for the process: a filter per call would race between threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(RacroError):
@@ -33,11 +36,8 @@ def _open_header(ref: ImageRef) -> Image.Image:
     if size > MAX_FILE_BYTES:
         raise ImageError(f"image {ref}: {size} bytes, the limit is {MAX_FILE_BYTES}")
     try:
-        with warnings.catch_warnings():
-            # Pillow's own guard is set for servers that trust nobody; ours below replaces it and is stricter.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(ref.path if ref.path is not None else io.BytesIO(ref.data or b""))
-    except Image.DecompressionBombError as error:
+        image = Image.open(ref.path if ref.path is not None else io.BytesIO(ref.data or b""))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {ref}: too many pixels, the limit is {MAX_FILE_PIXELS}") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"image {ref}: not a readable image ({error})") from error
@@ -78,21 +78,3 @@ def open_image(ref: ImageRef) -> Image.Image:
             return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ImageError(f"image {ref}: broken pixels ({error})") from error
-
-
-def limited_size(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size within the pixel limits, aspect kept (FACTS.md, training hyper-parameters: images).
-
-    >>> limited_size(100, 100, 512**2, 2048**2)
-    (512, 512)
-    >>> limited_size(4096, 2048, 512**2, 2048**2)
-    (2896, 1448)
-    """
-    pixels = width * height
-    if pixels > max_pixels:
-        scale = math.sqrt(max_pixels / pixels)
-    elif pixels < min_pixels:
-        scale = math.sqrt(min_pixels / pixels)
-    else:
-        return width, height
-    return max(1, int(width * scale)), max(1, int(height * scale))

@@ -88,5 +88,7 @@ def quiet_libraries() -> None:
         ".*`_log_device_mesh`.*",
         ".*GPU available but not used.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Total length of .list. across ranks is zero.*",
+        ".*You have overridden .transfer_batch_to_device..*",
     ):
         warnings.filterwarnings("ignore", message)

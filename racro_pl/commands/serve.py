@@ -15,12 +15,13 @@ POLL_S = 0.5
 CONFIG_SNIPPET = """\
 Put this into the configuration of the run:
 
-  reward:
-    reasoner:
-      class_path: racro_pl.reward.HttpReasoner
-      init_args:
-        url: {url}
-        model: {model}
+  model:
+    reward:
+      reasoner:
+        class_path: racro_pl.reward.HttpReasoner
+        init_args:
+          url: {url}
+          model: {model}
 
 Stop the server with Ctrl-C."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from racro_pl.images import image_size, open_image
-from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.text.captioner_prompt import PromptError, captioner_messages
 from racro_pl.types import Prompt, Question
 
 
@@ -24,6 +24,7 @@ class PromptEncoder:
     def __init__(self, processor: Any, min_pixels: int, max_pixels: int) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
 
     def encode(self, question: Question) -> Prompt:
@@ -31,7 +32,7 @@ class PromptEncoder:
 
         Raises:
             ImageError: an image cannot be read.
-            PromptError: the image tags do not fit the images.
+            PromptError: the image tags do not fit the images, or the text holds a special token.
         """
         images = [open_image(ref) for ref in question.images]
         inputs = self.processor(
@@ -51,7 +52,7 @@ class PromptEncoder:
         """Length of the prompt, image tokens counted, from the image headers alone.
 
         Raises:
-            ImageError, PromptError: as :meth:`encode`, but broken pixels behind a good header go unseen.
+            ImageError, PromptError: as for :meth:`encode`, but broken pixels behind a good header go unseen.
         """
         processor = self.processor.image_processor
         count = len(self.tokenizer(self._chat_text(question), add_special_tokens=False)["input_ids"])
@@ -63,6 +64,10 @@ class PromptEncoder:
         return count
 
     def _chat_text(self, question: Question) -> str:
+        # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
+        written = [token for token in self._special_tokens if token in question.text]
+        if written:
+            raise PromptError(f"the question's text holds {written[0]!r}, a special token of the captioner")
         messages = captioner_messages(question.text, len(question.images))
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 

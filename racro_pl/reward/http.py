@@ -40,7 +40,7 @@ class HttpReasoner(Reasoner):
         concurrency: int = 64,
         deadline_s: float = 600.0,
         attempt_s: float = 300.0,
-        attempts: int = 4,
+        attempts: int = 8,
         backoff_s: float = 0.5,
         api_key_env: str | None = None,
         extra_body: dict[str, Any] | None = None,
@@ -118,8 +118,8 @@ class HttpReasoner(Reasoner):
         longest = self.sampling["max_tokens"]
         if context is not None and longest >= context:
             raise ReasonerError(
-                f"the reasoner at {self.url} has a context of {context} tokens: max_tokens={longest} leaves no room for "
-                "the prompt; lower the reasoner's max_tokens, or serve the model with a longer context"
+                f"the reasoner at {self.url} has a context of {context} tokens: max_tokens={longest} leaves no room "
+                "for the prompt; lower the reasoner's max_tokens, or serve the model with a longer context"
             )
         probe = {"messages": [{"role": "user", "content": "Hello"}], **self._settings(model), "max_tokens": 1}
         try:
@@ -169,7 +169,8 @@ class HttpReasoner(Reasoner):
         if not key or not key.isascii() or not key.isprintable():
             found = "holds characters that no key has" if key else "is not set"
             raise ReasonerError(
-                f"the environment variable {self.api_key_env} (the reasoner's api_key_env) {found}: put the API key there"
+                f"the environment variable {self.api_key_env} (the reasoner's api_key_env) {found}: "
+                "put the API key there"
             )
         return key
 

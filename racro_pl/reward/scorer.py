@@ -6,6 +6,7 @@ comes back with ``scored`` False and the reason. It never gets a made-up reward.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from racro_pl.reward.reasoner import Reasoner, Reply, require
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.text.reasoner_prompt import reasoner_messages
-from racro_pl.types import Question, RacroError, Rewards
+from racro_pl.types import Messages, Question, RacroError, Rewards
 
 GRADING_TIMED_OUT = "grading timed out"
 
@@ -115,6 +116,7 @@ class Scorer:
         cache_path: Path | None = None,
         max_unscored_share: float = 0.5,
         grade_limit_s: float = 5.0,
+        shuffle: bool = False,
     ) -> None:
         """
         Args:
@@ -125,6 +127,8 @@ class Scorer:
             cache_path: The cache's file. Default: ``racro_pl/replies.sqlite`` in the user's cache folder.
             max_unscored_share: Share of a step's captions without a score above which the run stops.
             grade_limit_s: Seconds that one symbolic comparison may take.
+            shuffle: Hand each group's rewards to its captions at random: a control, from which nothing can be
+                learnt. The parts stay with the captions that earned them.
         """
         require(votes >= 1, f"votes={votes}", "at least 1")
         require(cache in ("auto", "on", "off"), f"cache={cache!r}", "auto, on or off")
@@ -140,6 +144,7 @@ class Scorer:
         cached = cache == "on" or (cache == "auto" and reasoner.deterministic)
         self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if cached else None
         self._grader = Grader(grade_limit_s)
+        self._shuffler = random.Random(0) if shuffle else None
         self._stats: Counter[str] = Counter()
         self._drained = (0, 0, 0.0)
 
@@ -192,7 +197,7 @@ class Scorer:
             self._stats["unscored"] += count
             self._stats[f"unscored/{kind}"] += count
         return Rewards(
-            total=tuple(verdict.correct for verdict in verdicts),
+            total=self._totals(verdicts),
             parts={
                 "correct": tuple(verdict.correct for verdict in verdicts),
                 "answered": tuple(verdict.answered for verdict in verdicts),
@@ -203,6 +208,16 @@ class Scorer:
             answers=tuple(verdict.answers for verdict in verdicts),
             extracted=tuple(verdict.extracted for verdict in verdicts),
         )
+
+    def _totals(self, verdicts: Sequence[_Verdict]) -> tuple[float, ...]:
+        totals = [verdict.correct for verdict in verdicts]
+        if self._shuffler is not None:
+            places = [index for index, verdict in enumerate(verdicts) if verdict.reason is None]
+            earned = [totals[index] for index in places]
+            self._shuffler.shuffle(earned)
+            for index, total in zip(places, earned, strict=True):
+                totals[index] = total
+        return tuple(totals)
 
     def _judge_caption(self, question: Question, votes: Sequence[_Vote]) -> _Verdict:
         if not votes:

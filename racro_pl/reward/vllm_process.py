@@ -25,7 +25,7 @@ from rich.console import Console
 from racro_pl.types import RacroError
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")
-GRACE_S = 20.0
+GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL: vLLM takes a few to let go of its workers."""
 TAIL_LINES = 30
 HEALTH_POLL_S = 0.5
@@ -241,13 +241,15 @@ class VllmServer:
                     raise VllmError(self._with_tail(f"vLLM ended with status {code} before it was ready"))
                 if seconds > self.start_timeout_s:
                     raise VllmError(self._with_tail(f"vLLM was not ready after {self.start_timeout_s:g} s"))
-                line = f"starting vLLM with {self.served_model_name}: {seconds:.0f} s  {self.log_tail(1)[:100]}"
-                status.update(line)
+                line = f"starting vLLM with {self.served_model_name}: {seconds:.0f} s  {self.log_tail(1)}"
+                status.update(line[: console.width - 4])
                 if not console.is_terminal and seconds >= next_plain_line:
-                    console.print(line)
+                    console.print(line, soft_wrap=True)
                     next_plain_line += PLAIN_PROGRESS_S
                 time.sleep(HEALTH_POLL_S)
-        console.print(f"vLLM serves {self.served_model_name} at {self.url} ({time.monotonic() - begin:.0f} s)")
+        console.print(
+            f"vLLM serves {self.served_model_name} at {self.url} ({time.monotonic() - begin:.0f} s)", soft_wrap=True
+        )
 
     def _with_tail(self, message: str) -> str:
         return f"{message}. Its log is {self.log_path}; the last lines:\n{self.log_tail() or '(empty)'}"

@@ -163,7 +163,7 @@ class RacroModule(LightningModule):
             )
             self.manual_backward(out.loss)
         sums = {**out.sums, "entropy": entropy[experience.mask].sum()}
-        meter.add(loss=float(out.loss), loss_tokens=float(out.tokens))
+        meter.add(loss=float(out.loss.detach()), loss_tokens=float(out.tokens))
         meter.add(**{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
         self._tokens += float(out.tokens)
 

@@ -1,0 +1,18 @@
+"""One file per data set layout, behind one small protocol."""
+
+from racro_pl.data.readers.base import MAX_IMAGES, Drops, Reader, ReadResult, RowError, Split
+from racro_pl.data.readers.figures import FigureWorldReader
+from racro_pl.data.readers.jsonl import JsonlReader
+from racro_pl.data.readers.virl39k import ViRL39KReader
+
+__all__ = [
+    "MAX_IMAGES",
+    "Drops",
+    "FigureWorldReader",
+    "JsonlReader",
+    "ReadResult",
+    "Reader",
+    "RowError",
+    "Split",
+    "ViRL39KReader",
+]

@@ -27,8 +27,8 @@ def question(gold, answer_type="math", choices=()):
 
 
 @pytest.mark.parametrize(
-    "gold", ["17", "A", r"\frac12", "0.5", r"2\sqrt3", r"17^\circ", "Yes", r"\text{A}", "1,234", "12.50", r"2\pi", "x+1",
-             "5 cm", "(1, 2)", "None"]
+    "gold", ["17", "A", r"\frac12", "0.5", r"2\sqrt3", r"17^\circ", "Yes", r"\text{A}", "1,234", "12.50", r"2\pi",
+             "x+1", "5 cm", "(1, 2)", "None"]
 )  # fmt: skip
 def test_an_answer_matches_its_own_gold(grader, gold):
     for written in (gold, rf"\boxed{{{gold}}}"):

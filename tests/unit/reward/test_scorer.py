@@ -179,7 +179,8 @@ def test_the_scorer_is_built_from_yaml(tmp_path):
     config = tmp_path / "reward.yaml"
     config.write_text(
         "reward:\n  reasoner:\n    class_path: racro_pl.reward.HttpReasoner\n    init_args:\n"
-        "      url: http://127.0.0.1:1\n      temperature: 0\n      extra_body: {chat_template_kwargs: {enable_thinking: false}}\n"
+        "      url: http://127.0.0.1:1\n      temperature: 0\n"
+        "      extra_body: {chat_template_kwargs: {enable_thinking: false}}\n"
         f"  cache_path: {tmp_path / 'replies.sqlite'}\n"
     )
     parser = ArgumentParser()
@@ -188,3 +189,18 @@ def test_the_scorer_is_built_from_yaml(tmp_path):
     scorer = parser.instantiate_classes(parser.parse_args([f"--config={config}"])).reward
     assert scorer.reasoner.extra_body == {"chat_template_kwargs": {"enable_thinking": False}}
     assert scorer.reasoner.deterministic
+
+
+def test_shuffled_rewards_keep_their_sum_and_lose_their_captions():
+    scorer = Scorer(Scripted(*[boxed("42")] * 10, *[boxed("41")] * 30), shuffle=True)
+    rewards = scorer.submit(QUESTION, [str(index) for index in range(40)]).result()
+    assert sum(rewards.total) == 10
+    assert sum(rewards.total[:10]) < 10
+    assert rewards.parts["correct"] == (1.0,) * 10 + (0.0,) * 30
+
+
+def test_shuffling_leaves_unscored_captions_alone():
+    rewards = score(Scripted(boxed("42"), DOWN, boxed("41"), DOWN), ["a", "b", "c", "d"], shuffle=True)
+    assert rewards.scored == (True, False, True, False)
+    assert rewards.total[1] == rewards.total[3] == 0.0
+    assert sum(rewards.total) == 1.0

@@ -14,35 +14,13 @@ import pytest
 from racro_pl.commands import serve
 from racro_pl.reward import vllm_process
 from racro_pl.reward.vllm_process import VllmError, VllmServer
-
-# Called as `python -m vllm... --port N ...`. It starts two processes, as vLLM does; one leaves the process group.
-FAKE_VLLM = """#!{python}
-import http.server, os, signal, subprocess, sys, time
-mode, pid_file = os.environ["FAKE_MODE"], os.environ["FAKE_PIDS"]
-if mode == "die":
-    print("line before"); print("ValueError: no such thing", file=sys.stderr); sys.exit(3)
-if mode == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=own) for own in (False, True)]
-with open(pid_file + ".tmp", "w") as file:
-    print(os.getpid(), *[child.pid for child in sleepers], file=file)
-os.rename(pid_file + ".tmp", pid_file)
-if mode == "silent":
-    print("loading for ever", flush=True); time.sleep(600)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/health" else 404); self.end_headers()
-port = int(sys.argv[sys.argv.index("--port") + 1])
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
-"""
+from tests.fakes.vllm import is_alive, recorded_pids, wait_until_gone, write_fake_vllm
 
 
 @pytest.fixture
 def fake_server(tmp_path, monkeypatch):
     monkeypatch.setattr(vllm_process, "GRACE_S", 1.0)
-    python = tmp_path / "fake_python"
-    python.write_text(FAKE_VLLM.format(python=sys.executable))
-    python.chmod(0o755)
+    python = write_fake_vllm(tmp_path)
     (tmp_path / "model").mkdir()
     servers = []
 
@@ -55,28 +33,6 @@ def fake_server(tmp_path, monkeypatch):
     yield make
     for server in servers:
         server.stop()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def recorded_pids(tmp_path: Path) -> list[int]:
-    """The fake server's own process id and those of the two processes it has started."""
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == 3
-    return pids
-
-
-def wait_until_gone(pids: list[int], deadline_s: float = 15.0) -> None:
-    end = time.monotonic() + deadline_s
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < end, f"still running: {[pid for pid in pids if is_alive(pid)]}"
-        time.sleep(0.05)
 
 
 def test_serves_while_in_the_block_and_leaves_nothing_behind(fake_server, tmp_path):
@@ -151,12 +107,18 @@ def test_restart_after_a_crash_keeps_the_port(fake_server, tmp_path):
         assert httpx.get(f"{server.root}/health").status_code == 200
 
 
+def start_expression(server: VllmServer) -> str:
+    """Python source that starts the same server in another process."""
+    log_path = str(server.log_path)
+    return f"VllmServer({server.model!r}, {server.python!r}, env={server.env!r}, log_path={log_path!r}).start()"
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
     server = fake_server("serve")
     program = (
         "import sys, time\nfrom racro_pl.reward.vllm_process import VllmServer\n"
-        f"VllmServer({server.model!r}, python={server.python!r}, env={server.env!r}).start()\n"
+        f"{start_expression(server)}\n"
         "print('up', flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
@@ -169,10 +131,7 @@ def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
 
 def test_a_parent_that_exits_without_stopping_takes_the_server_along(fake_server, tmp_path):
     server = fake_server("serve")
-    program = (
-        "from racro_pl.reward.vllm_process import VllmServer\n"
-        f"VllmServer({server.model!r}, python={server.python!r}, env={server.env!r}).start()\n"
-    )
+    program = f"from racro_pl.reward.vllm_process import VllmServer\n{start_expression(server)}\n"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     # Ended when the parent is, not some time after.
     assert not any(map(is_alive, recorded_pids(tmp_path)))
@@ -199,7 +158,8 @@ def test_command_and_environment(tmp_path, monkeypatch):
 def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server, tmp_path):
     server = fake_server("serve")
     command = [sys.executable, "-c", "import sys; from racro_pl.commands import serve; sys.exit(serve.main())"]
-    command += ["reasoner", "--model", server.model, "--python", server.python, "--port", "0", "--", "--enforce-eager"]
+    command += ["reasoner", "--model", server.model, "--python", server.python, "--port", "0"]
+    command += ["--log", str(server.log_path), "--", "--enforce-eager"]
     env = os.environ | server.env
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -217,10 +177,22 @@ def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server
     assert not any(map(is_alive, pids))
 
 
-def test_serve_command_reports_a_server_that_ended_by_itself(fake_server, tmp_path, monkeypatch):
-    server = fake_server("serve")
+def test_serve_command_reports_a_server_that_ends_by_itself(fake_server, tmp_path, monkeypatch):
+    server = fake_server("crash_later")
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(VllmServer, "poll", lambda self: 9 if self.pid and (tmp_path / "pids").exists() else None)
     with pytest.raises(VllmError, match="status 9"):
-        serve.main(["reasoner", "--model", server.model, "--python", server.python, "--port", "0"])
+        serve.main(
+            [
+                "reasoner",
+                "--model",
+                server.model,
+                "--python",
+                server.python,
+                "--port",
+                "0",
+                "--log",
+                str(server.log_path),
+            ]
+        )
+    assert not any(map(is_alive, recorded_pids(tmp_path)))

@@ -74,7 +74,8 @@ def test_extraction_is_linear():
 
 @pytest.mark.parametrize(
     ("gold", "plain"),
-    [(r"\boxed{17}", "17"), (r"$\boxed{\frac12}$", r"\frac12"), (" 17 ", "17"), ("x = 3", "x = 3"), (r"\boxed{3", r"\boxed{3")],
+    [(r"\boxed{17}", "17"), (r"$\boxed{\frac12}$", r"\frac12"), (" 17 ", "17"), ("x = 3", "x = 3"),
+     (r"\boxed{3", r"\boxed{3")],
 )  # fmt: skip
 def test_unbox(gold, plain):
     assert unbox(gold) == plain

@@ -1,0 +1,204 @@
+"""From a reader to batches of questions: what is unusable or too long is dropped and said, the rest comes in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
+from racro_pl.data.sampling import QuestionSampler, ResumableLoader
+from racro_pl.types import Question, RacroError
+
+
+class RacroDataModule(LightningDataModule):
+    """Questions of one data set, split by split. A batch is a list of ``Question``; images stay references.
+
+    Args:
+        reader: the data set.
+        questions_per_step: B, questions per step over all ranks together.
+        eval_batch_size: questions per validation or test batch, per rank.
+        max_prompt_tokens: drop questions whose prompt, image tokens counted, is longer; nothing is ever cut.
+        seed: seeds the order of the training questions.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        questions_per_step: int = 256,
+        eval_batch_size: int = 64,
+        max_prompt_tokens: int = 8192,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("questions_per_step", questions_per_step),
+            ("eval_batch_size", eval_batch_size),
+            ("max_prompt_tokens", max_prompt_tokens),
+        ):
+            if value < 1:
+                raise RacroError(f"data.{name} is {value}; expected 1 or more")
+        self.reader = reader
+        self.questions_per_step = questions_per_step
+        self.eval_batch_size = eval_batch_size
+        self.max_prompt_tokens = max_prompt_tokens
+        self.seed = seed
+        self.questions: Mapping[Split, list[Question]] = _Splits(self)
+        """Usable questions by split; a split is read when it is first asked for, and kept."""
+
+    # ------------------------------------------------------------------ Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs now, so that bad data stops the run before any model is loaded.
+
+        Raises:
+            RacroError: no usable question, or not enough for one step.
+        """
+        if stage == "fit":
+            self._check_step()
+            if not self.questions["validation"]:
+                rank_zero_info("data: no validation questions; the run will not validate")
+        elif stage == "validate":
+            self._require("validation")
+        elif stage == "test":
+            self._require("test")
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled anew each epoch; an epoch's last, smaller batch is left out."""
+        rank, ranks = self._place()
+        questions = self.questions["train"]
+        return ResumableLoader(
+            questions,  # type: ignore[arg-type]
+            batch_size=self.questions_per_step // ranks,
+            sampler=QuestionSampler(len(questions), self.seed, rank, ranks),
+            drop_last=True,
+            **_PLAIN,
+            generator=torch.Generator(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """In order, nothing left out; no loader when there are no validation questions."""
+        return self._eval_loaders("validation")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """In order, nothing left out."""
+        return self._eval_loaders("test")
+
+    # ------------------------------------------------------------------ what the module asks
+
+    def categories(self, split: Split) -> list[str]:
+        """Every question type of a split, sorted."""
+        return sorted({question.category for question in self.questions[split]})
+
+    def audit_names(self) -> tuple[str, ...]:
+        """Names of the figures of :meth:`audit_caption`."""
+        return self.reader.audit_names()
+
+    def audit_caption(self, question: Question, caption: str) -> Mapping[str, float]:
+        """What the data set itself knows about a caption."""
+        return self.reader.audit_caption(question, caption)
+
+    # ------------------------------------------------------------------ inside
+
+    def load(self, split: Split) -> list[Question]:
+        """Read a split anew, drop what is unusable or too long, and say what was dropped and why.
+
+        Raises:
+            RacroError: the split had rows, and none of them can be used.
+        """
+        result = self.reader.read(split)
+        drops = Drops()
+        questions = self._short_enough(result.questions, drops)
+        dropped = result.dropped + drops.counts
+        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
+        if dropped and not questions:
+            raise RacroError(
+                f"data: none of the {dropped.total()} {split} rows can be used ({reasons}); the warnings above name "
+                "the first of them. Check the data file, the image folder and data.max_prompt_tokens"
+            )
+        if questions:
+            rank_zero_info(
+                f"data: {split} {len(questions)} kept, {dropped.total()} dropped{': ' if reasons else ''}{reasons}"
+            )
+        return questions
+
+    def _short_enough(self, questions: list[Question], drops: Drops) -> list[Question]:
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        count_tokens = getattr(module, "count_prompt_tokens", None)
+        if count_tokens is None:
+            return questions
+        kept = []
+        for question in track(
+            questions,
+            "counting prompt tokens",
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet(len(questions)),
+        ):
+            try:
+                tokens = count_tokens(question)
+                if tokens > self.max_prompt_tokens:
+                    raise RowError("prompt too long", f"{tokens} tokens, the limit is {self.max_prompt_tokens}")
+                kept.append(question)
+            except RowError as error:
+                drops.add(f"question {question.id}", error)
+            except RacroError as error:
+                drops.add(f"question {question.id}", RowError("prompt cannot be built", str(error)))
+        return kept
+
+    def _require(self, split: Split) -> list[Question]:
+        if not self.questions[split]:
+            raise RacroError(
+                f"data: {type(self.reader).__name__} has no {split} questions; expected at least one. Name a file "
+                f"or a share for the {split} split, or use another command"
+            )
+        return self.questions[split]
+
+    def _check_step(self) -> None:
+        count = len(self._require("train"))
+        if count < self.questions_per_step:
+            raise RacroError(
+                f"data: {count} train questions are fewer than one step's {self.questions_per_step}; lower "
+                "data.questions_per_step or add questions"
+            )
+        ranks = self._place()[1]
+        if self.questions_per_step % ranks:
+            raise RacroError(
+                f"data.questions_per_step is {self.questions_per_step}, which {ranks} ranks cannot share evenly; "
+                f"use a multiple of {ranks}"
+            )
+
+    def _eval_loaders(self, split: Split) -> list[DataLoader]:
+        questions = self.questions[split]
+        if not questions:
+            return []
+        sampler = QuestionSampler(len(questions), None, *self._place())
+        return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank among those that share the data, and their number."""
+        kwargs = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
+        return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
+
+
+# Questions are small: workers would cost more than they save. A generator of the loader's own keeps it from drawing
+# on the global random stream, which sampling and exact resume depend on.
+_PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
+
+
+class _Splits(dict[Split, list[Question]]):
+    """Loads a split when it is first asked for."""
+
+    def __init__(self, data: RacroDataModule) -> None:
+        super().__init__()
+        self.data = data
+
+    def __missing__(self, split: Split) -> list[Question]:
+        self[split] = self.data.load(split)
+        return self[split]

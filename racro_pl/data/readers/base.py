@@ -1,0 +1,133 @@
+"""What every reader is, and what readers share: counting what is left out, and the look at every image's header."""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import track
+
+from racro_pl.images import ImageError, image_size
+from racro_pl.types import Question
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "validation", "test"]
+MAX_IMAGES = 8
+"""Images per question, as in the reference implementation; a row with more is left out."""
+HEADER_THREADS = 16
+"""Headers come from disks and network drives: waiting, not computing."""
+MANY = 2000
+"""From this many items on, work shows a progress bar."""
+
+
+class RowError(Exception):
+    """A row that cannot become a question.
+
+    Args:
+        reason: a short phrase, the same for all rows with this fault: they are counted by it.
+        detail: what exactly is wrong with this row.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Drops:
+    """Counts rows left out, by reason, and logs the first few of each reason by name.
+
+    Args:
+        shown: how many rows per reason to name.
+    """
+
+    def __init__(self, shown: int = 3) -> None:
+        self.counts: Counter[str] = Counter()
+        self.shown = shown
+
+    def add(self, where: str, error: RowError) -> None:
+        """Count one row; ``where`` names it, for instance ``train.jsonl:17``."""
+        self.counts[error.reason] += 1
+        if self.counts[error.reason] <= self.shown and first_process():
+            log.warning("%s left out: %s", where, error)
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """One split of a data set."""
+
+    questions: list[Question]
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rows left out, by reason. Rows that by the data set's own rule do not belong to it are not counted."""
+
+
+class Reader(abc.ABC):
+    """Turns one data set into questions."""
+
+    @abc.abstractmethod
+    def read(self, split: Split) -> ReadResult:
+        """All usable questions of a split, in a fixed order; empty when the data set has no such split.
+
+        Every question has 1 to ``MAX_IMAGES`` images with good headers, an answer, and either no ``<image>`` tag
+        in its text or one per image.
+
+        Raises:
+            RacroError: the data set itself is missing or unreadable. A bad row is dropped and counted instead.
+        """
+
+    def audit_names(self) -> tuple[str, ...]:
+        """Names of the figures of :meth:`audit_caption`; most data sets have none."""
+        return ()
+
+    def audit_caption(self, question: Question, caption: str) -> Mapping[str, float]:
+        """What the data set itself knows about a caption, one figure in 0...1 per name of :meth:`audit_names`."""
+        return {}
+
+
+def first_process() -> bool:
+    """Whether this process may speak: of several on one job, only the first does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def keep_readable(questions: Sequence[Question], drops: Drops) -> list[Question]:
+    """The questions all of whose images exist and have usable headers; the others go to ``drops``."""
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        problems = track(
+            pool.map(_image_problem, questions),
+            "reading image headers",
+            total=len(questions),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet(len(questions)),
+        )
+        kept = []
+        for question, problem in zip(questions, problems, strict=True):
+            if problem is None:
+                kept.append(question)
+            else:
+                drops.add(f"question {question.id}", problem)
+    return kept
+
+
+def quiet(items: int) -> bool:
+    """Whether work on so many items needs no progress bar, or has nobody to look at one."""
+    return items < MANY or not first_process() or not sys.stderr.isatty()
+
+
+def _image_problem(question: Question) -> RowError | None:
+    for ref in question.images:
+        try:
+            image_size(ref)
+        except ImageError as error:
+            if ref.path is not None and not ref.path.is_file():
+                return RowError("image file not found", str(ref.path))
+            return RowError("unusable image", str(error))
+    return None

@@ -1,0 +1,77 @@
+"""In which order questions come, which rank gets which, and how a resumed run goes on in mid-epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from racro_pl.types import Question
+
+
+class QuestionSampler(DistributedSampler[int]):
+    """This rank's share of the question indices.
+
+    The order of an epoch depends on seed and epoch alone, and rank ``r`` of ``w`` takes every ``w``-th index from
+    ``r`` on: the questions of a step are the same however many ranks share it. Shuffled, all shares are equally
+    long (ranks must make equally many steps); in order, none is cut and none repeats a question to fill up, so that
+    an accuracy counts each question once. Lightning leaves samplers of this base class alone.
+
+    Args:
+        size: number of questions.
+        seed: seeds the shuffling; None keeps the order.
+        rank, ranks: this process, of how many.
+    """
+
+    def __init__(self, size: int, seed: int | None = None, rank: int = 0, ranks: int = 1) -> None:
+        # The base class's own arithmetic is not used: it would pad or cut the shares to equal length.
+        self.size = size
+        self.shuffle_seed = seed
+        self.rank = rank
+        self.num_replicas = ranks
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle_seed is None:
+            return iter(range(self.rank, self.size, self.num_replicas))
+        generator = torch.Generator()
+        # Mixed, so that epoch 1 of seed 1 is not epoch 0 of seed 2.
+        generator.manual_seed(self.shuffle_seed * 1_000_003 + self.epoch)
+        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        return iter(order[self.rank :: self.num_replicas][: len(self)])
+
+    def __len__(self) -> int:
+        if self.shuffle_seed is not None:
+            return self.size // self.num_replicas
+        return len(range(self.rank, self.size, self.num_replicas))
+
+
+class ResumableLoader(DataLoader[Question]):
+    """A data loader whose position in the epoch goes into Lightning's checkpoints and comes back from them.
+
+    Positions count batches, so they hold for another number of ranks too. Only for loaders without workers: those
+    read ahead, and the count would too.
+    """
+
+    _done = 0
+    """Batches of this epoch that were handed out."""
+    _skip = 0
+    """Batches that were handed out before the run was interrupted."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        skip, self._skip, self._done = self._skip, 0, 0
+        # A skipped batch costs nothing: questions are references.
+        for batch in super().__iter__():
+            self._done += 1
+            if self._done > skip:
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position."""
+        return {"batches_done": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind this position; a finished epoch is the start of the next."""
+        self._skip = state["batches_done"] % len(self)
