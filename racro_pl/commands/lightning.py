@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from racro_pl.data.datamodule import RacroDataModule
-from racro_pl.training.callbacks import CaptionLog
+from racro_pl.training.callbacks import CaptionLog, SaveResult
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import check_trainer
+from racro_pl.types import RacroError
 
 
 class RacroCLI(LightningCLI):
@@ -30,6 +33,13 @@ class RacroCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
                 for name in ("fit", "validate", "test")}  # fmt: skip
+
+    def instantiate_classes(self) -> None:
+        # Constructors refuse bad values with a ValueError that says what to do; the user needs that line alone.
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
         check_trainer(self.trainer, self.model.policy_settings)
@@ -65,7 +75,8 @@ def main(arguments: list[str]) -> int:
     RacroCLI(
         RacroModule,
         RacroDataModule,
-        args=arguments,
+        # Arguments that are the process's own are left for Lightning to find: it warns about others.
+        args=None if arguments == sys.argv[1:] else arguments,
         auto_configure_optimizers=False,
         seed_everything_default=1,
         trainer_defaults={
@@ -74,15 +85,27 @@ def main(arguments: list[str]) -> int:
             "log_every_n_steps": 1,
             # Tensors made under inference mode (validation) could never meet autograd again.
             "inference_mode": False,
-            "callbacks": [CaptionLog(), ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50)],
+            "callbacks": [
+                CaptionLog(),
+                SaveResult(),
+                ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
+            ],
         },
     )
     return 0
 
 
+_NOISE = ("litlogger", "TPU available", "HPU available")
+"""Advertising, and hardware that this program does not use."""
+
+
 def quiet_libraries() -> None:
     """Silence notices of the libraries that tell the user nothing to do; our own messages stay."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # A missing optional kernel package; NF4 works without it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))
     for message in (
         ".*does not have many workers.*",
         ".*`_log_device_mesh`.*",

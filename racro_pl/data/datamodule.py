@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
 from racro_pl.data.sampling import QuestionSampler, ResumableLoader
+from racro_pl.images import ImageError
+from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import Question, RacroError
 
 
@@ -148,7 +150,7 @@ class RacroDataModule(LightningDataModule):
                 kept.append(question)
             except RowError as error:
                 drops.add(f"question {question.id}", error)
-            except RacroError as error:
+            except (PromptError, ImageError) as error:
                 drops.add(f"question {question.id}", RowError("prompt cannot be built", str(error)))
         return kept
 

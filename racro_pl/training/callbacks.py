@@ -54,6 +54,16 @@ class CaptionLog(Callback):
             file.write("\n".join(lines) + "\n")
 
 
+class SaveResult(Callback):
+    """Writes what was trained to the run folder: ``adapter/`` (PEFT), or ``model/`` after full fine-tuning."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
+        """Save, on one rank."""
+        if trainer.is_global_zero:
+            name = "model" if pl_module.policy_settings.lora is None else "adapter"
+            pl_module.captioner.save(run_folder(trainer) / name)
+
+
 class LearningReport(Callback):
     """Held-out accuracy before and after, as a line, a table by question type, a curve and a sheet of captions.
 

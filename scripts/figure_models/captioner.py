@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForImageTextToText,
+    GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
@@ -25,7 +27,7 @@ from transformers import (
 )
 
 from figure_models.tokenizer import CHAT_TEMPLATE
-from racro_pl.figures.world import COLORS, FILLS, SHADES, SHAPES, SIDE, TYPES, figure_questions
+from racro_pl.figures.world import COLORS, FILLS, SHADES, SHAPES, SIDE, TYPES, VALUES, figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.families import family_of
 from racro_pl.policy.prompts import PromptEncoder
@@ -33,8 +35,28 @@ from racro_pl.types import Prompt, Question
 
 STYLE_TYPE_WEIGHTS = (0.35, 0.35, 0.15, 0.15)
 """How often the random describer speaks of each type: the rare ones are still explored, never greedily said."""
-ASKED_FIRST_SHARE = 0.15
-BARE_SHARE = {"perception": 0.3, "style": 0.2}
+ASKED_FIRST_SHARE = 0.03
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A supervised stage."""
+
+    name: str
+    question_share: float
+    """Share of rows with image and bare question, answered by the one fact."""
+    every_fact: bool
+    """Whether captions list every fact, or a few random ones."""
+    other_words: float
+    """Loss weight of words that are not values."""
+    steps: int
+    rate: float
+
+
+STAGES = (
+    Stage("perception", 0.3, True, 0.2, 700, 2e-3),
+    Stage("style", 0.25, False, 1.0, 400, 1e-3),
+)
 
 
 def new_captioner(tokenizer: PreTrainedTokenizerFast) -> Captioner:
@@ -92,38 +114,42 @@ def _initialise(model: Any) -> None:
 
 
 class Rows:
-    """Questions with their prompts and tokenised facts, drawn from at random."""
+    """Questions with their prompts of each kind, drawn from at random."""
 
     def __init__(self, captioner: Captioner, questions: list[Question], rng: random.Random) -> None:
         self.questions = questions
         self.rng = rng
         self.tokenizer = captioner.encoder.tokenizer
         self.prompts = [captioner.encode(question) for question in questions]
-        self.bare = [self._bare(prompt, question) for prompt, question in zip(self.prompts, questions, strict=True)]
+        self.bare = [self._bare(*pair) for pair in zip(self.prompts, questions, strict=True)]
 
     def _bare(self, prompt: Prompt, question: Question) -> Prompt:
         """The image and the question alone, without the request to describe."""
-        image = int((prompt.mm_token_type_ids == 1).sum())
-        text = f"<|im_start|>user\n<|vision_start|>{'<|image_pad|>' * image}<|vision_end|>{question.text}<|im_end|>\n"
-        ids = torch.tensor(self.tokenizer.encode(f"{text}<|im_start|>assistant\n"))
+        image = "<|image_pad|>" * int(prompt.mm_token_type_ids.sum())
+        chat = (
+            f"<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question.text}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        ids = torch.tensor(self.tokenizer.encode(chat))
         types = (ids == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
         return Prompt(ids, types, prompt.pixel_values, prompt.image_grid_thw)
 
-    def batch(self, size: int, stage: str) -> tuple[list[Prompt], list[str]]:
-        """Prompts and the captions to learn for them."""
-        prompts, captions = [], []
+    def batch(self, stage: Stage, size: int) -> tuple[list[Prompt], list[str], Tensor]:
+        """Prompts, the captions to learn for them, and the weight of words that are not values, (n, 1)."""
+        prompts, captions, weights = [], [], []
         for index in (self.rng.randrange(len(self.questions)) for _ in range(size)):
             facts, key = self.questions[index].metadata["facts"], self.questions[index].metadata["key"]
-            bare = self.rng.random() < BARE_SHARE[stage]
+            bare = self.rng.random() < stage.question_share
             prompts.append((self.bare if bare else self.prompts)[index])
+            # To a question every word counts: which figure to speak of is the very thing to understand.
+            weights.append(1.0 if bare else stage.other_words)
             if bare:
                 keys = [key]
-            elif stage == "perception":
+            elif stage.every_fact:
                 keys = self.rng.sample(sorted(facts), len(facts))
             else:
                 keys = self._random_keys(facts, key)
             captions.append(" ".join(f"{key} {facts[key]} ." for key in keys))
-        return prompts, captions
+        return prompts, captions, torch.tensor(weights).unsqueeze(1)
 
     def _random_keys(self, facts: dict[str, str], asked: str) -> list[str]:
         keys: list[str] = [asked] if self.rng.random() < ASKED_FIRST_SHARE else []
@@ -168,29 +194,30 @@ def _cell_words(question: Question, words: list[str]) -> Tensor:
     return target
 
 
-def learn_captions(captioner: Captioner, rows: Rows, stage: str, steps: int, batch_size: int, rate: float) -> float:
-    """Supervised captions; the value words weigh 1, all others 0.1 (their order is noise). Returns the last loss."""
+def learn_captions(captioner: Captioner, rows: Rows, stage: Stage, batch_size: int = 32) -> float:
+    """Supervised captions; value words weigh 1, all others less (their order is noise). Returns the last loss."""
     tokenizer = captioner.encoder.tokenizer
-    values = torch.tensor([tokenizer.encode(f" {v}")[0] for v in (*COLORS, *FILLS, *SHADES, "two", "three", "four")])
-    optimizer = torch.optim.AdamW([p for p in captioner.model.parameters() if p.requires_grad], lr=rate)
-    end = sorted(captioner.eos_ids)[0]
+    values = torch.tensor([tokenizer.encode(f" {value}")[0] for words in VALUES.values() for value in words])
+    captioner.model.model.visual.requires_grad_(False)
+    weights = [parameter for parameter in captioner.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=stage.rate, betas=(0.9, 0.95))
+    end = min(captioner.eos_ids)
     loss = torch.tensor(0.0)
-    for step in range(steps):
-        _set_rate(optimizer, rate, step, steps)
-        prompts, captions = rows.batch(batch_size, stage)
+    for step in range(stage.steps):
+        _set_rate(optimizer, stage.rate, step, stage.steps)
+        prompts, captions, light = rows.batch(stage, batch_size)
         ids = [torch.tensor([*tokenizer.encode(caption), end]) for caption in captions]
         token_ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=captioner.pad_id)
         mask = torch.arange(token_ids.shape[1])[None] < torch.tensor([len(row) for row in ids])[:, None]
         logprobs, _ = captioner.logprobs(prompts, torch.arange(len(prompts)), token_ids, mask)
-        light = 0.1 if stage == "perception" else 0.5
         weight = torch.where(torch.isin(token_ids, values), 1.0, light) * mask
         loss = -(logprobs.masked_fill(~mask, 0.0) * weight).sum() / weight.sum()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(captioner.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         if step % 50 == 49:
-            print(f"  {stage} {step + 1}: loss {float(loss.detach()):.4f}", flush=True)
+            print(f"{stage.name} {step + 1}: loss {loss.item():.3f}", flush=True)
     return float(loss.detach())
 
 
@@ -201,19 +228,17 @@ def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: i
 
 
 def build_captioner(tokenizer: PreTrainedTokenizerFast, seed: int, folder: Path) -> Captioner:
-    """All three stages; saves the folder that ``embedded:figure-captioner`` names."""
+    """All stages; saves the folder that ``embedded:figure-captioner`` names."""
     torch.manual_seed(seed)
     captioner = new_captioner(tokenizer)
     rows = Rows(captioner, figure_questions("train", 6000, seed=seed + 1000), random.Random(seed))
-    print(f"alignment: loss {align_vision(captioner, rows, steps=200):.4f}", flush=True)
-    # From here on the eyes stay as they are: trained along, they lose within steps what alignment gave them.
-    captioner.model.model.visual.requires_grad_(False)
-    print(f"perception: loss {learn_captions(captioner, rows, 'perception', 800, 32, 2e-3):.4f}", flush=True)
-    captioner.model.save_pretrained(folder.with_name("captioner-perception"))
-    print(f"style: loss {learn_captions(captioner, rows, 'style', 150, 32, 1e-3):.4f}", flush=True)
+    print(f"alignment: loss {align_vision(captioner, rows, steps=250):.4f}", flush=True)
+    for stage in STAGES:
+        learn_captions(captioner, rows, stage)
+    # A plain folder: what may not be sampled is the trainer's business, not the checkpoint's.
+    captioner.model.generation_config = GenerationConfig(
+        eos_token_id=min(captioner.eos_ids), pad_token_id=captioner.pad_id
+    )
     captioner.model.to(torch.bfloat16).save_pretrained(folder)
     captioner.encoder.processor.save_pretrained(folder)
     return captioner
-
-
-__all__ = ["build_captioner"]

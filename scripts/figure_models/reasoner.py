@@ -41,19 +41,37 @@ def new_reasoner(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
 
 
 def random_caption(rng: random.Random, key: str) -> tuple[str, str]:
-    """A caption and the right answer about ``key`` from it."""
+    """A caption and the right answer about ``key`` from it.
+
+    The answer is the value only where a well-formed sentence states it and no other sentence about ``key`` differs.
+    """
     truth = rng.choice(values_of(key))
+    fact = f"{key} {truth} ."
     sentences = [_other_fact(rng, key) for _ in range(rng.choice((0, 1, 1, 2, 3, 5)))]
-    stated = rng.random() < 0.5
-    if stated:
-        sentences += [f"{key} {truth} ."] * rng.choice((1, 1, 1, 2))
+    draw = rng.random()
+    if draw < 0.55:
+        sentences += [fact] * rng.choice((1, 1, 1, 2))
+        if rng.random() < 0.3:
+            # A trap beside the real sentence does not take the answer away.
+            sentences.append(_trap(rng, key))
+    elif draw < 0.72:
+        sentences += [fact, f"{key} {rng.choice([value for value in ALL_VALUES if value != truth])} ."]
     else:
         sentences += [_trap(rng, key) for _ in range(rng.choice((0, 1, 1, 2)))]
     rng.shuffle(sentences)
-    if stated and rng.random() < 0.3:
-        # A trap beside the real sentence does not take the answer away.
-        sentences.insert(rng.randrange(len(sentences) + 1), _trap(rng, key))
-    return " ".join(sentences), truth if stated else "unknown"
+    caption = " ".join(sentences)
+    if rng.random() < 0.1:
+        caption = caption.removesuffix(" .")
+    return caption, truth if stated_value(key, caption) == truth else "unknown"
+
+
+def stated_value(key: str, caption: str) -> str | None:
+    """The rule to be learnt: the one value that well-formed sentences give ``key``, or None."""
+    found = set()
+    for words in (sentence.split() for sentence in caption.split(".")):
+        if " ".join(words[:3]) == key:
+            found.add(words[3] if len(words) == 4 and words[3] in values_of(key) else None)
+    return found.pop() if len(found) == 1 else None
 
 
 def _other_fact(rng: random.Random, key: str) -> str:
@@ -74,6 +92,8 @@ def _trap(rng: random.Random, key: str) -> str:
             f"{key} .", f"{key}", f"{thing} {value} .", f"of {thing} {value} .", f"{kind} {value} .",
             f"{kind} {thing} {value} .", f"{value} {value} {value} .", f"{kind} of {value} .", f"{key} of {value} .",
             f"{key} {thing} {value} .", f"{attribute} of {other} {value} .", f"{value} {key} .",
+            f"{key} {value} {rng.choice(values_of(key))} .", f"{key} {key} {value} .",
+            " ".join(rng.choices((kind, "of", thing, value, ".", other, key), k=rng.randrange(3, 12))),
         )
     )  # fmt: skip
 
@@ -149,7 +169,7 @@ def build_reasoner(tokenizer: PreTrainedTokenizerFast, seed: int, folder: Path) 
     """Train and save the folder that ``embedded:figure-reasoner`` names."""
     torch.manual_seed(seed)
     model = new_reasoner(tokenizer)
-    train_reasoner(model, tokenizer, random.Random(seed), {"lookup": 100, "prompt": 400})
+    train_reasoner(model, tokenizer, random.Random(seed), {"lookup": 100, "prompt": 700})
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model

@@ -1,6 +1,9 @@
-"""A byte-level tokenizer in which every word of the figure world, and of the prompts' fixed text, is one token."""
+"""A byte-level tokenizer in which every word of the figure world is one token, and so is every fixed sentence of
+the real prompts: the models are small, and so are their prompts."""
 
 from __future__ import annotations
+
+import re
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -9,8 +12,8 @@ from racro_pl.figures.world import SHAPES, TYPES, VALUES
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.text.reasoner_prompt import reasoner_messages
 
-SPECIAL = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
-SPECIAL = [f"<|{name}|>" for name in SPECIAL]
+NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
+SPECIAL = [f"<|{name}|>" for name in NAMES]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -29,6 +32,17 @@ WORDS = sorted(
         "unknown",
     }
 )
+
+
+def fixed_sentences() -> list[str]:
+    """What the captioner's and the reasoner's prompts say around question and caption."""
+    question, caption = "QUESTION", "CAPTION"
+    texts = []
+    for message in (*captioner_messages(question, 1), *reasoner_messages(question, caption)):
+        content = message["content"]
+        texts += [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
+    pieces = [piece.strip() for text in texts for piece in re.split(f"{question}|{caption}", text)]
+    return sorted({piece for piece in pieces if piece})
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -62,7 +76,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
             "vision_eos_token": "<|vision_end|>",
         },
     )
-    wrapped.add_tokens(["\\boxed{", "}"])
+    wrapped.add_tokens(["\\boxed{", "}", *fixed_sentences()])
     for word in WORDS:
         if len(wrapped.encode(f" {word}")) != 1:
             raise RuntimeError(f"{word!r} is not one token: {wrapped.tokenize(f' {word}')}")

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from racro_pl.data import FigureWorldReader, Reader, ReadResult
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.data.sampling import QuestionSampler
+from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import ImageRef, Question, RacroError
 
 
@@ -43,7 +44,7 @@ class Recorder(LightningModule):
 
     def count_prompt_tokens(self, item: Question) -> int:
         if item.id == "bad":
-            raise RacroError("2 tags, 1 image")
+            raise PromptError("2 tags, 1 image")
         return len(item.text.split())
 
     def training_step(self, batch, batch_idx):

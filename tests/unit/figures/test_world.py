@@ -23,7 +23,7 @@ def test_no_scene_of_one_split_is_described_in_another():
 
 def test_questions_are_the_same_everywhere():
     texts = [(q.id, q.text, q.answer) for q in figure_questions("test", 50, seed=3)]
-    assert hashlib.sha256(repr(texts).encode()).hexdigest()[:16] == "PINNED"
+    assert hashlib.sha256(repr(texts).encode()).hexdigest()[:16] == "3e7ef839f0fc60cc"
     assert figure_questions("test", 8) == figure_questions("test", 50)[:8]
     assert figure_questions("test", 8) != figure_questions("test", 8, seed=1)
 
