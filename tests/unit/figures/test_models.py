@@ -136,6 +136,12 @@ def sampled(captioner, questions):
     return [(questions[row // 2], captions.texts[row], captions.truncated[row]) for row in range(2 * len(questions))]
 
 
+@pytest.fixture(scope="module")
+def greedy(captioner, questions):
+    captions = captioner.generate([captioner.encode(q) for q in questions], 1, 24, temperature=None)
+    return list(zip(questions, captions.texts, captions.truncated, strict=True))
+
+
 def test_prompt_is_short_and_the_image_four_tokens(captioner, questions):
     prompt = captioner.encode(questions[0])
     assert int(prompt.mm_token_type_ids.sum()) == 4  # 56 x 56 pixels = 4 x 4 patches of 14, merged 2 x 2
@@ -158,9 +164,15 @@ def test_captioner_sees_every_type_of_fact(sampled):
         assert true[kind] / said[kind] >= 0.95, (kind, true, said)
 
 
-def test_captions_are_well_formed_and_end(sampled):
-    audits = [audit_caption(question, caption) for question, caption, _ in sampled]
-    assert sum(a.true_sentences for a in audits) / sum(a.sentences for a in audits) >= 0.93
+def true_share(described):
+    audits = [audit_caption(question, caption) for question, caption, _ in described]
+    return sum(a.true_sentences for a in audits) / sum(a.sentences for a in audits)
+
+
+def test_captions_are_well_formed_and_end(sampled, greedy):
+    # The floor that training has to keep, even at temperature 1; greedily hardly a sentence is wrong.
+    assert true_share(sampled) >= 0.87
+    assert true_share(greedy) >= 0.95
     assert sum(truncated for _, _, truncated in sampled) <= 0.02 * len(sampled)
 
 
