@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,11 +16,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from racro_pl.data.datamodule import RacroDataModule
-from racro_pl.training.callbacks import CaptionLog, SaveResult
+from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import RacroError
+
+_RUN_FOLDER = "RACRO_RUN_FOLDER"
 
 
 class RacroCLI(LightningCLI):
@@ -42,18 +45,34 @@ class RacroCLI(LightningCLI):
             raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
-        check_trainer(self.trainer, self.model.policy_settings)
+        try:
+            check_trainer(self.trainer, self.model.policy_settings)
+        except RacroError:
+            if self.run_folder is not None:
+                self.run_folder.rmdir()
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        self.run_folder: Path | None = None
         if config.get("logger") is None:
             # One folder for both loggers: left alone, each would pick its own next version.
-            folder = new_version(Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name"))
+            folder = shared_version(Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name"))
+            self.run_folder = folder
             place = (folder.parent.parent, folder.parent.name, folder.name)
             kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+
+def shared_version(folder: Path) -> Path:
+    """A new version for the first process; the processes that Lightning launches from it inherit its choice."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
+        return Path(os.environ[_RUN_FOLDER])
+    chosen = new_version(folder)
+    os.environ[_RUN_FOLDER] = str(chosen)
+    return chosen
 
 
 def new_version(folder: Path) -> Path:
@@ -86,6 +105,7 @@ def main(arguments: list[str]) -> int:
             # Tensors made under inference mode (validation) could never meet autograd again.
             "inference_mode": False,
             "callbacks": [
+                StepProgressBar(),
                 CaptionLog(),
                 SaveResult(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
@@ -104,6 +124,7 @@ def quiet_libraries() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # A missing optional kernel package; NF4 works without it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))
     for message in (
@@ -111,6 +132,9 @@ def quiet_libraries() -> None:
         ".*`_log_device_mesh`.*",
         ".*GPU available but not used.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        # The state after the optimizer's step is the one wanted.
+        ".*Using ModelCheckpoint with manual optimization.*",
+        ".*isinstance.treespec, LeafSpec.*",
         ".*Total length of .list. across ranks is zero.*",
         ".*You have overridden .transfer_batch_to_device..*",
     ):

@@ -88,13 +88,13 @@ class Captioner(nn.Module):
             B * G captions, those of one prompt side by side.
         """
         batch = pad_prompts(list(prompts), self.pad_id, self.device)
-        sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+        # top_k and top_p by name: transformers would fill in a truncation of its own.
+        drawing: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        sampling = {"do_sample": False} if temperature is None else drawing
         with self._evaluating():
             sequences = self.model.generate(
                 **batch,
                 **sampling,
-                top_k=0,
-                top_p=1.0,
                 num_return_sequences=group_size,
                 max_new_tokens=max_new_tokens,
             )

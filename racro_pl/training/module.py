@@ -14,32 +14,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
 
 from racro_pl.experience import Draft, assemble, draft
-from racro_pl.figures.models import resolve_model
-from racro_pl.images import ImageError
 from racro_pl.losses import grpo_loss
-from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.loading import load_captioner, load_encoder
-from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
-from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
+from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.training.startup import check_trainer, probe_gradients
-from racro_pl.types import Question, RacroError, Rewards, Rollout
+from racro_pl.types import Question, Rewards, Rollout
 
 PendingGroup = tuple[Rollout, PendingRewards]
 
 
-class RacroModule(LightningModule):
+class RacroModule(CaptionerModule):
     """Captioner, reasoner and objective, wired into Lightning.
 
     Args:
@@ -49,8 +40,6 @@ class RacroModule(LightningModule):
         objective: the GRPO update.
     """
 
-    captioner: Captioner
-
     def __init__(
         self,
         policy: PolicySettings,
@@ -58,25 +47,14 @@ class RacroModule(LightningModule):
         reward: Scorer,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
-        super().__init__()
+        super().__init__(policy, rollout, reward)
         self.automatic_optimization = False
-        # A checkpoint holds what was trained, not the base: loading is partial by design, and checked by hand.
-        self.strict_loading = False
-        policy.path = resolve_model(policy.path)
-        self.policy_settings = policy
-        self.engine = rollout
-        self.scorer = reward
         self.objective = objective
-        self.updates_done = 0
         self.last_step: list[tuple[Rollout, Rewards]] = []
         """The groups of the step just made, for callbacks."""
-        self._encoder: PromptEncoder | None = None
-        self._accuracy: PipelineAccuracy | None = None
-        self._stop: UnscoredError | None = None
         self._tokens = 0.0
-        self._restored_rng: Tensor | None = None
-
-    # ------------------------------------------------------------------ the step
+        """Tokens whose gradients were summed since the last update, on this rank."""
+        self._stop: UnscoredError | None = None
 
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn."""
@@ -97,15 +75,9 @@ class RacroModule(LightningModule):
 
     def _sample(self, questions: Sequence[Question], meter: StepMeter) -> Iterator[PendingGroup]:
         """Sample group after group; each goes to the reasoner at once."""
-        encoded = []
         with meter.phase("sample"):
-            for question in questions:
-                try:
-                    encoded.append((question, self.captioner.encode(question)))
-                except ImageError as error:
-                    # The header was fine when the data was built; only decoding shows broken pixels.
-                    self.print(f"question {question.id} left out: {error}")
-                    meter.add(dropped=1)
+            encoded = self.encode_readable(questions)
+        meter.add(dropped=len(questions) - len(encoded))
         rollouts = self.engine.sample(self.captioner, encoded, self.updates_done)
         while True:
             with meter.phase("sample"):
@@ -207,81 +179,6 @@ class RacroModule(LightningModule):
             self.trainer.save_checkpoint(path)
             raise UnscoredError(f"{self._stop}: {path}")
 
-    # ------------------------------------------------------------------ evaluation
-
-    def answer(self, questions: Sequence[Question]) -> list[Answered]:
-        """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out."""
-        encoded = []
-        for question in questions:
-            try:
-                encoded.append((question, self.captioner.encode(question)))
-            except ImageError as error:
-                self.print(f"question {question.id} left out: {error}")
-        captions = self.engine.describe(self.captioner, encoded)
-        pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
-        audit = self.trainer.datamodule.audit_caption  # type: ignore[attr-defined]
-        return [
-            Answered(question, caption, waiting.result(), audit(question, caption))
-            for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
-        ]
-
-    def new_accuracy(self, split: str) -> PipelineAccuracy:
-        """An empty metric for one split of the attached data."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return PipelineAccuracy(data.categories(split), data.audit_names()).to(self.device)
-
-    def on_validation_epoch_start(self) -> None:
-        self._accuracy = self.new_accuracy("validation")
-
-    def on_test_epoch_start(self) -> None:
-        self._accuracy = self.new_accuracy("test")
-
-    def validation_step(self, questions: list[Question], batch_idx: int) -> None:
-        for answered in self.answer(questions):
-            self._accuracy.update(answered)  # type: ignore[union-attr]
-
-    def test_step(self, questions: list[Question], batch_idx: int) -> None:
-        self.validation_step(questions, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_accuracy("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_accuracy("test")
-
-    def _log_accuracy(self, stage: str) -> None:
-        figures = self._accuracy.compute()  # type: ignore[union-attr]
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items() if name != "accuracy"})
-        self.log(f"{stage}/accuracy", figures["accuracy"], prog_bar=True)
-        self._accuracy = None
-
-    # ------------------------------------------------------------------ set-up
-
-    def transfer_batch_to_device(
-        self, batch: list[Question], device: torch.device, dataloader_idx: int
-    ) -> list[Question]:
-        """Questions are references and text: nothing to move."""
-        return batch
-
-    @property
-    def encoder(self) -> PromptEncoder:
-        """The prompt encoder, without the weights."""
-        if self._encoder is None:
-            self._encoder = load_encoder(self.policy_settings)
-        return self._encoder
-
-    def count_prompt_tokens(self, question: Question) -> int:
-        """Prompt length, image tokens counted; the data module drops what is too long."""
-        return self.encoder.count_tokens(question)
-
-    def setup(self, stage: str) -> None:
-        check_trainer(self.trainer, self.policy_settings)
-
-    def configure_model(self) -> None:
-        """Build the policy on this rank's device. Called again by a second ``fit`` or ``test``: then a no-op."""
-        if not hasattr(self, "captioner"):
-            self.captioner = load_captioner(self.policy_settings, self.trainer.strategy.root_device, self.encoder)
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.objective
         rate = settings.learning_rate
@@ -300,63 +197,6 @@ class RacroModule(LightningModule):
     @property
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]
-
-    def on_fit_start(self) -> None:
-        """Find out now, not half an hour in, that the reasoner is unreachable or that gradients do not arrive."""
-        self.scorer.check()
-        self.captioner.train()
-        probe_gradients(self)
-
-    def on_train_start(self) -> None:
-        # Last of the set-up: nothing before it may draw from the stream that a resumed run continues.
-        if self._restored_rng is not None:
-            torch.set_rng_state(self._restored_rng.cpu())
-            self._restored_rng = None
-
-    def on_validation_start(self) -> None:
-        if not self.trainer.training and not self.trainer.sanity_checking:
-            self.scorer.check()
-
-    def on_test_start(self) -> None:
-        self.scorer.check()
-
-    def on_train_epoch_start(self) -> None:
-        # Nobody but this class may have put it elsewhere: gradient checkpointing keys on it, silently.
-        if not self.captioner.training or not self.captioner.model.training:
-            raise RuntimeError("the policy is not in train mode at the start of an epoch; some callback changed it")
-
-    def teardown(self, stage: str) -> None:
-        self.scorer.close()
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """What was trained, without the frozen base."""
-        if not hasattr(self, "captioner"):
-            return {}
-        return {
-            f"captioner.{name}": parameter.detach()
-            for name, parameter in self.captioner.named_parameters()
-            if parameter.requires_grad
-        }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["racro_updates_done"] = self.updates_done
-        checkpoint["racro_rng"] = torch.get_rng_state()
-        if self.policy_settings.lora is not None:
-            checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config["default"])
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Non-strict loading would hide a checkpoint of another policy: compare the names by hand."""
-        self.updates_done = checkpoint["racro_updates_done"]
-        self._restored_rng = checkpoint["racro_rng"]
-        expected, found = set(self.state_dict()), set(checkpoint["state_dict"])
-        if expected != found:
-            raise RacroError(
-                f"the checkpoint holds {len(found)} trained tensors, this policy has {len(expected)}; "
-                f"{len(found ^ expected)} names differ, e.g. {sorted(found ^ expected)[0]}. "
-                "Was it written with other policy.lora or policy.path settings?"
-            )
 
 
 def _split(groups: list[PendingGroup], parts: int) -> list[list[PendingGroup]]:

@@ -12,7 +12,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
-    from racro_pl.training.module import RacroModule
+    from racro_pl.training.base import CaptionerModule
 
 OWN_KNOBS = (
     ("gradient_clip_val", None, "model.objective.max_grad_norm"),
@@ -53,7 +53,7 @@ def check_trainer(trainer: Trainer, policy: PolicySettings) -> None:
         raise RacroError("trainer settings: " + "; ".join(problems))
 
 
-def probe_gradients(module: RacroModule) -> None:
+def probe_gradients(module: CaptionerModule) -> None:
     """One tiny forward and backward over a training question: every trained tensor must receive a gradient.
 
     For adapters this looks at B (A's gradient is exactly zero while B is). A base layer whose backward is missing,
