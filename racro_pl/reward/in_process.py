@@ -10,8 +10,11 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from racro_pl.figures.models import resolve_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
 from racro_pl.types import Messages
 
@@ -77,9 +80,16 @@ class InProcessReasoner(Reasoner):
 
     @property
     def identity(self) -> str:
-        """Model path, precision and sampling settings. Other weights under the same path need another cache file."""
+        """Model path, state of its weight files, precision and sampling settings."""
         names = ("path", "dtype", "temperature", "top_p", "max_new_tokens")
-        return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+        settings = {name: getattr(self, name) for name in names}
+        return json.dumps(settings | {"weights": self._weight_files}, sort_keys=True)
+
+    @cached_property
+    def _weight_files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change: rebuilt weights under an old path must not get the old answers."""
+        files = [(file.name, file.stat()) for file in Path(resolve_model(self.path)).glob("*.safetensors")]
+        return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
     @property
     def deterministic(self) -> bool:
@@ -144,8 +154,6 @@ class InProcessReasoner(Reasoner):
             return
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-        from racro_pl.figures.models import resolve_model
 
         folder = resolve_model(self.path)
         try:

@@ -1,6 +1,3 @@
-import sys
-import types
-
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -8,13 +5,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from racro_pl.reward.in_process import InProcessReasoner
 from racro_pl.reward.reasoner import ReasonerError
 from tests.fakes.models import small_tokenizer
-
-
-@pytest.fixture(autouse=True)
-def plain_paths(monkeypatch):
-    module = types.ModuleType("racro_pl.figures.models")
-    module.resolve_model = lambda path: path
-    monkeypatch.setitem(sys.modules, "racro_pl.figures.models", module)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +102,13 @@ def test_a_folder_that_is_no_model(tmp_path):
     [future] = reasoner.submit(prompts("one"))
     with pytest.raises(ReasonerError, match="cannot load the reasoner"):
         future.result()
+
+
+def test_rebuilt_weights_have_another_identity(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    before = InProcessReasoner(str(tmp_path)).identity
+    (tmp_path / "model.safetensors").write_bytes(b"22")
+    assert InProcessReasoner(str(tmp_path)).identity != before
 
 
 def test_identity_and_settings(folder):

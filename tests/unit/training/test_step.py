@@ -181,6 +181,30 @@ def test_trainer_flags_that_would_be_ignored_are_refused(folder, tmp_path, optio
         check_trainer(trainer, make_module(folder).policy_settings)
 
 
+def test_a_policy_left_in_eval_mode_is_noticed(folder, tmp_path):
+    class Careless(Callback):
+        def on_train_start(self, trainer, pl_module):
+            pl_module.captioner.eval()
+
+    with pytest.raises(RuntimeError, match="not in train mode"):
+        fit(make_module(folder), tmp_path, callbacks=[Careless()])
+
+
+def test_a_layer_that_gets_no_gradient_is_named_before_the_first_step(folder, tmp_path):
+    module = make_module(folder)
+    configure = module.configure_model
+
+    def cut() -> None:
+        configure()
+        layer = module.captioner.model.get_base_model().model.language_model.layers[0]
+        layer.register_forward_hook(lambda _, __, output: output.detach())
+
+    module.configure_model = cut
+    with pytest.raises(RacroError, match=r"14 of 14|7 of 14 adapter tensors get no gradient"):
+        fit(module, tmp_path)
+    assert module.last_step == []
+
+
 def test_a_broken_image_costs_its_question_not_the_step(folder, tmp_path):
     items = questions(4)
     whole = items[1].images[0].data
