@@ -37,6 +37,9 @@ class RacroCLI(LightningCLI):
         return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
                 for name in ("fit", "validate", "test")}  # fmt: skip
 
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints bring no settings of their own: the configuration alone says what runs."""
+
     def instantiate_classes(self) -> None:
         # Constructors refuse bad values with a ValueError that says what to do; the user needs that line alone.
         try:

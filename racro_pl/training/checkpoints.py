@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save_file
+
+from racro_pl.types import RacroError
 
 ADAPTER_KEY = "racro_adapter_config"
 """Checkpoint entry: the PEFT configuration as JSON text (absent after full fine-tuning)."""
@@ -31,6 +34,20 @@ class RacroCheckpointIO(TorchCheckpointIO):
         partial.replace(target)
         if ADAPTER_KEY in checkpoint:
             write_adapter(checkpoint, adapter_folder(target))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Load tensors and plain values only: a checkpoint from elsewhere cannot run code.
+
+        Raises:
+            RacroError: the file is missing, cut off, or holds anything else.
+        """
+        if not Path(path).is_file():
+            raise RacroError(f"ckpt_path {str(path)!r}: no such file; expected a .ckpt that an earlier run wrote")
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).splitlines()[0]
+            raise RacroError(f"ckpt_path {str(path)!r} is not a whole, plain checkpoint: {reason}") from error
 
     def remove_checkpoint(self, path: Any) -> None:
         super().remove_checkpoint(path)

@@ -276,6 +276,23 @@ def test_a_checkpoint_of_another_policy_is_refused(folder, tmp_path):
         fit(make_module(folder, policy={"lora": None}), tmp_path, ckpt=str(tmp_path / "lora.ckpt"))
 
 
+class Harmful:
+    def __reduce__(self):
+        return print, ("code from a checkpoint ran",)
+
+
+def test_checkpoints_that_cannot_be_trusted_or_read_are_refused(folder, tmp_path, capsys):
+    module = make_module(folder)
+    fit(module, tmp_path).save_checkpoint(tmp_path / "one.ckpt")
+    whole = (tmp_path / "one.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": {}, "extra": Harmful()}, tmp_path / "harmful.ckpt")
+    for name, message in (("cut", "is not a whole"), ("harmful", "is not a whole"), ("missing", "no such file")):
+        with pytest.raises(RacroError, match=message):
+            fit(make_module(folder), tmp_path, ckpt=str(tmp_path / f"{name}.ckpt"))
+    assert "code from a checkpoint ran" not in capsys.readouterr().out
+
+
 def test_checkpoint_holds_the_adapter_and_a_folder_that_peft_loads(folder, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
