@@ -67,7 +67,13 @@ def probe_gradients(module: CaptionerModule) -> None:
         # Gradients are summed over the whole step and reduced once, by training.gradients.
         strategy_model.require_backward_grad_sync = False
     captioner = module.captioner
-    prompt = captioner.encode(module.trainer.datamodule.questions["train"][0])  # type: ignore[attr-defined]
+    questions = module.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
+    # The first may have broken pixels behind a good header: then the next will do.
+    readable = (encoded for question in questions for encoded in module.encode_readable([question]))
+    first = next(readable, None)
+    if first is None:
+        raise RacroError(f"none of the {len(questions)} training questions has an image that can be decoded")
+    prompt = first[1]
     token_ids = torch.tensor([[sorted(captioner.eos_ids)[0]]])
     logprobs, _ = captioner.logprobs(
         [prompt], torch.tensor([0]), token_ids, torch.ones_like(token_ids, dtype=torch.bool)

@@ -197,3 +197,19 @@ def test_python_dash_m(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.strip() == "0.1.0"
+
+
+def test_the_saved_configuration_runs_as_it_is(capfd, tmp_path):
+    with FaultServer() as server:
+        assert fit_own_data(capfd, tmp_path, good_rows(4), server.url)[0] == 0
+        saved = tmp_path / "runs/own_data/version_0/config.yaml"
+        code, printed = call(capfd, "fit", "--config", str(saved))
+        assert code == 0, printed
+        again = tmp_path / "runs/own_data/version_1"
+        assert yaml.safe_load((again / "config.yaml").read_text()) == yaml.safe_load(saved.read_text())
+        code, printed = call(
+            capfd, "test", "--config", str(saved), "--ckpt_path", str(again / "checkpoints/last.ckpt"),
+            "--data.reader.init_args.test_path", str(tmp_path / "questions.jsonl"),
+        )  # fmt: skip
+    assert code == 0, printed
+    assert "test/accuracy" in printed
