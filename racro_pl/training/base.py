@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from racro_pl.figures.models import resolve_model
@@ -25,6 +25,13 @@ from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.startup import check_trainer, probe_gradients
 from racro_pl.types import Question, RacroError
+
+
+class _CloseReasoner(Callback):
+    """Lightning tears a module down after success only; requests under way must not outlive a failed run either."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        pl_module.scorer.close()  # type: ignore[union-attr, operator]
 
 
 class CaptionerModule(LightningModule):
@@ -82,6 +89,9 @@ class CaptionerModule(LightningModule):
             except ImageError as error:
                 self.print(f"question {question.id} left out: {error}")
         return encoded
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [_CloseReasoner()]
 
     def setup(self, stage: str) -> None:
         check_trainer(self.trainer, self.policy_settings)

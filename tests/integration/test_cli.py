@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -132,6 +133,8 @@ def test_a_reasoner_that_refuses(capfd, tmp_path):
     assert code == 1
     assert "http://127.0.0.1:9" in printed
     assert "Traceback" not in printed
+    # A failed run ends its requests, and the thread they live on, as a finished one does.
+    assert not any(thread.name == "reasoner-http" for thread in threading.enumerate())
     assert not list(tmp_path.rglob("captions.jsonl"))
 
 

@@ -70,7 +70,7 @@ def test_transparency_shows_white():
     assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (40, 50, 60)]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("look", [image_size, open_image])
 @pytest.mark.parametrize(
     ("data", "message"),
