@@ -100,6 +100,11 @@ def main(arguments: list[str]) -> int:
         # Arguments that are the process's own are left for Lightning to find: it warns about others.
         args=None if arguments == sys.argv[1:] else arguments,
         auto_configure_optimizers=False,
+        # A usage line of one's own: the generated one is a page of flags in front of every parse error.
+        parser_kwargs={
+            "prog": "racro-pl",
+            **{name: {"usage": f"racro-pl {name} --config FILE [options]"} for name in RacroCLI.subcommands()},
+        },
         seed_everything_default=1,
         trainer_defaults={
             "max_epochs": -1,
