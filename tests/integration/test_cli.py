@@ -31,7 +31,7 @@ def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     monkey = pytest.MonkeyPatch()
     monkey.setattr(sys, "argv", ["racro-pl", *arguments])
     # Handlers keep the stream of the test in which their library was imported.
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler):
                 monkey.setattr(handler, "stream", sys.stderr)
