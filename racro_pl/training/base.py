@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from racro_pl.figures.models import resolve_model
@@ -114,7 +115,8 @@ class CaptionerModule(LightningModule):
             self._restored_rng = None
 
     def on_validation_start(self) -> None:
-        if not self.trainer.training and not self.trainer.sanity_checking:
+        # Within a fit it was checked at the start; an outage later costs scores, not the run.
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.scorer.check()
 
     def on_test_start(self) -> None:

@@ -167,6 +167,24 @@ def test_a_reasoner_that_is_down_stops_the_run_before_a_caption_is_sampled(folde
     assert module.last_step == []
 
 
+def test_a_reasoner_that_is_away_during_a_validation_does_not_end_the_run(folder, tmp_path):
+    """Its questions go unscored and are counted; whether to stop is decided by the share of a training step."""
+    module = make_module(folder)
+
+    class Outage(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            pl_module.scorer.reasoner.up = False
+            pl_module.scorer.reasoner.script = lambda prompt: None
+
+        def on_validation_end(self, trainer, pl_module):
+            pl_module.scorer.reasoner.up = True
+            pl_module.scorer.reasoner.script = by_caption
+
+    trainer = fit(module, tmp_path, steps=2, callbacks=[Outage()], limit_val_batches=1.0, val_check_interval=1)
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["val/unscored_share"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
