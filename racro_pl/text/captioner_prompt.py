@@ -1,7 +1,8 @@
-"""The captioner's prompt: question and images in, a request for a description out.
+"""The captioner's two prompts: question and images in, a request for a description or for an answer out.
 
-The wording is the reference implementation's training prompt. One deviation: the sentence that asks for a short
-answer is taken out of the question, because beside "DO NOT try to answer the question!" it contradicts itself.
+The wording is the reference implementation's (its training prompt for captions, its quick start's for answers). One
+deviation: the sentence that asks for a short answer is taken out of the question, because beside "DO NOT try to
+answer the question!", or beside "think step by step", it contradicts the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ SYSTEM = (
     "Do not try to answer the question."
 )
 REQUEST = "Please describe the image. DO NOT try to answer the question!"
+ANSWER_SYSTEM = "You are a helpful assistant."
+ANSWER_REQUEST = r"Please think step by step. The final answer MUST BE put in \boxed{}."
 
 
 class PromptError(RacroError):
@@ -39,13 +42,28 @@ def captioner_messages(text: str, image_count: int) -> Messages:
     Raises:
         PromptError: the text has tags, but not as many as there are images.
     """
-    tags = text.count(IMAGE_TAG)
+    return _messages(SYSTEM, f"Question: {_without_short_answer(text)}\n{REQUEST}", image_count)
+
+
+def tentative_messages(text: str, image_count: int) -> Messages:
+    """The chat that asks the captioner itself for an answer: the *tentative* response of the paper's inference.
+
+    Arguments, result and errors are those of :func:`captioner_messages`.
+    """
+    return _messages(ANSWER_SYSTEM, f"{_without_short_answer(text)} {ANSWER_REQUEST}", image_count)
+
+
+def _without_short_answer(text: str) -> str:
+    return text.replace(SHORT_ANSWER_SENTENCE, "").rstrip()
+
+
+def _messages(system: str, request: str, image_count: int) -> Messages:
+    tags = request.count(IMAGE_TAG)
     if tags not in (0, image_count):
         raise PromptError(
             f"the question has {tags} {IMAGE_TAG} tags and {image_count} images; "
             "give one tag per image, or none to put all images before the text"
         )
-    request = f"Question: {text.replace(SHORT_ANSWER_SENTENCE, '').rstrip()}\n{REQUEST}"
     parts: list[dict[str, Any]] = [] if tags else [{"type": "image"}] * image_count
     for index, piece in enumerate(request.split(IMAGE_TAG)):
         if index:
@@ -53,6 +71,6 @@ def captioner_messages(text: str, image_count: int) -> Messages:
         if piece:
             parts.append({"type": "text", "text": piece})
     return [
-        {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
+        {"role": "system", "content": [{"type": "text", "text": system}]},
         {"role": "user", "content": [dict(part) for part in parts]},
     ]

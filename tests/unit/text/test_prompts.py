@@ -1,8 +1,8 @@
 import pytest
 
-from racro_pl.text.captioner_prompt import PromptError, captioner_messages
+from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
 from racro_pl.text.choices import with_choices
-from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 
 SYSTEM = {
     "role": "system",
@@ -78,3 +78,31 @@ def test_options_are_written_behind_the_question_once():
 )
 def test_questions_that_need_no_options_stay(question, choices):
     assert with_choices(question, choices) == question
+
+
+def test_tentative_prompt_is_exact():
+    question = "How many?\nPlease try to answer the question with short words or phrases if possible."
+    request = "How many? Please think step by step. The final answer MUST BE put in \\boxed{}."
+    assert tentative_messages(question, 1) == [
+        {"role": "system", "content": [text("You are a helpful assistant.")]},
+        {"role": "user", "content": [IMAGE, text(request)]},
+    ]
+    assert tentative_messages("a <image> b", 1)[1]["content"] == [
+        text("a "), IMAGE, text(" b Please think step by step. The final answer MUST BE put in \\boxed{}.")
+    ]  # fmt: skip
+
+
+def test_joint_prompt_is_exact_to_the_last_space():
+    messages = joint_messages("<image>How many?", "Two cats {x}.", "It is \\boxed{2}.")
+    assert messages[0] == {"role": "system", "content": "You are a helpful assistant."}
+    assert messages[1]["content"] == (
+        "In the following text, you will receive a detailed caption of an image and a relevant question. In addition, "
+        "you will be provided with a tentative model response. You goal is to answer the question using these "
+        "information.    \n                        \n### The detailed caption of the provided image: Two cats {x}.\n\n"
+        "### Note that the caption might contain incorrect solutions, do not be misguided by them.\n\n"
+        "### A problem to be solved: How many?\n\n### A tentative model response: It is \\boxed{2}.\n \n"
+        "### Note that the above tentative response might be inaccurate (due to calculation errors, incorrect "
+        "logic/reasoning and so on), under such a case, please ignore it and give your own solutions. However, if you "
+        "do not have enough evidence to show it is wrong, please output the tentative response.\n\n"
+        "### Please think step by step. The final answer MUST BE put in \\boxed{}."
+    )
