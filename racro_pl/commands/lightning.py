@@ -1,11 +1,9 @@
-"""``fit``, ``validate`` and ``test``: LightningCLI over the typed signatures of the module and the data module."""
+"""``fit`` and ``validate``: LightningCLI over the typed signatures of the module and the data module."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
+from racro_pl.runs import new_version
 from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
@@ -35,7 +35,7 @@ class RacroCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-                for name in ("fit", "validate", "test")}  # fmt: skip
+                for name in ("fit", "validate")}  # fmt: skip
 
     def _parse_ckpt_path(self) -> None:
         """Checkpoints bring no settings of their own: the configuration alone says what runs."""
@@ -78,21 +78,8 @@ def shared_version(folder: Path) -> Path:
     return chosen
 
 
-def new_version(folder: Path) -> Path:
-    """Create and return the next free ``version_k`` below ``folder``; runs that start side by side get two."""
-    version = 0
-    while True:
-        candidate = folder / f"version_{version}"
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            version += 1
-        else:
-            return candidate
-
-
 def main(arguments: list[str]) -> int:
-    """Run ``fit``, ``validate`` or ``test``; returns the exit code."""
+    """Run ``fit`` or ``validate``; returns the exit code."""
     quiet_libraries()
     RacroCLI(
         RacroModule,
@@ -121,29 +108,3 @@ def main(arguments: list[str]) -> int:
         },
     )
     return 0
-
-
-_NOISE = ("litlogger", "TPU available", "HPU available")
-"""Advertising, and hardware that this program does not use."""
-
-
-def quiet_libraries() -> None:
-    """Silence notices of the libraries that tell the user nothing to do; our own messages stay."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    # A missing optional kernel package; NF4 works without it.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))
-    for message in (
-        ".*does not have many workers.*",
-        ".*`_log_device_mesh`.*",
-        ".*GPU available but not used.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        # The state after the optimizer's step is the one wanted.
-        ".*Using ModelCheckpoint with manual optimization.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Total length of .list. across ranks is zero.*",
-        ".*You have overridden .transfer_batch_to_device..*",
-    ):
-        warnings.filterwarnings("ignore", message)

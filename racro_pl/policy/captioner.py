@@ -15,7 +15,8 @@ from transformers import GenerationConfig
 
 from racro_pl.losses import token_logprobs
 from racro_pl.policy.families import Family
-from racro_pl.policy.prompts import PromptEncoder, pad_prompts
+from racro_pl.policy.prompts import PromptEncoder, Wording, pad_prompts
+from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
 
@@ -68,9 +69,9 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question) -> Prompt:
+    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
-        return self.encoder.encode(question)
+        return self.encoder.encode(question, wording)
 
     @torch.no_grad()
     def generate(

@@ -44,10 +44,7 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
     Raises:
         RacroError: the folder is missing, incomplete, or of a family that is not supported.
     """
-    from transformers import AutoConfig
-
-    config = _load(AutoConfig.from_pretrained, settings.path, "a model config")
-    family = family_of(config.model_type)
+    family = _family(settings)
     model = _load_base(settings, family, device)
     model.requires_grad_(False)
     reference = None
@@ -63,6 +60,26 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
     captioner = Captioner(model, encoder or load_encoder(settings), family, reference).to(device)
     # from_pretrained leaves eval mode, and Lightning does not change it: gradient checkpointing would be off.
     return captioner.train()
+
+
+def load_for_inference(settings: PolicySettings, device: torch.device) -> Captioner:
+    """Build a captioner that only writes: its adapter on where ``settings`` names one, nothing trainable, eval mode.
+
+    Raises:
+        RacroError: as :func:`load_captioner`.
+    """
+    family = _family(settings)
+    model = _load_base(settings, family, device)
+    if settings.adapter is not None:
+        model = _load_adapter(model, settings.adapter, is_trainable=False)
+    model.requires_grad_(False)
+    return Captioner(model, load_encoder(settings), family).to(device).eval()
+
+
+def _family(settings: PolicySettings) -> Family:
+    from transformers import AutoConfig
+
+    return family_of(_load(AutoConfig.from_pretrained, settings.path, "a model config").model_type)
 
 
 def _load_base(settings: PolicySettings, family: Family, device: torch.device) -> Any:
@@ -98,12 +115,10 @@ def keep_cpu_gradients(model: nn.Module) -> None:
 
 
 def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: Family) -> Any:
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if adapter is not None:
-        if not (Path(adapter) / "adapter_config.json").is_file():
-            raise RacroError(f"policy.adapter {adapter!r} holds no adapter_config.json; expected a PEFT folder")
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=True)
+        return _load_adapter(model, adapter, is_trainable=True)
     matched = [name for name, _ in model.named_modules() if re.fullmatch(family.lora_targets, name)]
     if not matched:
         raise RacroError(
@@ -114,6 +129,19 @@ def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: F
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=family.lora_targets, task_type="CAUSAL_LM"
     )
     return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _load_adapter(model: Any, adapter: str, is_trainable: bool) -> Any:
+    from peft import PeftModel
+
+    folder = Path(adapter)
+    # Without safetensors peft would read a pickle.
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise RacroError(
+            f"policy.adapter {adapter!r} holds no adapter_config.json and adapter_model.safetensors; "
+            "expected a PEFT folder"
+        )
+    return PeftModel.from_pretrained(model, adapter, is_trainable=is_trainable, autocast_adapter_dtype=True)
 
 
 def _load(loader: Any, path: str, what: str, **options: Any) -> Any:

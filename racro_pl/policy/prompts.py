@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from racro_pl.images import image_size, open_image
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
-from racro_pl.types import Prompt, Question
+from racro_pl.types import Messages, Prompt, Question
+
+Wording = Callable[[str, int], Messages]
+"""A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
 
 
 class PromptEncoder:
@@ -27,8 +31,12 @@ class PromptEncoder:
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
 
-    def encode(self, question: Question) -> Prompt:
+    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
         """Open the images and tokenise. The one place where images are decoded.
+
+        Args:
+            question: what to ask about.
+            wording: what to ask for: a caption, or (``tentative_messages``) an answer.
 
         Raises:
             ImageError: an image cannot be read.
@@ -36,7 +44,7 @@ class PromptEncoder:
         """
         images = [open_image(ref) for ref in question.images]
         inputs = self.processor(
-            text=[self._chat_text(question)],
+            text=[self._chat_text(question, wording)],
             images=images or None,
             return_mm_token_type_ids=True,
             return_tensors="pt",
@@ -49,13 +57,15 @@ class PromptEncoder:
         )
 
     def count_tokens(self, question: Question) -> int:
-        """Length of the prompt, image tokens counted, from the image headers alone.
+        """Length of the prompt for a caption, image tokens counted, from the image headers alone.
 
         Raises:
             ImageError, PromptError: as for :meth:`encode`, but broken pixels behind a good header go unseen.
         """
         processor = self.processor.image_processor
-        count = len(self.tokenizer(self._chat_text(question), add_special_tokens=False)["input_ids"])
+        count = len(
+            self.tokenizer(self._chat_text(question, captioner_messages), add_special_tokens=False)["input_ids"]
+        )
         for ref in question.images:
             width, height = image_size(ref)
             patches = processor.get_number_of_image_patches(height, width)
@@ -63,12 +73,12 @@ class PromptEncoder:
             count += patches // processor.merge_size**2 - 1
         return count
 
-    def _chat_text(self, question: Question) -> str:
+    def _chat_text(self, question: Question, wording: Wording) -> str:
         # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
         written = [token for token in self._special_tokens if token in question.text]
         if written:
             raise PromptError(f"the question's text holds {written[0]!r}, a special token of the captioner")
-        messages = captioner_messages(question.text, len(question.images))
+        messages = wording(question.text, len(question.images))
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 

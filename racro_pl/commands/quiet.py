@@ -1,0 +1,34 @@
+"""Silence what libraries say and nobody can use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+_NOISE = ("litlogger", "TPU available", "HPU available")
+"""Advertising, and hardware that this program does not use."""
+
+
+def quiet_libraries() -> None:
+    """Silence notices of the libraries that tell the user nothing to do; our own messages stay."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # transformers sets its logger up when it is first imported, from this variable.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # A missing optional kernel package; NF4 works without it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))
+    for message in (
+        ".*does not have many workers.*",
+        ".*`_log_device_mesh`.*",
+        ".*GPU available but not used.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        # The state after the optimizer's step is the one wanted.
+        ".*Using ModelCheckpoint with manual optimization.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Total length of .list. across ranks is zero.*",
+        ".*You have overridden .transfer_batch_to_device..*",
+    ):
+        warnings.filterwarnings("ignore", message)
