@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from racro_pl.types import Question
 
 if TYPE_CHECKING:
     from racro_pl.reward.grader import Grader
+
+Mode = Literal["direct", "caption", "caption+tentative"]
+"""How a question is answered: by the captioner itself, by a reasoner from the caption, or from caption and tentative
+answer."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ which work on a main thread alone.
 from __future__ import annotations
 
 import json
+import math
 import queue
 import re
 import subprocess
@@ -16,17 +17,18 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from racro_pl.reward.reasoner import require
 from racro_pl.text.answers import unbox
 from racro_pl.text.choices import choice_letter
-from racro_pl.text.equality import answers_equal, texts_equal
+from racro_pl.text.equality import MAX_ANSWER_CHARS, answers_equal, texts_equal
 from racro_pl.types import Question, RacroError
 
 START_LIMIT_S = 120.0
 """Seconds that the worker may take to import sympy, on a busy machine."""
 _REMEMBERED = 10_000
+_PLAIN_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
 _GOLD_LETTER = re.compile(r"[A-Z]")
 
 
@@ -82,11 +84,11 @@ class _Worker:
             )
         errors.close()
 
-    def ask(self, answer: str, gold: str, limit_s: float) -> tuple[bool | None, bool]:
-        """The verdict, and whether the worker can be asked again."""
+    def ask(self, request: tuple[str, ...], limit_s: float) -> tuple[Any, bool]:
+        """The result of an operation and its arguments, and whether the worker can be asked again."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps([answer, gold, limit_s]) + "\n")
+            self._process.stdin.write(json.dumps([*request, limit_s]) + "\n")
             self._process.stdin.flush()
             line = self._lines.get(timeout=limit_s)
         except (queue.Empty, OSError):
@@ -106,7 +108,7 @@ class Grader:
         self.limit_s = limit_s
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
-        self._known: dict[tuple[str, str], bool | None] = {}
+        self._known: dict[tuple[str, ...], Any] = {}
 
     def grade(self, answer: str | None, question: Question) -> bool | None:
         """Whether ``answer`` is the question's gold answer.
@@ -133,21 +135,42 @@ class Grader:
             return True
         return answers_equal(answer, gold, self._symbolically_equal)
 
+    def value(self, text: str) -> float | None:
+        r"""The number that a LaTeX text stands for: ``\frac{1}{2}``, ``2\pi``, ``45^2``, ``1,200``, ``50\%``.
+
+        Parsed by latex2sympy's grammar, then evaluated; never by Python. Floats, so integers above 2^53 are rounded.
+
+        Returns:
+            None when it stands for no finite real number, is longer than ``MAX_ANSWER_CHARS``, or hit the limit.
+
+        Raises:
+            GraderError: the worker was needed and cannot start.
+        """
+        if _PLAIN_NUMBER.fullmatch(text):
+            number = float(text)
+            return number if math.isfinite(number) else None
+        if len(text) > MAX_ANSWER_CHARS or not text.strip():
+            return None
+        return self._ask("value", text)
+
     def _symbolically_equal(self, answer: str, gold: str) -> bool | None:
+        return self._ask("equal", answer, gold)
+
+    def _ask(self, *request: str) -> Any:
         with self._lock:
             # The captions of one group tend to lead to the same answer.
-            if (answer, gold) in self._known:
-                return self._known[answer, gold]
+            if request in self._known:
+                return self._known[request]
             if self._worker is None:
                 self._worker = _Worker()
-            verdict, usable = self._worker.ask(answer, gold, self.limit_s)
+            result, usable = self._worker.ask(request, self.limit_s)
             if not usable:
                 self._worker.kill()
                 self._worker = None
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[answer, gold] = verdict
-            return verdict
+            self._known[request] = result
+            return result
 
     def close(self) -> None:
         """End the worker. A later comparison starts another."""

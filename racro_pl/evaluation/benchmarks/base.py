@@ -25,6 +25,13 @@ class SplitInfo:
     """Of that file, as VLMEvalKit lists it."""
 
 
+@dataclass(frozen=True)
+class Found(ReadResult):
+    """What was read, and the split that it turned out to be."""
+
+    split: str = ""
+
+
 class Benchmark(abc.ABC):
     """One benchmark. Stateless: one instance serves everybody."""
 
@@ -44,7 +51,7 @@ class Benchmark(abc.ABC):
     """``strict`` always; ``vlmevalkit`` and ``official`` where they exist."""
 
     @abc.abstractmethod
-    def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> ReadResult:
+    def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
         """The questions of a split.
 
         ``Question.text`` is the whole text that captioner and reasoner are asked (hint, question, options, and the
@@ -54,7 +61,7 @@ class Benchmark(abc.ABC):
         Args:
             path: a file or folder in any layout that the benchmark knows, or a hub id. Default: VLMEvalKit's file
                 below ``$LMUData`` or ``~/LMUData``.
-            split: one of :attr:`splits`; default: the first.
+            split: one of :attr:`splits`; default: the one that the file's name tells, or the first that is there.
             images: whether images must be there and have usable headers; scoring needs none.
 
         Raises:
@@ -84,6 +91,6 @@ class Benchmark(abc.ABC):
         """Further figures of the whole benchmark, in 0...1, by name (WeMath's four kinds, DynaMath's average)."""
         return {}
 
-    def expected(self, split: str | None = None) -> int:
+    def expected(self, split: str) -> int:
         """Number of questions of the complete split."""
-        return self.splits[split or next(iter(self.splits))].questions
+        return self.splits[split].questions

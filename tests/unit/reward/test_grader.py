@@ -121,6 +121,20 @@ def test_a_time_limit_holds_in_any_thread_and_the_next_comparison_works():
     assert verdicts == {"hopeless": None, "fine": True, "hopeless too": None}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("60", 60.0), ("-2.5", -2.5), (r"\frac{119}{6}", 119 / 6), (r"2\pi", 6.283185307179586), ("45^2", 2025.0),
+        (r"\sqrt{2}", 1.4142135623730951), ("1,200", 1200.0), (r"50\%", 0.5), ("1:4", 0.25), ("e", 2.718281828459045),
+        ("x", None), ("", None), ("3 apples", None), ("x=3", None), (r"\{1,2\}", None), (r"\infty", None),
+        (r"\sqrt{-1}", None), ("9" * 400, None), ("}{", None), ("__import__('os')", None), (HOPELESS, None),
+        ("1" + "+1" * 300, None),
+    ],
+)  # fmt: skip
+def test_the_value_of_a_text(grader, text, value):
+    assert grader.value(text) == (None if value is None else pytest.approx(value, rel=1e-12))
+
+
 def test_long_answers_are_not_parsed(monkeypatch):
     grader = Grader()
     monkeypatch.setattr(grader, "_symbolically_equal", lambda *_: pytest.fail("asked the worker"))

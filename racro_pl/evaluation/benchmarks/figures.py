@@ -1,0 +1,37 @@
+"""The figure world, which the program draws itself: for trying things out, and for tests without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from racro_pl.data.readers.figures import FigureWorldReader
+from racro_pl.evaluation.benchmarks.base import Benchmark, Found, SplitInfo
+from racro_pl.evaluation.scoring import strict
+from racro_pl.types import Question, RacroError
+
+
+class Figures(Benchmark):
+    """Ids are the figure world's own (``test-0-17``: split, seed, place)."""
+
+    name = "figures"
+    title = "Figures"
+    splits = {"test": SplitInfo(500)}
+    in_average = False
+    rules = {"strict": strict.default}
+
+    def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
+        """As :meth:`Benchmark.read`; there is nothing to give a path of."""
+        if path is not None:
+            raise RacroError(f"the figure world draws its questions itself; it got the path {path}, give none")
+        if split not in (None, "test"):
+            raise RacroError(f"the figure world has no split {split!r} to be tested on; it has test")
+        drawn = FigureWorldReader(test=self.expected("test")).read("test").questions
+        questions = [
+            replace(each, source=self.name, images=each.images if images else (), answer_type="text") for each in drawn
+        ]
+        return Found(questions, split="test")
+
+    def categories(self, question: Question) -> Mapping[str, str]:
+        """What is asked for: colour, fill, count or shade."""
+        return {"asked": question.category}

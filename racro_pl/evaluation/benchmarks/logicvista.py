@@ -1,0 +1,60 @@
+"""LogicVista: visual logic puzzles. Xiao et al. 2024, https://github.com/Yijia-Xiao/LogicVista."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from racro_pl.data.readers.base import RowError
+from racro_pl.evaluation.benchmarks.base import SplitInfo
+from racro_pl.evaluation.benchmarks.prompts import without_tags
+from racro_pl.evaluation.benchmarks.table import TableBenchmark
+from racro_pl.evaluation.scoring import strict, vlmevalkit
+from racro_pl.evaluation.sources.rows import ROW_KEY, Row
+from racro_pl.types import Question
+
+_LETTERS = re.compile(r"[A-I]([\s,;]*[A-I])*")
+
+
+class LogicVista(TableBenchmark):
+    """Ids are the authors' keys (``v1_0``); of VLMEvalKit's file, its index."""
+
+    name = "logicvista"
+    title = "LogicVista"
+    splits = {"test": SplitInfo(447, "LogicVista", "41c5d33adf33765c399e0e6ae588c061")}
+    hub_id = "lscpku/LogicVista"
+    rules = {"strict": strict.logicvista, "vlmevalkit": vlmevalkit.logicvista}
+    needs = (("id", "index", "imagename", ROW_KEY), ("question",), ("answer",))
+    files = {"test": ("dataset.json", "data/dataset.json")}
+
+    def question(self, row: Row) -> Question:
+        """A row of any layout; its options stand inside the text."""
+        text = without_tags(row.text("question"))
+        if not text:
+            raise RowError("no question")
+        answer = row.text("answer").upper()
+        if not _LETTERS.fullmatch(answer):
+            raise RowError(
+                "answer is neither a letter nor letters", f"{row.text('answer')!r:.40}; expected 'C' or 'A, C'"
+            )
+        letters = re.findall("[A-I]", answer)
+        skills = tuple(str(skill) for skill in _skills(row))
+        return Question(
+            id=row.text(ROW_KEY, "id", "index") or row.text("imagename").rpartition(".")[0],
+            images=row.images,
+            text=text,
+            answer=", ".join(letters),
+            answer_type="choice" if len(letters) == 1 else "text",
+            source=self.name,
+            category=", ".join(skills),
+            metadata={"skills": skills},
+        )
+
+    def categories(self, question: Question) -> Mapping[str, str]:
+        """The skill."""
+        return {"skill": question.category} if question.category else {}
+
+
+def _skills(row: Row) -> list[str]:
+    text = row.text("skill")
+    return [text] if text and not text.startswith("[") else row.items("skill")

@@ -1,0 +1,159 @@
+"""WeMath: problems of two or three steps, asked whole and step by step. Qiao et al. 2024, https://we-math.github.io."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from racro_pl.data.readers.base import RowError
+from racro_pl.data.readers.fields import typed_answer
+from racro_pl.evaluation.benchmarks.base import SplitInfo
+from racro_pl.evaluation.benchmarks.mmmu import lettered_options
+from racro_pl.evaluation.benchmarks.prompts import multiple_choice_text
+from racro_pl.evaluation.benchmarks.table import TableBenchmark
+from racro_pl.evaluation.outcomes import Outcome
+from racro_pl.evaluation.scoring import strict, vlmevalkit
+from racro_pl.evaluation.sources.rows import Row
+from racro_pl.text.choices import LETTERS
+from racro_pl.types import Question
+
+KEYS = {
+    "2": ("2steps_1", "2steps_2", "2steps_multi"),
+    "3": ("3steps_1", "3steps_2", "3steps_3", "3steps_multi"),
+}
+"""Rows of a problem, by its number of steps: one per step, and the whole of it."""
+_OPTION = re.compile(r"(?:^|[;；\n])\s*([A-H])\s*[.:：、．)]\s*")
+
+
+class WeMath(TableBenchmark):
+    """Ids are ``ID-key``: the problem, and the part of it that the row asks."""
+
+    name = "wemath"
+    title = "WeMath"
+    headline = "strict"
+    splits = {"testmini": SplitInfo(1740, "WeMath", "b5e969a075f01290a542411fb7766388")}
+    hub_id = "We-Math/We-Math"
+    rules = {"strict": strict.default, "vlmevalkit": vlmevalkit.wemath}
+    needs = (("ID",), ("key",), ("question",), ("option", "A"), ("answer",))
+    files = {"testmini": ("testmini.json", "data/testmini.json")}
+
+    def question(self, row: Row) -> Question:
+        """A row of any layout."""
+        problem, key = row.text("ID"), row.text("key")
+        if not problem or key not in KEYS.get(key[:1], ()):
+            raise RowError("unknown part", f"{key!r:.30} of {problem!r:.30}; expected 2steps_1 ... 3steps_multi")
+        question = row.text("question")
+        if not question:
+            raise RowError("no question")
+        options = lettered_options(row) or _split_options(row.text("option"))
+        answer, answer_type = typed_answer(row.text("answer"), "", options, "choice")
+        return Question(
+            id=f"{problem}-{key}",
+            images=row.images,
+            text=multiple_choice_text(question, options, row.text("hint")),
+            answer=answer,
+            answer_type=answer_type,
+            choices=options,
+            source=self.name,
+            category=_steps(key),
+            metadata={"group": problem, "key": key},
+        )
+
+    def categories(self, question: Question) -> Mapping[str, str]:
+        """The number of steps: S1, S2 and S3 of the paper."""
+        return {"steps": question.category}
+
+    def group(self, question: Question) -> str:
+        """The problem."""
+        return str(question.metadata["group"])
+
+    def incomplete(self, questions: Sequence[Question]) -> list[str]:
+        """Problems that lack a step or the whole."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for question in questions:
+            keys[self.group(question)].append(question.metadata["key"])
+        return [name for name, found in keys.items() if not is_complete(found)]
+
+    def group_score(self, outcomes: Sequence[Outcome]) -> float:
+        """Share of the strict score: 1 for complete mastery, 0.5 where only the whole is wrong, else 0."""
+        return {"CM": 1.0, "IG": 0.5}.get(_kind(outcomes, strict=True), 0.0)
+
+    def group_scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """Score of every complete problem; one that lacks a part has no kind, so it does not count."""
+        return {name: self.group_score(members) for name, members in self._problems(outcomes).items()}
+
+    def figures(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """The loose score, the four kinds as shares of the problems, and accuracies of rows.
+
+        With every step right, the whole is right (CM, complete mastery) or wrong (IG, inadequate generalisation);
+        else the whole is wrong (IK, insufficient knowledge) or right (RM, rote memorisation). Loosely, one right
+        step is enough for mastery.
+        """
+        figures = {}
+        problems = self._problems(outcomes)
+        if problems:
+            tight = Counter(_kind(members, strict=True) for members in problems.values())
+            loose = Counter(_kind(members, strict=False) for members in problems.values())
+            total = len(problems)
+            figures = {
+                "loose": (loose["CM"] + 0.5 * loose["IG"]) / total,
+                "IK": tight["IK"] / total,
+                "IG": tight["IG"] / total,
+                "CM strict": tight["CM"] / total,
+                "CM loose": loose["CM"] / total,
+                "RM strict": tight["RM"] / total,
+                "RM loose": loose["RM"] / total,
+            }
+        for label in ("S1", "S2", "S3"):
+            right = [each.judgement.correct for each in outcomes if each.question.category == label]
+            if right:
+                figures[label] = sum(right) / len(right)
+        return figures
+
+    def _problems(self, outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+        """The outcomes of every complete problem."""
+        problems: dict[str, list[Outcome]] = defaultdict(list)
+        for outcome in outcomes:
+            problems[self.group(outcome.question)].append(outcome)
+        return {
+            name: members
+            for name, members in problems.items()
+            if is_complete([member.question.metadata["key"] for member in members])
+        }
+
+
+def is_complete(keys: Sequence[str]) -> bool:
+    """Whether these are all the rows of one problem, each once."""
+    return sorted(keys) in (sorted(KEYS["2"]), sorted(KEYS["3"]))
+
+
+def _kind(members: Sequence[Outcome], strict: bool) -> str:
+    steps = []
+    whole = False
+    for member in members:
+        if str(member.question.metadata["key"]).endswith("multi"):
+            whole = member.judgement.correct
+        else:
+            steps.append(member.judgement.correct)
+    if whole:
+        return "CM" if (all(steps) if strict else any(steps)) else "RM"
+    return "IG" if all(steps) else "IK"
+
+
+def _steps(key: str) -> str:
+    return f"S{key[0]}" if key.endswith("multi") else "S1"
+
+
+def _split_options(text: str) -> tuple[str, ...]:
+    """Options out of one text: ``A. 3; B. 4``. A letter out of turn belongs to the option before it."""
+    starts: list[re.Match[str]] = []
+    for match in _OPTION.finditer(text):
+        if match[1] == LETTERS[len(starts)]:
+            starts.append(match)
+    # Each option ends where the next begins, the last with the text.
+    ends = [*(match.start() for match in starts), len(text)][1:]
+    options = tuple(text[match.end() : end].strip(" ;；\n") for match, end in zip(starts, ends, strict=True))
+    if len(options) < 2 or not all(options):
+        raise RowError("options cannot be read", f"{text!r:.60}; expected 'A. ...; B. ...'")
+    return options

@@ -1,0 +1,166 @@
+"""Hugging Face data sets: parquet shards, ``save_to_disk`` folders, or a hub id. Read with pyarrow alone."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
+from racro_pl.evaluation.sources.rows import Row, file_images
+from racro_pl.types import ImageRef, RacroError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 64
+"""Rows held at once while a shard is read; images are part of them."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_NUMBERED_IMAGE = re.compile(r"image_(\d+)")
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Whether a name that is no path may be an ``owner/name`` of the hub."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def download(hub_id: str, patterns: Sequence[str]) -> Path:
+    """Folder with the hub's files that match, from the local cache when they are there.
+
+    Raises:
+        RacroError: neither the hub nor the cache has it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, repo_type="dataset", allow_patterns=[f"*{each}" for each in patterns]))
+    # The hub's client raises its own errors, those of its HTTP library and plain OSErrors, by version.
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RacroError(
+            f"{hub_id!r} is no file or folder here, and no data set of that name is in the local Hugging Face cache or "
+            f"to be had from the hub "
+            f"({type(error).__name__}: {reason[:160]}); download it where there is a network, and give its folder"
+        ) from error
+
+
+def cached(hub_id: str) -> bool:
+    """Whether the local Hugging Face cache holds something of a data set."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (Path(HF_HUB_CACHE) / f"datasets--{hub_id.replace('/', '--')}" / "snapshots").is_dir()
+
+
+def find_shards(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Files of one split below a folder: parquet shards by name, or the arrow files of ``save_to_disk``."""
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    shards = [path for path in files if _fits(path.name, patterns)]
+    if shards:
+        return shards
+    # `save_to_disk` writes one folder, or one per split. `datasets` leaves caches of what it computed beside the data.
+    return sorted(
+        path
+        for path in (*folder.glob("*.arrow"), *folder.glob("*/*.arrow"))
+        if not path.name.startswith("cache-")
+        and (path.parent == folder or _fits(f"{path.parent.name}.parquet", patterns))
+    )
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in patterns)
+
+
+def read_shards(paths: Sequence[Path], drops: Drops, images: bool = True) -> list[Row]:
+    """The rows of parquet or arrow files.
+
+    Images are the columns ``decoded_image``, ``image_1`` to ``image_7``, ``image``, or another that holds some:
+    encoded bytes, alone or in a struct ``{bytes, path}``, or paths beside the file.
+
+    Raises:
+        RacroError: a file is unreadable. A bad row goes to ``drops``.
+    """
+    rows = []
+    for path in paths:
+        for number, values in enumerate(_records(path, images), start=1):
+            where = f"{path.name}: row {number}"
+            try:
+                rows.append(Row(where, path, _without_images(values), _images(values, path) if images else ()))
+            except RowError as error:
+                drops.add(where, error)
+    return rows
+
+
+def _records(path: Path, images: bool) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+
+    try:
+        for batch in _batches(path, images):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise RacroError(f"{path} cannot be read: {error}") from error
+
+
+def _batches(path: Path, images: bool) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            columns = [each.name for each in file.schema_arrow if images or not _holds_bytes(each.type)]
+            yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        return
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        columns = [each.name for each in stream.schema if images or not _holds_bytes(each.type)]
+        for batch in stream:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.select(columns).slice(start, BATCH_ROWS)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+# ------------------------------------------------------------------ images
+
+
+def _is_image(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_image(each) for each in value)
+    return isinstance(value, bytes) or (isinstance(value, Mapping) and set(value) == {"bytes", "path"})
+
+
+def _without_images(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not _is_image(value)}
+
+
+def _images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]:
+    names = [name for name, value in values.items() if _is_image(value)]
+    numbered = sorted((int(match[1]), name) for name in names if (match := _NUMBERED_IMAGE.fullmatch(name)))
+    # Those with numbers belong together. Of others one is enough: `decoded_image` is what `image` names.
+    preferred = sorted(names, key=lambda name: (name != "decoded_image", name != "image"))
+    chosen = [each for name in ([name for _, name in numbered] or preferred[:1]) for each in _flat(values[name])]
+    if not chosen:
+        return file_images(values, origin)
+    if len(chosen) > MAX_IMAGES:
+        raise RowError(f"more than {MAX_IMAGES} images", str(len(chosen)))
+    return tuple(_ref(each, origin) for each in chosen)
+
+
+def _flat(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _ref(value: Any, origin: Path) -> ImageRef:
+    if isinstance(value, bytes):
+        return ImageRef(data=value)
+    if value["bytes"]:
+        return ImageRef(data=value["bytes"])
+    return file_images({"image": value["path"]}, origin)[0]

@@ -1,0 +1,88 @@
+"""``racro-pl data``: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from racro_pl.commands.data import main
+from racro_pl.types import RacroError
+from tests.unit.evaluation.benchmark_files import base64_png, png, write_json, write_tsv
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LMUData", str(tmp_path / "lmu"))  # noqa: SIM112
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def test_list_shows_every_benchmark_and_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "home" / "LMUData").mkdir(parents=True)
+    write_tsv(tmp_path / "home" / "LMUData" / "WeMath.tsv", [{"index": "0", "image": "x"}])
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("MathVista", "worst case", "MathVision_MINI.tsv", "5010", "We-Math/We-Math", "built in"):
+        assert text in shown
+    assert "~/LMUData/" in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 100
+
+
+def test_check_tells_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"question": "Which?\n<image1>", "options": ["2", "2"], "answer": "B", "subject": "[counting]"}
+    rows = [
+        {**row, "id": "1", "image": "a.png"},
+        {**row, "id": "2", "image": "gone.png"},
+        {**row, "id": "3", "image": "b.png", "options": [], "answer": ""},
+        {**row, "id": "4", "image": "a.png"},
+    ]
+    path = write_json(tmp_path / "testmini.jsonl", rows, ["a.png", "b.png"])
+    assert main(["check", "MathVision", str(path)]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "MathVision, split testmini", "2 of 304 in the complete split", "image file not found", "gone.png",
+        "no answer", "testmini.jsonl:3", "two options alike", "same text and images as another", "[counting]: 2",
+        "choice: 2", "A. 2", "image 40x30", "usable, but 302 questions fewer",
+    ):  # fmt: skip
+        # Long paths are broken over lines.
+        assert text.replace(" ", "") in "".join(shown.replace("│", "").split()), text
+    for fact in (r"^rows +4 *$", r"^left out +2 *$", r"^missing images +1 *$"):
+        assert re.search(fact, shown, re.MULTILINE), fact
+
+
+def test_check_fails_when_nothing_is_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"id": "1", "question": "Q?", "options": [], "answer": "1", "image": "gone.png"}
+    assert main(["check", "mathvision", str(write_json(tmp_path / "a.jsonl", [row]))]) == 1
+    assert "not usable: no question is left" in capsys.readouterr().out
+
+
+def test_check_decodes_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = base64.b64encode(png(200)[:60]).decode()  # the header is whole, the pixels are not
+    rows = [
+        {"index": "0", "image": base64_png(), "question": "Q?", "answer": "A", "skill": "spatial"},
+        {"index": "1", "image": cut, "question": "R?", "answer": "A", "skill": ""},
+    ]
+    assert main(["check", "logicvista", str(write_tsv(tmp_path / "a.tsv", rows))]) == 0
+    shown = capsys.readouterr().out
+    assert "image cannot be decoded" in shown
+    assert "no category" in shown
+
+
+def test_check_names_groups_that_lack_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"question": "Q?", "A": "1", "B": "2", "answer": "A", "image": base64_png()}
+    rows = [{**row, "index": str(n), "ID": "77", "key": f"2steps_{n}"} for n in (1, 2)]
+    assert main(["check", "wemath", str(write_tsv(tmp_path / "a.tsv", rows))]) == 0
+    assert "group with questions missing" in capsys.readouterr().out
+
+
+def test_check_of_the_figure_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "figures"]) == 0
+    assert "usable: the complete split" in capsys.readouterr().out
+
+
+def test_a_typo_in_the_name() -> None:
+    with pytest.raises(RacroError, match="did you mean 'logicvista'"):
+        main(["check", "logicvsta"])
