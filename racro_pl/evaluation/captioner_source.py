@@ -1,0 +1,113 @@
+"""Where a captioner's weights and settings are: run folders, PEFT folders, model folders, hub ids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from racro_pl.evaluation.settings import CaptionerSettings
+from racro_pl.figures.models import resolve_model
+from racro_pl.policy.config import PolicySettings
+from racro_pl.runs import versions
+from racro_pl.types import RacroError
+
+MIN_PIXELS = 4 * 28 * 28
+MAX_PIXELS = 16384 * 28 * 28
+"""The reference's limits on an image's width * height at evaluation (its training has others)."""
+
+
+def is_url(path: str) -> bool:
+    """Whether a captioner is served by somebody else."""
+    return path.startswith(("http://", "https://"))
+
+
+def find_policy(settings: CaptionerSettings, on_gpu: bool) -> PolicySettings:
+    """The weights that ``settings.path`` means, and how to load them.
+
+    A run folder's own configuration says with which base, quantisation and image sizes its result was trained; what
+    ``settings`` names wins over it.
+
+    Raises:
+        RacroError: a run folder without a result, or an adapter whose base cannot be told.
+    """
+    result = _result_of(Path(settings.path))
+    trained: dict[str, Any] = _trained_with(result) if result is not None else {}
+    adapter = None
+    base = settings.path
+    if result is not None and (result / "adapter_config.json").is_file():
+        adapter = str(result)
+        base = trained.get("path") or _base_of(result)
+    elif result is not None:
+        base = str(result)
+    return PolicySettings(
+        path=resolve_model(base),
+        quantization=settings.quantization or trained.get("quantization") or "none",
+        adapter=adapter,
+        dtype=settings.dtype or trained.get("dtype") or ("bfloat16" if on_gpu else "float32"),
+        gradient_checkpointing=False,
+        min_pixels=settings.min_pixels or trained.get("min_pixels") or MIN_PIXELS,
+        max_pixels=settings.max_pixels or trained.get("max_pixels") or MAX_PIXELS,
+    )
+
+
+def identity(settings: CaptionerSettings, on_gpu: bool) -> str:
+    """What must be the same for captions written earlier to be this captioner's: weights, images, lengths."""
+    limits = {"max_new_tokens": settings.max_new_tokens}
+    if is_url(settings.path):
+        return json.dumps({"url": settings.path, "model": settings.model, **limits}, sort_keys=True)
+    policy = find_policy(settings, on_gpu)
+    files = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for folder in (policy.path, policy.adapter)
+        if folder is not None
+        for file in sorted(Path(folder).glob("*.safetensors"))
+    ]
+    names = ("path", "adapter", "quantization", "dtype", "min_pixels", "max_pixels")
+    return json.dumps({name: getattr(policy, name) for name in names} | limits | {"weights": files}, sort_keys=True)
+
+
+def _result_of(path: Path) -> Path | None:
+    """The folder with what a run trained, when ``path`` is one, or a run's; None for other models."""
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    if (path / "adapter_config.json").is_file():
+        return path
+    finished = [folder for folder in (path, *versions(path)) if has_result(folder)]
+    run = finished[-1] if finished else None
+    if run is None:
+        raise RacroError(
+            f"captioner {str(path)!r} is a folder without config.json (a model), adapter_config.json (an adapter) or a "
+            "finished version_k (a run of fit); has the training ended?"
+        )
+    return run / "adapter" if (run / "adapter").is_dir() else run / "model"
+
+
+def has_result(folder: Path) -> bool:
+    """Whether a run's folder holds what a finished training leaves."""
+    return (folder / "adapter").is_dir() or (folder / "model").is_dir()
+
+
+def _trained_with(result: Path) -> dict[str, Any]:
+    """The policy section of the run that ``result`` lies in (its folder, or its ``checkpoints/``); else empty."""
+    for folder in (result.parent, result.parent.parent):
+        file = folder / "config.yaml"
+        if file.is_file() and file.stat().st_size < 1_000_000:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            model = config.get("model") if isinstance(config, dict) else None
+            policy = model.get("policy") if isinstance(model, dict) else None
+            return policy if isinstance(policy, dict) else {}
+    return {}
+
+
+def _base_of(adapter: Path) -> str:
+    file = adapter / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise RacroError(f"{file} is not a PEFT configuration: {error}") from error
+    if not isinstance(base, str) or not base:
+        raise RacroError(f"{file} does not name its base model (base_model_name_or_path); expected a folder or hub id")
+    return base

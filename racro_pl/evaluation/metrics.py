@@ -1,0 +1,81 @@
+"""A benchmark's score as a torchmetrics metric: the same over any number of ranks as on one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torchmetrics import Metric
+
+from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.outcomes import Judgement, Outcome
+from racro_pl.evaluation.statistics import mean
+from racro_pl.types import Question
+
+
+class BenchmarkScore(Metric):
+    """Headline and figures of one benchmark, from judgements that arrive on any rank in any order.
+
+    Headlines are no means over questions (DynaMath: worst of ten variants; WeMath: kinds of groups), so means per
+    rank could not be merged. The state is one slot per question instead, summed over ranks, and the score is worked
+    out from all slots at the end.
+
+    A question judged more than once, as when a sampler pads uneven shards by repeating questions, counts once; it
+    is right only if every one of its judgements was. A second try would otherwise be a second chance.
+
+    Args:
+        benchmark: says how questions are grouped and scored.
+        questions: all questions of the run, in the same order on every rank.
+    """
+
+    full_state_update = False
+
+    def __init__(self, benchmark: Benchmark, questions: Sequence[Question]) -> None:
+        super().__init__()
+        self.benchmark = benchmark
+        self.questions = tuple(questions)
+        for name in ("judged", "correct", "extracted"):
+            self.add_state(name, torch.zeros(len(self.questions), dtype=torch.int64), dist_reduce_fx="sum")
+        self.judged: torch.Tensor
+        self.correct: torch.Tensor
+        self.extracted: torch.Tensor
+
+    def update(self, index: int, judgement: Judgement) -> None:
+        """Count the judgement of ``questions[index]``.
+
+        Raises:
+            IndexError: there is no such question.
+        """
+        if not 0 <= index < len(self.questions):
+            raise IndexError(f"question {index}: expected 0 to {len(self.questions) - 1}")
+        self.judged[index] += 1
+        self.correct[index] += judgement.correct
+        self.extracted[index] += judgement.extracted is not None
+
+    def outcomes(self) -> list[Outcome]:
+        """The judged questions; of this rank alone, unless called within ``sync_context()``.
+
+        Scores look at right or wrong only, so what was extracted does not travel between ranks: it is "" or None.
+        """
+        judged, correct, extracted = self.judged.tolist(), self.correct.tolist(), self.extracted.tolist()
+        return [
+            Outcome(question, Judgement("" if extracted[i] == judged[i] else None, correct[i] == judged[i]))
+            for i, question in enumerate(self.questions)
+            if judged[i]
+        ]
+
+    def compute(self) -> dict[str, float]:
+        """The headline, under its name (``accuracy``, ``worst case``, ...), and the benchmark's further figures, all
+        in 0...1; ``unextracted``, the share of judged questions without an extracted answer; ``questions``, the
+        number judged. Headline and share are NaN where nothing was judged that they could be about.
+        """
+        outcomes = self.outcomes()
+        scores = list(self.benchmark.group_scores(outcomes).values())
+        unextracted = [float(outcome.judgement.extracted is None) for outcome in outcomes]
+        return {
+            self.benchmark.headline: mean(scores) if scores else math.nan,
+            **self.benchmark.figures(outcomes),
+            "unextracted": mean(unextracted) if outcomes else math.nan,
+            "questions": float(len(outcomes)),
+        }

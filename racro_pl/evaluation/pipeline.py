@@ -1,0 +1,245 @@
+"""The evaluation: captions and tentative answers, reasoners' answers, verdicts. Every text is on disk once it is there.
+
+Ranks share the questions out by their place in the list, write files of their own and never wait for each other before
+the end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from racro_pl.evaluation.asking import ask_all
+from racro_pl.evaluation.benchmarks import find_benchmark
+from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.outcomes import Mode
+from racro_pl.evaluation.progress import stage
+from racro_pl.evaluation.results import System
+from racro_pl.evaluation.settings import (
+    BenchmarkSettings,
+    CaptionerSettings,
+    Plan,
+    ReasonerSettings,
+    refuse_doubles,
+    short_name,
+)
+from racro_pl.evaluation.store import Store
+from racro_pl.evaluation.writers import Task, open_writer
+from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
+from racro_pl.types import Messages, Question, RacroError
+
+if TYPE_CHECKING:
+    import torch
+
+TASKS: dict[Mode, tuple[Task, ...]] = {
+    "direct": ("tentative",),
+    "caption": ("caption",),
+    "caption+tentative": ("caption", "tentative"),
+}
+"""The captioner's texts that each mode needs."""
+WINDOW = 256
+"""Prompts that wait for a reasoner at once."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that share the work."""
+
+    device: torch.device
+    rank: int = 0
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """A benchmark with its questions."""
+
+    benchmark: Benchmark
+    settings: BenchmarkSettings
+    split: str
+    questions: list[Question]
+
+    @property
+    def name(self) -> str:
+        return self.benchmark.name
+
+
+def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
+    """Read every benchmark, and say what was left out.
+
+    Raises:
+        RacroError: a benchmark is unknown, not found or empty, is there twice, or lacks the rule.
+    """
+    loaded: list[LoadedBenchmark] = []
+    for entry in plan.benchmarks:
+        benchmark = find_benchmark(entry.benchmark)
+        if plan.rule not in benchmark.rules:
+            raise RacroError(
+                f"{benchmark.name} has no rule {plan.rule!r}; it has {', '.join(benchmark.rules)}: "
+                "set rule, or leave the benchmark out"
+            )
+        found = benchmark.read(entry.path, entry.split)
+        questions = found.questions[: plan.limit]
+        refuse_doubles(f"{benchmark.name}: questions", [question.id for question in questions])
+        if not questions:
+            raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
+        reasons = "".join(f", {count} left out: {reason}" for reason, count in found.dropped.most_common())
+        share = f"{len(questions)} of {benchmark.expected(found.split)} questions"
+        console.print(f"{benchmark.title} {found.split}: {share}{reasons}", soft_wrap=True)
+        loaded.append(LoadedBenchmark(benchmark, entry, found.split, questions))
+    refuse_doubles("benchmarks", [entry.name for entry in loaded])
+    return loaded
+
+
+def check_reasoners(plan: Plan) -> None:
+    """Find out before hours of captioning that a reasoner cannot be used; name those of servers by their models.
+
+    Raises:
+        RacroError: one cannot be used, or two have one name.
+    """
+    for entry in plan.reasoners:
+        entry.reasoner.check()
+        entry.reasoner.close()  # an in-process one would take the captioner's memory
+        entry.name = entry.name or short_name(getattr(entry.reasoner, "model", None) or type(entry.reasoner).__name__)
+    refuse_doubles("reasoners", [entry.name for entry in plan.reasoners])
+
+
+class Evaluation:
+    """Generates what an evaluation needs and does not have yet.
+
+    Args:
+        plan: what is asked for.
+        benchmarks: with their questions.
+        folder: the run's folder; ``captions*.jsonl`` and ``answers*.jsonl`` live there.
+        place: this process among those that share the work.
+        console: where to speak; only the first process does.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        benchmarks: list[LoadedBenchmark],
+        folder: Path,
+        place: Place,
+        console: Console,
+    ) -> None:
+        self.plan = plan
+        self.benchmarks = benchmarks
+        self.place = place
+        self.console = console
+        self.problems: Counter[str] = Counter()
+        self.captions = Store(folder, "captions", ("benchmark", "id", "captioner", "task"), place.rank)
+        answer_key = ("benchmark", "id", "captioner", "mode", "reasoner", "sample")
+        self.answers = Store(folder, "answers", answer_key, place.rank)
+
+    def systems(self) -> list[System]:
+        """Every row of the table: captioner by captioner, its own answers first."""
+        systems = []
+        for captioner in self.plan.captioners:
+            if "direct" in self.plan.modes:
+                systems.append(System(captioner.name, "direct", None))
+            for reasoner in self.plan.reasoners:
+                modes = [mode for mode in self.plan.modes if mode != "direct"]
+                systems += [System(captioner.name, mode, reasoner.name) for mode in modes]
+        return systems
+
+    def run(self) -> None:
+        """All captions, then all answers; what failed is counted in ``problems`` and can be asked for again."""
+        try:
+            for captioner in self.plan.captioners:
+                self._write_captions(captioner)
+            for reasoner in self.plan.reasoners:
+                self._ask(reasoner)
+        finally:
+            self.captions.close()
+            self.answers.close()
+
+    def _mine(self) -> Iterator[tuple[LoadedBenchmark, Question]]:
+        every = ((loaded, question) for loaded in self.benchmarks for question in loaded.questions)
+        return (pair for index, pair in enumerate(every) if index % self.place.ranks == self.place.rank)
+
+    def _write_captions(self, captioner: CaptionerSettings) -> None:
+        tasks = sorted({task for mode in self.plan.modes for task in TASKS[mode]})
+        work = [
+            (question, task)
+            for loaded, question in self._mine()
+            for task in tasks
+            if (loaded.name, question.id, captioner.name, task) not in self.captions
+        ]
+        if not work:
+            return
+        writer = open_writer(captioner, self.place.device)
+        try:
+            writer.check()
+            with stage(f"{captioner.name}: {' and '.join(tasks)}", len(work), self.place.rank == 0) as advance:
+                for written in writer.write(work):
+                    advance()
+                    if written.error is not None:
+                        self._problem(captioner.name, written.question, written.error)
+                        continue
+                    self.captions.append(
+                        {"benchmark": written.question.source, "id": written.question.id, "captioner": captioner.name,
+                         "task": written.task, "text": written.text, "truncated": written.truncated}
+                    )  # fmt: skip
+        finally:
+            writer.close()
+
+    def _ask(self, entry: ReasonerSettings) -> None:
+        modes = [mode for mode in self.plan.modes if mode != "direct"]
+        work = [
+            (question, captioner.name, mode, sample)
+            for captioner in self.plan.captioners
+            for mode in modes
+            for loaded, question in self._mine()
+            for sample in range(self.plan.samples)
+            if (loaded.name, question.id, captioner.name, mode, entry.name, sample) not in self.answers
+            and all(self.text(question, captioner.name, task) is not None for task in TASKS[mode])
+        ]
+        if not work:
+            return
+        prompts = (((question, name, mode, sample), self._prompt(question, name, mode))
+                   for question, name, mode, sample in work)  # fmt: skip
+        try:
+            with stage(f"{entry.name}: answers", len(work), self.place.rank == 0) as advance:
+                for (question, name, mode, sample), reply in ask_all(entry.reasoner, prompts, WINDOW):
+                    advance()
+                    if reply.text is None:
+                        self._problem(entry.name, question, reply.error or "no answer")
+                        continue
+                    self.answers.append(
+                        {"benchmark": question.source, "id": question.id, "captioner": name, "mode": mode,
+                         "reasoner": entry.name, "sample": sample, "text": reply.text}
+                    )  # fmt: skip
+        finally:
+            entry.reasoner.close()
+
+    def _prompt(self, question: Question, captioner: str, mode: Mode) -> Messages:
+        caption = self.text(question, captioner, "caption") or ""
+        if mode == "caption":
+            return reasoner_messages(question.text, caption)
+        return joint_messages(question.text, caption, self.text(question, captioner, "tentative") or "")
+
+    def text(self, question: Question, captioner: str, task: Task) -> str | None:
+        """A captioner's text; None while there is none."""
+        record = self.captions.get((question.source, question.id, captioner, task))
+        return None if record is None else record["text"]
+
+    def responses(self, question: Question, system: System) -> list[str]:
+        """What a system answered a question, one text per sample that came back."""
+        if system.mode == "direct":
+            text = self.text(question, system.captioner, "tentative")
+            return [] if text is None else [text]
+        key = (question.source, question.id, system.captioner, system.mode, system.reasoner)
+        records = [self.answers.get((*key, sample)) for sample in range(self.plan.samples)]
+        return [record["text"] for record in records if record is not None]
+
+    def _problem(self, who: str, question: Question, error: str) -> None:
+        kind = f"{who}: {error.split(':', 1)[0]}"
+        self.problems[kind] += 1
+        if self.problems[kind] <= 3:
+            self.console.print(f"{who}: {question.source} {question.id}: {error}", markup=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""The report: ``report.html``, which opens from ``file://`` and asks nothing of the network.
+
+Questions, captions and answers are other people's and models' text. In the fixed parts they are escaped; in the
+gallery they are JSON that the script puts into text nodes. A content policy stands behind that: the only script and
+style that run are the page's own, by their hash, with what that script loads from the folder beside the page;
+pictures come from ``data:`` addresses alone, and nothing else may be loaded, sent or embedded.
+
+A large report has a folder ``report_files`` beside the page (see :mod:`.gallery`): keep the two together.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from racro_pl.evaluation.report import sections
+from racro_pl.evaluation.report.gallery import FOLDER, Gallery, GalleryItem, build_gallery, script_json
+from racro_pl.evaluation.results import Results
+
+FILE = "report.html"
+
+
+def write_report(folder: Path, results: Results, gallery: Iterable[GalleryItem]) -> Path:
+    """Write ``report.html``, and ``report_files/`` beside it when the pictures and texts exceed 20 MB.
+
+    Args:
+        folder: where to; an earlier report there is replaced.
+        results: scores and comparisons.
+        gallery: the questions in the order to show them in, read once; empty for a page without gallery.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: the gallery has a question of a benchmark that the results do not have.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    built = build_gallery(folder, gallery, list(results.benchmarks), list(results.systems))
+    path = folder / FILE
+    # Surrogates that no UTF-8 can hold do occur in models' texts; they become question marks.
+    path.write_text(_page(results, built), encoding="utf-8", errors="replace")
+    return path
+
+
+def _page(results: Results, gallery: Gallery) -> str:
+    style, script = _asset("style.css"), _asset("script.js")
+    index = {
+        "systems": [{"label": system.label, "captioner": system.captioner} for system in results.systems],
+        "benchmarks": [{"name": name, "title": title} for name, title in results.benchmarks.items()],
+        "questions": gallery.index,
+        "folder": FOLDER if gallery.external else None,
+    }
+    chunks = "\n".join(
+        f'<script type="application/json" id="chunk-{number}">{text}</script>'
+        for number, text in enumerate(gallery.inline)
+    )
+    return Template(_asset("template.html")).substitute(
+        policy=_policy(style, script),
+        name=escape(results.name),
+        created=escape(results.created),
+        settings=sections.settings_list(results.settings),
+        scores=sections.score_table(results),
+        chart=sections.chart(results),
+        comparisons=sections.comparisons(results),
+        categories=sections.categories(results),
+        index=script_json(index),
+        chunks=chunks,
+        style=style,
+        script=script,
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        # strict-dynamic: what the page's own script loads may run too; that is how chunks come in from file://,
+        # where 'self' means nothing.
+        f"default-src 'none'; script-src {digest(script)} 'strict-dynamic'; style-src {digest(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")

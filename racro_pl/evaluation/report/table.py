@@ -1,0 +1,152 @@
+"""The results in the terminal: headline table, comparisons, and categories on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from racro_pl.evaluation.paper import PaperRow
+from racro_pl.evaluation.report.formatting import column_title, interval, legend, notes, p_value, paired, percent
+from racro_pl.evaluation.results import Cell, Results, System
+
+_LABEL_WIDTH = 36
+_COLUMN_WIDTH = 14
+"""Of one benchmark: ``[58.9, 67.4]`` or the title, and the space around it."""
+
+
+class ResultsView:
+    """All tables of an evaluation, fitted to the console: what does not fit beside each other comes below.
+
+    Args:
+        results: what to show.
+        categories: whether to add accuracy by category.
+    """
+
+    def __init__(self, results: Results, categories: bool = False) -> None:
+        self.results = results
+        self.categories = categories
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        names = list(self.results.benchmarks)
+        fitting = max(1, (options.max_width - _LABEL_WIDTH) // _COLUMN_WIDTH)
+        for start in range(0, len(names), fitting):
+            last = start + fitting >= len(names)
+            yield results_table(self.results, names[start : start + fitting], average=last)
+        if self.results.comparisons:
+            yield comparison_table(self.results)
+        if self.categories:
+            yield from category_tables(self.results)
+
+
+def results_table(results: Results, benchmarks: Sequence[str] | None = None, average: bool = True) -> Table:
+    """Headlines in percent with their 95 % interval, and the paper's rows below where a benchmark is the paper's.
+
+    Args:
+        results: what to show.
+        benchmarks: names of the columns; default: all.
+        average: whether a system's AVG gets a column; without any system that has all seven it has none anyway.
+    """
+    columns = list(results.benchmarks if benchmarks is None else benchmarks)
+    averages = {system: results.average(system) for system in results.systems} if average else {}
+    show_average = any(averages.values())
+    table = Table(
+        title=Text(f"{results.name}: headline in % [95 % interval]"),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("system", max_width=_LABEL_WIDTH, overflow="fold")
+    for name in columns:
+        cells = [cell for cell in results.cells if cell.benchmark == name]
+        table.add_column(Text(column_title(cells[0]).replace(" (", "\n(")), justify="right")
+    if show_average:
+        table.add_column("AVG", justify="right")
+    shown: list[str] = []
+    for system in results.systems:
+        row = [_cell(results.cell(name, system), shown) for name in columns]
+        if show_average:
+            mean = averages[system]
+            row.append(Text("–" if mean is None else percent(mean.value) + ("" if mean.complete else " †")))
+        table.add_row(Text(system.label), *row)
+    _add_paper(table, results.paper, columns, show_average)
+    table.caption = legend(shown) or None
+    return table
+
+
+def _cell(cell: Cell | None, shown: list[str]) -> Text:
+    """The cell's lines; the notes among them are added to ``shown``, for the legend."""
+    if cell is None:
+        return Text("–", style="dim")
+    remarks = notes(cell)
+    shown += remarks
+    if cell.headline is None or cell.low is None or cell.high is None:
+        return Text("\n".join(["–", *remarks]), style="dim")
+    lines = "\n".join([interval(cell.low, cell.high), *remarks])
+    return Text.assemble((percent(cell.headline), "bold"), ("\n" + lines, "dim"))
+
+
+def _add_paper(table: Table, rows: Sequence[PaperRow], columns: Sequence[str], show_average: bool) -> None:
+    rows = [row for row in rows if any(name in row.scores for name in columns)]
+    if not rows:
+        return
+    table.add_section()
+    table.add_row("as published in the paper, table 1", style="dim italic")
+    for row in rows:
+        scores = [percent(row.scores[name]) if name in row.scores else "" for name in columns]
+        table.add_row(Text(row.label), *scores, *([percent(row.average)] if show_average else []), style="dim")
+
+
+def comparison_table(results: Results) -> Table:
+    """Differences of headlines on common questions, with McNemar's exact test."""
+    firsts = list(dict.fromkeys(item.first for item in results.comparisons))
+    # By default all comparisons are with one system: then it is said once.
+    against = f" · against {firsts[0].label}" if len(firsts) == 1 else ""
+    table = Table(
+        title=Text(f"Paired comparison on the questions that both answered{against}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("benchmark")
+    table.add_column("system", overflow="fold")
+    if len(firsts) > 1:
+        table.add_column("against", overflow="fold")
+    for header in ("difference [95 %]", "gained", "lost", "McNemar"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for item in results.comparisons:
+        table.add_row(
+            Text(item.title),
+            Text(item.second.label),
+            *([Text(item.first.label)] if len(firsts) > 1 else []),
+            Text(paired(item)),
+            f"{item.mcnemar.only_second:,}",
+            f"{item.mcnemar.only_first:,}",
+            p_value(item.mcnemar.p_value),
+        )
+    return table
+
+
+def category_tables(results: Results) -> Iterator[Table]:
+    """Accuracy by class, one table for each benchmark and breakdown."""
+    for name, title in results.benchmarks.items():
+        cells = {cell.system: cell for cell in results.cells if cell.benchmark == name}
+        for breakdown in dict.fromkeys(key for cell in cells.values() for key in cell.categories):
+            yield _category_table(f"{title}: accuracy in % by {breakdown} (questions)", breakdown, cells)
+
+
+def _category_table(title: str, breakdown: str, cells: dict[System, Cell]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(Text(breakdown))
+    for system in cells:
+        table.add_column(Text(system.label), justify="right", overflow="fold")
+    found = {system: cell.categories.get(breakdown, {}) for system, cell in cells.items()}
+    for name in sorted({name for classes in found.values() for name in classes}):
+        row = []
+        for classes in found.values():
+            accuracy, n = classes.get(name, (0.0, 0))
+            row.append(f"{percent(accuracy)} ({n:,})" if n else "–")
+        table.add_row(Text(name), *row)
+    return table

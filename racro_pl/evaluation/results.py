@@ -1,0 +1,273 @@
+"""What an evaluation found: one cell per benchmark and system, comparisons, and the file they are kept in."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.outcomes import Mode, Outcome
+from racro_pl.evaluation.paper import SEVEN, PaperRow
+from racro_pl.evaluation.plain import from_plain, to_plain
+from racro_pl.evaluation.statistics import McNemar, bootstrap_interval, mcnemar, mean, paired_interval
+from racro_pl.types import RacroError
+
+VERSION = 1
+"""Of the file's layout; another one is refused."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What answers a question: a captioner alone, or with a reasoner that never sees the image."""
+
+    captioner: str
+    """Name to show."""
+    mode: Mode
+    reasoner: str | None
+    """None in mode ``direct``, in which the captioner answers itself."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode: got {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if (self.mode == "direct") != (self.reasoner is None):
+            raise ValueError(f"mode {self.mode} with reasoner {self.reasoner}: only direct has none")
+
+    @property
+    def label(self) -> str:
+        """One line for tables."""
+        if self.reasoner is None:
+            return f"{self.captioner} · direct"
+        return f"{self.captioner} → {self.reasoner} · {self.mode.replace('+', ' + ')}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one benchmark. Scores and shares are in 0...1."""
+
+    benchmark: str
+    title: str
+    """The benchmark's, as the paper spells it."""
+    headline_name: str
+    """What the headline figure is called: ``accuracy``, ``worst case``, ``strict``."""
+    system: System
+    headline: float | None
+    """None when no question was answered."""
+    low: float | None
+    """95 % bootstrap interval over the benchmark's groups."""
+    high: float | None
+    n: int
+    """Questions that were answered and judged: those that the headline is about."""
+    expected: int
+    """Questions of the complete split."""
+    unextracted: float
+    """Share of the n responses in which the rule found no answer; they count as wrong."""
+    unanswered: int
+    """Questions that were asked and got no response: they count as nothing, least of all as wrong."""
+    rule: str
+    categories: dict[str, dict[str, tuple[float, int]]]
+    """Breakdown to class to accuracy (share of right answers) and number of questions."""
+    figures: dict[str, float]
+    """The benchmark's further figures, by name."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question of the split counts in the headline."""
+        return self.n == self.expected
+
+
+@dataclass(frozen=True)
+class Average:
+    """Unweighted mean of the seven headlines."""
+
+    value: float
+    complete: bool
+    """Whether every one of the seven was scored on its complete split."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the questions of one benchmark that both answered."""
+
+    benchmark: str
+    title: str
+    first: System
+    second: System
+    n: int
+    """Common questions."""
+    difference: float
+    """Second headline minus first, over the groups of common questions, in -1...1."""
+    low: float
+    """95 % bootstrap interval of the difference."""
+    high: float
+    mcnemar: McNemar
+    """Over the common questions, whatever the headline groups."""
+
+
+def summarise(
+    benchmark: Benchmark,
+    system: System,
+    outcomes: Sequence[Outcome],
+    expected: int,
+    unanswered: int,
+    rule: str,
+) -> Cell:
+    """Score one system on one benchmark.
+
+    Args:
+        benchmark: groups and scores the outcomes.
+        system: whose they are.
+        outcomes: one per question with a response.
+        expected: questions of the complete split.
+        unanswered: questions that were asked without getting a response.
+        rule: name of the rule that judged.
+    """
+    scores = list(benchmark.group_scores(outcomes).values())
+    low, high = bootstrap_interval(scores) if scores else (None, None)
+    unextracted = sum(outcome.judgement.extracted is None for outcome in outcomes)
+    return Cell(
+        benchmark=benchmark.name,
+        title=benchmark.title,
+        headline_name=benchmark.headline,
+        system=system,
+        headline=mean(scores) if scores else None,
+        low=low,
+        high=high,
+        n=len(outcomes),
+        expected=expected,
+        unextracted=unextracted / max(len(outcomes), 1),
+        unanswered=unanswered,
+        rule=rule,
+        categories=_categories(benchmark, outcomes),
+        figures=dict(benchmark.figures(outcomes)) if outcomes else {},
+    )
+
+
+def _categories(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, dict[str, tuple[float, int]]]:
+    right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for outcome in outcomes:
+        for breakdown, name in benchmark.categories(outcome.question).items():
+            right[breakdown][name].append(outcome.judgement.correct)
+    return {
+        breakdown: {name: (mean(classes[name]), len(classes[name])) for name in sorted(classes)}
+        for breakdown, classes in right.items()
+    }
+
+
+def average(cells: Sequence[Cell]) -> Average | None:
+    """AVG of one system: only when the headlines of all seven benchmarks are there; others are passed over.
+
+    Raises:
+        ValueError: the cells are of several systems, or a benchmark comes twice.
+    """
+    if len({cell.system for cell in cells}) > 1:
+        raise ValueError("an average is of one system's cells")
+    by_name = {cell.benchmark: cell for cell in cells}
+    if len(by_name) < len(cells):
+        raise ValueError("an average takes each benchmark once")
+    headlines = [by_name[name].headline for name in SEVEN if name in by_name]
+    present = [headline for headline in headlines if headline is not None]
+    if len(present) < len(SEVEN):
+        return None
+    return Average(mean(present), all(by_name[name].complete for name in SEVEN))
+
+
+def compare(
+    benchmark: Benchmark,
+    first: System,
+    outcomes_first: Sequence[Outcome],
+    second: System,
+    outcomes_second: Sequence[Outcome],
+) -> Comparison | None:
+    """Two systems on the questions that both answered; None when there are none.
+
+    Groups are rebuilt from the common questions alone: a group of which one system answered a part only would
+    otherwise be scored over different questions.
+    """
+    by_id = {outcome.question.id: outcome for outcome in outcomes_second}
+    pairs = [(outcome, by_id[outcome.question.id]) for outcome in outcomes_first if outcome.question.id in by_id]
+    paired = paired_interval(
+        benchmark.group_scores([a for a, _ in pairs]), benchmark.group_scores([b for _, b in pairs])
+    )
+    if paired is None:
+        return None
+    test = mcnemar([a.judgement.correct for a, _ in pairs], [b.judgement.correct for _, b in pairs])
+    return Comparison(
+        benchmark.name, benchmark.title, first, second, len(pairs), paired.difference, paired.low, paired.high, test
+    )
+
+
+def compare_with_first(benchmark: Benchmark, outcomes: Mapping[System, Sequence[Outcome]]) -> tuple[Comparison, ...]:
+    """Every further system against the first in the mapping's order."""
+    systems = list(outcomes)
+    found = (compare(benchmark, systems[0], outcomes[systems[0]], other, outcomes[other]) for other in systems[1:])
+    return tuple(comparison for comparison in found if comparison is not None)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that an evaluation reports but the single answers."""
+
+    name: str
+    created: str
+    """Date and time, ISO 8601 with offset."""
+    settings: dict[str, Any]
+    """What was run, in short: plain JSON values by name."""
+    cells: tuple[Cell, ...]
+    comparisons: tuple[Comparison, ...]
+    paper: tuple[PaperRow, ...]
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """In the order of the cells."""
+        return tuple(dict.fromkeys(cell.system for cell in self.cells))
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """Name to title: the seven in the paper's order, then others."""
+        titles = {cell.benchmark: cell.title for cell in self.cells}
+        return {name: titles[name] for name in (*SEVEN, *titles) if name in titles}
+
+    def cell(self, benchmark: str, system: System) -> Cell | None:
+        """The cell of a benchmark (by name) and system."""
+        return next((cell for cell in self.cells if (cell.benchmark, cell.system) == (benchmark, system)), None)
+
+    def average(self, system: System) -> Average | None:
+        """The system's AVG."""
+        return average([cell for cell in self.cells if cell.system == system])
+
+    def to_json(self) -> str:
+        """Plain, indented JSON, in ASCII: models' texts can hold halves of characters that no file takes.
+
+        Raises:
+            ValueError: a setting is no JSON value, or a number is not finite.
+        """
+        try:
+            return json.dumps({"version": VERSION, **to_plain(self)}, indent=2, allow_nan=False)
+        except TypeError as error:
+            raise ValueError(f"results take plain values only: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Results:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            RacroError: no JSON, another version, or fields that do not fit.
+        """
+        try:
+            data = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise RacroError(f"results: not JSON ({error}); expected what `racro-pl test` wrote") from error
+        if not isinstance(data, dict) or data.get("version") != VERSION:
+            found = data.get("version") if isinstance(data, dict) else type(data).__name__
+            raise RacroError(f"results: got version {found!r:.40}, expected {VERSION}; run the evaluation again")
+        try:
+            return from_plain(cls, {key: value for key, value in data.items() if key != "version"}, "results")
+        except ValueError as error:
+            raise RacroError(f"results: {error}") from error

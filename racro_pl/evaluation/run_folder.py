@@ -1,0 +1,74 @@
+"""The folder of an evaluation: found again when the same one is asked for, new when a name means something else now."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from racro_pl.runs import new_version, versions
+from racro_pl.types import RacroError
+
+FILE = "run.json"
+_KINDS = ("benchmarks", "captioners", "reasoners")
+
+
+@dataclass
+class Identities:
+    """What each name of an evaluation stands for: two evaluations that agree can share captions and answers."""
+
+    benchmarks: dict[str, str] = field(default_factory=dict)
+    captioners: dict[str, str] = field(default_factory=dict)
+    reasoners: dict[str, str] = field(default_factory=dict)
+
+    def agrees_with(self, other: Identities) -> bool:
+        """Whether no name means two things, and something is shared."""
+        pairs = [(getattr(self, kind), getattr(other, kind)) for kind in _KINDS]
+        same = all(mine[name] == theirs[name] for mine, theirs in pairs for name in mine.keys() & theirs.keys())
+        return same and bool(self.captioners.keys() & other.captioners.keys())
+
+    def joined(self, other: Identities) -> Identities:
+        """The names of both."""
+        return Identities(*(getattr(other, kind) | getattr(self, kind) for kind in _KINDS))
+
+
+def open_run(runs: Path, name: str, identities: Identities, fresh: bool) -> tuple[Path, bool]:
+    """The newest version of ``runs/<name>`` that can be gone on with, else a new one.
+
+    Args:
+        runs: folder of all runs.
+        name: this evaluation's.
+        identities: what its names stand for.
+        fresh: start a new version in any case.
+
+    Returns:
+        The folder, and whether it was there.
+    """
+    earlier = versions(runs / name)
+    if earlier and not fresh:
+        known = _read(earlier[-1] / FILE)
+        if known is not None and identities.agrees_with(known):
+            _write(earlier[-1] / FILE, identities.joined(known))
+            return earlier[-1], True
+    folder = new_version(runs / name)
+    _write(folder / FILE, identities)
+    return folder, False
+
+
+def _read(file: Path) -> Identities | None:
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Identities(**{kind: dict(content[kind]) for kind in _KINDS})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RacroError(
+            f"{file} cannot be read ({error}): move its folder away, or start with --fresh true"
+        ) from error
+
+
+def _write(file: Path, identities: Identities) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(vars(identities), indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, file)

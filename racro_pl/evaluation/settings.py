@@ -1,0 +1,195 @@
+"""What an evaluation is asked to do: the schema of ``racro-pl test``, and the short forms that its lists take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
+
+from racro_pl.evaluation.outcomes import Mode
+from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner
+from racro_pl.types import RacroError
+
+RuleName = Literal["strict", "vlmevalkit", "official"]
+_Entry = TypeVar("_Entry")
+
+
+@dataclass
+class BenchmarkSettings:
+    """One benchmark; as text ``NAME`` or ``NAME=PATH``."""
+
+    benchmark: str
+    """Name, see ``racro-pl data list``."""
+    path: str | None = None
+    """File, folder or hub id. Default: VLMEvalKit's file below ``$LMUData`` or ``~/LMUData``."""
+    split: str | None = None
+    """Default: the one that the paper reports."""
+
+
+@dataclass
+class CaptionerSettings:
+    """One captioner; as text ``PATH`` or ``NAME=PATH``."""
+
+    path: str
+    """A run folder of ``fit`` (its newest version with a result), a PEFT folder, a model folder or hub id, an
+    ``embedded:`` name, or the URL of an OpenAI-compatible server that serves the model."""
+    name: str = ""
+    """In tables. Default: from the path."""
+    model: str | None = None
+    """Only with a URL: the served name, of an adapter for instance. Default: the only model served."""
+    quantization: Literal["none", "nf4"] | None = None
+    """Default: as the run that trained it; else none."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the base weights. Default: as the run that trained it; else float32 on a CPU, bfloat16 on a GPU."""
+    min_pixels: int | None = None
+    """Smaller images are scaled up. Default: as the run that trained it; else the reference's 3,136."""
+    max_pixels: int | None = None
+    """Larger images are scaled down. Default: as the run that trained it; else the reference's 12,845,056."""
+    max_new_tokens: int = 8192
+    """Longest caption or tentative answer, in tokens (the reference's value)."""
+    batch_size: int = 8
+    """Prompts generated together; with a URL, requests in flight."""
+
+
+@dataclass
+class ReasonerSettings:
+    """One reasoner; as text ``URL``, ``PATH`` or ``NAME=URL|PATH``, which then samples as ``sampling`` says."""
+
+    reasoner: Reasoner
+    """Its client, with its own sampling settings."""
+    name: str = ""
+    """In tables. Default: from its model's name."""
+
+
+@dataclass
+class SamplingSettings:
+    """How reasoners given as URL or path sample: the paper's inference settings."""
+
+    temperature: float = 0.6
+    """0 is greedy."""
+    top_p: float = 0.95
+    """Share of probability that is sampled from."""
+    max_tokens: int = 8192
+    """Longest answer, thoughts included; the server's context must hold prompt and answer."""
+
+
+@dataclass
+class EvaluationSettings:
+    """Which captioners, through which reasoners, on which benchmarks, scored how."""
+
+    benchmarks: str | list[str | BenchmarkSettings]
+    """Names or ``NAME=PATH``, with commas between them, or a list."""
+    captioners: str | list[str | CaptionerSettings]
+    """Paths or ``NAME=PATH``, with commas between them, or a list. The first is what the others are compared with."""
+    reasoners: str | list[str | ReasonerSettings] = field(default_factory=list)
+    """URLs or paths, with commas between them, or a list: all of them read the same captions."""
+    modes: list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
+    """``direct``: the captioner's own answer. ``caption``: the reasoner reads the caption. ``caption+tentative``: it
+    reads both, as in the paper's table."""
+    samples: int = 1
+    """Answers per reasoner and question; with more than one, the majority counts."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    rule: RuleName = "strict"
+    """How answers are scored, see docs/scoring.md."""
+    judge: str | None = None
+    """URL of a language model that helps the rule ``vlmevalkit`` to read answers."""
+    limit: int | None = None
+    """Only the first so many questions of every benchmark."""
+
+    def plan(self) -> Plan:
+        """The lists with their short forms written out.
+
+        Raises:
+            RacroError: something is missing, twice there, or does not go together.
+        """
+        if self.samples < 1 or (self.limit is not None and self.limit < 1):
+            raise RacroError(f"samples is {self.samples} and limit {self.limit}; expected 1 or more")
+        if not self.modes:
+            raise RacroError(f"modes is empty; expected some of {', '.join(get_args(Mode))}")
+        if self.judge is not None and self.rule != "vlmevalkit":
+            raise RacroError(f"a judge goes with the rule vlmevalkit only; the rule is {self.rule}")
+        benchmarks = [_benchmark(entry) for entry in _split(self.benchmarks)]
+        captioners = [_captioner(entry) for entry in _split(self.captioners)]
+        reasoners = [_reasoner(entry, self.sampling) for entry in _split(self.reasoners)]
+        if not benchmarks or not captioners:
+            raise RacroError(f"{'captioners' if benchmarks else 'benchmarks'} is empty; expected at least one")
+        if set(self.modes) != {"direct"} and not reasoners:
+            raise RacroError(f"modes {', '.join(self.modes)} need a reasoner: set reasoners, or modes: [direct]")
+        if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
+            raise RacroError(f"samples: {self.samples} with a greedy reasoner, which answers alike every time")
+        refuse_doubles("captioners", [entry.name for entry in captioners])
+        modes = [mode for mode in get_args(Mode) if mode in self.modes]
+        return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """:class:`EvaluationSettings`, checked and written out."""
+
+    benchmarks: list[BenchmarkSettings]
+    captioners: list[CaptionerSettings]
+    reasoners: list[ReasonerSettings]
+    modes: list[Mode]
+    samples: int
+    rule: RuleName
+    judge: str | None
+    limit: int | None
+
+
+def open_reasoner(where: str, sampling: SamplingSettings) -> Reasoner:
+    """The client of a reasoner given as URL or path. The package's own small ones answer greedily and in few words."""
+    if where.startswith(("http://", "https://")):
+        return HttpReasoner(where, None, sampling.temperature, sampling.top_p, sampling.max_tokens)
+    if where.startswith("embedded:"):
+        return InProcessReasoner(where, temperature=0.0, max_new_tokens=16)
+    return InProcessReasoner(where, sampling.temperature, sampling.top_p, sampling.max_tokens, batch_size=16)
+
+
+def _split(value: str | Sequence[_Entry]) -> list[str | _Entry]:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """``NAME=REST`` or ``REST``; a URL's own equals signs do not make a name."""
+    name, equals, rest = text.partition("=")
+    return (name.strip(), rest.strip()) if equals and "/" not in name and ":" not in name else ("", text.strip())
+
+
+def _benchmark(entry: str | BenchmarkSettings) -> BenchmarkSettings:
+    if not isinstance(entry, str):
+        return entry
+    name, path = _named(entry)
+    return BenchmarkSettings(name, path) if name else BenchmarkSettings(path)
+
+
+def _captioner(entry: str | CaptionerSettings) -> CaptionerSettings:
+    if isinstance(entry, str):
+        name, path = _named(entry)
+        entry = CaptionerSettings(path, name)
+    entry.name = entry.name or short_name(entry.model or entry.path)
+    return entry
+
+
+def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> ReasonerSettings:
+    if isinstance(entry, str):
+        name, where = _named(entry)
+        entry = ReasonerSettings(open_reasoner(where, sampling), name)
+    client = entry.reasoner
+    # A server is asked for its model's name only when a run begins: see check_reasoners.
+    entry.name = entry.name or short_name(getattr(client, "path", None) or getattr(client, "model", None) or "")
+    return entry
+
+
+def short_name(where: str) -> str:
+    """A name for tables: the last telling part of a path, hub id or URL."""
+    host = where.split("://", 1)[-1].removesuffix("/v1").rstrip("/")
+    parts = [part for part in host.removeprefix("embedded:").split("/") if part not in ("adapter", "model", "")]
+    return parts[-1] if parts else where
+
+
+def refuse_doubles(what: str, names: list[str]) -> None:
+    """Raise :class:`RacroError` when a name occurs twice."""
+    doubles = sorted(name for name, count in Counter(names).items() if count > 1)
+    if doubles:
+        raise RacroError(f"{what}: the name {doubles[0]!r} is there twice; names must differ (NAME=PATH gives one)")

@@ -1,0 +1,34 @@
+import pytest
+
+from racro_pl.evaluation.judging import judge_responses
+from racro_pl.evaluation.outcomes import Judgement, Tools
+from racro_pl.types import ImageRef, Question
+
+QUESTION = Question("q", (ImageRef(data=b"x"),), "What?", "4", "math")
+
+
+def rule(question, response, tools):
+    """The response is its own answer; a dash is none."""
+    found = None if response == "-" else response
+    return Judgement(found, found == question.answer)
+
+
+@pytest.mark.parametrize(
+    ("responses", "winner"),
+    [
+        (["4"], "4"),
+        (["3", "4", "4"], "4"),
+        (["3", "3", "4"], "3"),
+        (["3", "4"], "3"),  # of equal counts the first
+        (["-", "-", "4"], "4"),  # no answer has no vote
+        (["-", "-"], "-"),
+        (["4 ", "3", "$4$"], "4 "),  # spelling does not split votes
+    ],
+)
+def test_the_majority_counts(responses, winner):
+    verdict = judge_responses(rule, QUESTION, responses, Tools(grader=None))
+    assert verdict.response == winner
+
+
+def test_no_response_is_no_verdict():
+    assert judge_responses(rule, QUESTION, [], Tools(grader=None)) is None

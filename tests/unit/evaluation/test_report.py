@@ -1,0 +1,261 @@
+"""The terminal table and the page: complete, escaped, self-contained, and fine with thousands of questions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from racro_pl.evaluation.paper import PAPER_ROWS
+from racro_pl.evaluation.report import gallery as gallery_module
+from racro_pl.evaluation.report.gallery import MAX_TEXT, GalleryEntry, GalleryItem
+from racro_pl.evaluation.report.html import write_report
+from racro_pl.evaluation.report.table import ResultsView, results_table
+from racro_pl.evaluation.report.thumbnails import picture
+from racro_pl.evaluation.results import System
+from racro_pl.images import ImageError
+from racro_pl.types import ImageRef
+from tests.unit.evaluation.toys import DIRECT, PIPELINE, Plain, Worst, outcome, question, results
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'\u2028<!--\ud800 https://evil.example"
+NASTY_SYSTEM = System(f"<b>{NASTY}", "caption", "[red]reasoner[/red]")
+
+
+class Page(HTMLParser):
+    """Elements of a page, and the text of its scripts by their id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str | None, str] = {}
+        self.text = ""
+        self._script: str | None = None
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+        if tag == "script":
+            self._script = dict(attrs).get("id")
+            self.scripts[self._script] = ""
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[self._script] += data
+        elif self._inside == "style":
+            self.style = data
+        else:
+            self.text += data
+
+
+def example():
+    found = {
+        DIRECT: [outcome("1", True, category="maths"), outcome("2", False, None, category="maths")],
+        PIPELINE: [outcome("1", True, category="maths"), outcome("2", True, category="maths")],
+    }
+    return results(Plain(), found)
+
+
+def entries(text="", correct=True):
+    response = f"<think>long {text} thoughts</think>So A. {text}"
+    return {
+        DIRECT: GalleryEntry(None, None, None, None, None),
+        PIPELINE: GalleryEntry(f"A caption {text}", f"A guess {text}", response, "A" + text, correct),
+    }
+
+
+def png(width=8, height=8):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def item(name, **kwargs):
+    asked = replace(question(name), images=(ImageRef(data=png()),))
+    return GalleryItem("plain", asked, {"category": "maths"}, entries(**kwargs))
+
+
+def render(view, width=100):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(view)
+    return console.export_text()
+
+
+def test_the_table_shows_interval_notes_and_paper():
+    text = render(ResultsView(replace(example(), paper=PAPER_ROWS)))
+    assert re.search(r"base · direct +50\.0", text)
+    assert "[0.0, 100.0]" in text
+    assert "† 2/4" in text
+    assert "∅ 50.0 %" in text
+    assert "part of the split" in text
+    # The paper has no such benchmark: no rows of it.
+    assert "RACRO" not in text
+    assert "+50.0 [0.0, +100.0]" in text
+    assert "p = 1.000" in text
+
+
+def test_the_papers_rows_stand_below_its_benchmarks():
+    cells = tuple(replace(cell, benchmark="mmmu", title="MMMU") for cell in example().cells)
+    text = render(results_table(replace(example(), cells=cells, paper=PAPER_ROWS)))
+    assert re.search(r"Qwen2\.5-VL-7B \+ RACRO \(R1-32B\) +61\.1", text)
+    assert "AVG" not in text
+
+
+def test_benchmarks_that_do_not_fit_come_below():
+    cells = [cell for cell in example().cells if cell.system == DIRECT]
+    many = tuple(replace(cell, benchmark=f"b{i}", title=f"Bench{i}") for cell in cells for i in range(7))
+    text = render(ResultsView(replace(example(), cells=many, comparisons=())), width=80)
+    assert all(text.count(f"Bench{i}") == 1 for i in range(7))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("base · direct") == 3
+
+
+def test_categories_on_request_and_nothing_answered():
+    assert "maths" not in render(ResultsView(example()))
+    assert re.search(r"maths +50\.0 \(2\) +100\.0 \(2\)", render(ResultsView(example(), categories=True)))
+    assert "? 4" in render(ResultsView(results(Plain(), {DIRECT: []}, unanswered=4)))
+
+
+def test_markup_in_names_is_shown_as_it_is():
+    text = render(ResultsView(results(Plain(), {NASTY_SYSTEM: [outcome("1", True)]})), width=400)
+    assert "[red]reasoner[/red]" in text
+
+
+def test_the_page_parses_and_is_sealed(tmp_path):
+    path = write_report(tmp_path, example(), [item("1"), item("2", correct=False)])
+    assert path == tmp_path / "report.html"
+    text = path.read_text()
+    page = Page(text)
+    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert "http:" not in text
+    assert "https:" not in text
+    for tag, attributes in page.tags:
+        assert tag not in ("iframe", "object", "embed", "base")
+        assert "style" not in attributes, (tag, "the policy forbids style attributes")
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "").startswith("data:") or "src" not in attributes
+        assert (attributes.get("href") or "#").startswith(("#", "data:"))
+    [policy] = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[None].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode() in policy
+    assert policy.startswith("default-src 'none'")
+    assert "innerHTML" not in page.scripts[None]
+
+
+def test_the_page_holds_what_the_gallery_needs(tmp_path):
+    page = Page(write_report(tmp_path, example(), [item("1"), item("2", correct=False)]).read_text())
+    index = json.loads(page.scripts["index"])
+    assert index["folder"] is None
+    assert [entry["v"] for entry in index["questions"]] == ["ur", "uw"]
+    assert index["questions"][0]["c"] == ["category: maths"]
+    [first, _] = json.loads(page.scripts["chunk-0"])
+    assert first["gold"] == "A · one"
+    assert first["seen"] == [
+        {"by": "base", "kind": "caption", "text": "A caption "},
+        {"by": "base", "kind": "tentative", "text": "A guess "},
+    ]
+    assert first["answers"] == [
+        {"x": None, "thinking": "", "said": None},
+        {"x": "A", "thinking": "long  thoughts", "said": "So A."},
+    ]
+    assert first["pics"][0]["src"] == "data:image/png;base64," + base64.b64encode(png()).decode()
+    # Scores, category and comparison are in the page without any script.
+    assert "50.0[0.0, 100.0]† 2/4∅ 50.0 %" in page.text
+    assert "maths" in page.text
+    assert "+50.0 [0.0, +100.0]" in page.text
+
+
+def test_every_text_is_escaped(tmp_path):
+    found = {NASTY_SYSTEM: [outcome("1", True, category=NASTY)], DIRECT: [outcome("1", False, category=NASTY)]}
+    made = replace(results(Plain(), found), name=NASTY, settings={NASTY: [NASTY]})
+    asked = replace(question(NASTY), text=NASTY, answer=NASTY)
+    answers = {NASTY_SYSTEM: GalleryEntry(NASTY, NASTY, NASTY, NASTY, False)}
+    path = write_report(tmp_path, made, [GalleryItem("plain", asked, {NASTY: NASTY}, answers)])
+    page = Page(path.read_text(encoding="utf-8"))
+    assert set(page.scripts) == {"index", "chunk-0", None}
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not [a for _, a in page.tags if "onerror" in a]
+    assert "alert(1)</script>" in page.text
+    clean = NASTY.replace("\ud800", "?")
+    [record] = json.loads(page.scripts["chunk-0"])
+    assert record["text"] == record["seen"][0]["text"] == record["answers"][0]["said"] == clean
+    assert json.loads(page.scripts["index"])["questions"][0]["v"] == "w-"
+
+
+def test_an_unfinished_thought_and_a_long_text(tmp_path):
+    texts = [("<think>never ends", ("never ends", "")), ("no thought", ("", "no thought"))]
+    texts.append(("</think>x</think> y", ("</think>x", "y")))
+    for response, expected in texts:
+        made = gallery_module._answer(GalleryEntry(None, None, response, None, False))
+        assert (made["thinking"], made["said"]) == expected
+    long = gallery_module._answer(GalleryEntry(None, None, "a" * 50_000 + "end", None, False))["said"]
+    assert len(long) < MAX_TEXT + 100
+    assert long.endswith("end")
+    assert "38,003 characters left out here" in long
+
+
+def test_three_thousand_questions(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_module, "SINGLE_FILE_BYTES", 1_000_000)
+    start = time.monotonic()
+    path = write_report(tmp_path, example(), (item(str(i), text="word " * 40) for i in range(3000)))
+    assert time.monotonic() - start < 60
+    # The index alone: some 300 bytes a question.
+    assert path.stat().st_size < 1_500_000
+    chunks = sorted((tmp_path / "report_files").iterdir())
+    assert len(chunks) == 30
+    index = json.loads(Page(path.read_text()).scripts["index"])
+    assert index["folder"] == "report_files"
+    last = index["questions"][-1]
+    text = (tmp_path / "report_files" / f"chunk-{last['k']}.js").read_text()
+    records = json.loads(text[len(f"racroChunk({last['k']},") : -len(");\n")])
+    assert records[last["o"]]["text"] == "What is 2999?"
+    # A small report in the same place leaves nothing of the large one.
+    write_report(tmp_path, example(), [item("1")])
+    assert not (tmp_path / "report_files").exists()
+
+
+def test_large_chunks_are_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_module, "_CHUNK_BYTES", 2_000)
+    page = Page(write_report(tmp_path, example(), [item(str(i), text="x" * 500) for i in range(4)]).read_text())
+    assert [(e["k"], e["o"]) for e in json.loads(page.scripts["index"])["questions"]] == [
+        (0, 0), (1, 0), (2, 0), (3, 0),
+    ]  # fmt: skip
+
+
+def test_pages_without_gallery_comparison_or_headline(tmp_path):
+    text = write_report(tmp_path, results(Worst(), {DIRECT: []}, unanswered=4), []).read_text()
+    assert "nothing to compare" in Page(text).text
+    assert "? 4" in Page(text).text
+
+
+def test_a_missing_picture_is_said_in_its_place(tmp_path):
+    asked = replace(question("1"), images=(ImageRef(path=tmp_path / "gone.png"),))
+    page = Page(write_report(tmp_path, example(), [GalleryItem("plain", asked, {}, entries())]).read_text())
+    assert "image file not found" in json.loads(page.scripts["chunk-0"])[0]["pics"][0]["problem"]
+
+
+def test_pictures_are_scaled_down(tmp_path):
+    noise = Image.effect_noise((1600, 800), 80).convert("RGB")
+    noise.save(tmp_path / "noise.png")
+    small = picture(ImageRef(path=tmp_path / "noise.png"))
+    assert (small.width, small.height) == (768, 384)
+    assert small.source.startswith("data:image/webp;base64,")
+    # Small in bytes, but large in pixels: scaled too.
+    assert picture(ImageRef(data=png(2000, 1000))).width == 768
+    with pytest.raises(ImageError):
+        picture(ImageRef(data=b"no picture"))
