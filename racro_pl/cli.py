@@ -12,7 +12,10 @@ from racro_pl.types import RacroError
 COMMANDS = {
     "fit": ("lightning", "train a captioner                      --config FILE [--model.… --data.… --trainer.…]"),
     "validate": ("lightning", "accuracy on the validation split       --config FILE --ckpt_path CKPT"),
-    "test": ("lightning", "accuracy on the test split             --config FILE --ckpt_path CKPT"),
+    "test": ("test", "captioners x reasoners x benchmarks    --config FILE [--captioners … --reasoners …]"),
+    "ask": ("ask", 'one question about a picture           IMAGE... "QUESTION" [--captioner … --reasoner …]'),
+    "score": ("score", "score anybody's answers                BENCHMARK --predictions FILE.jsonl"),
+    "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
     "serve": ("serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
 }
 """Command name to the module of ``racro_pl.commands`` whose ``main(arguments)`` runs it, and its line in the help."""

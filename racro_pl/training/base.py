@@ -119,9 +119,6 @@ class CaptionerModule(LightningModule):
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.scorer.check()
 
-    def on_test_start(self) -> None:
-        self.scorer.check()
-
     def on_train_epoch_start(self) -> None:
         # Nobody but this class may have put it elsewhere: gradient checkpointing keys on it, silently.
         if not self.captioner.training or not self.captioner.model.training:
@@ -151,26 +148,14 @@ class CaptionerModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._accuracy = self.new_accuracy("validation")
 
-    def on_test_epoch_start(self) -> None:
-        self._accuracy = self.new_accuracy("test")
-
     def validation_step(self, questions: list[Question], batch_idx: int) -> None:
         for answered in self.answer(questions):
             self._accuracy.update(answered)  # type: ignore[union-attr]
 
-    def test_step(self, questions: list[Question], batch_idx: int) -> None:
-        self.validation_step(questions, batch_idx)
-
     def on_validation_epoch_end(self) -> None:
-        self._log_accuracy("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_accuracy("test")
-
-    def _log_accuracy(self, stage: str) -> None:
         figures = self._accuracy.compute()  # type: ignore[union-attr]
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items() if name != "accuracy"})
-        self.log(f"{stage}/accuracy", figures["accuracy"], prog_bar=True)
+        self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
+        self.log("val/accuracy", figures["accuracy"], prog_bar=True)
         self._accuracy = None
 
     # ------------------------------------------------------------------ checkpoints

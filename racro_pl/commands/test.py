@@ -1,0 +1,177 @@
+"""``racro-pl test``: captioners through reasoners on benchmarks, as a table, ``results.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from rich.console import Console
+
+from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.evaluation.captioner_source import identity
+from racro_pl.evaluation.outcomes import Tools
+from racro_pl.evaluation.paper import paper_rows
+from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark, Place, check_reasoners, load_benchmarks
+from racro_pl.evaluation.report.gallery import GalleryEntry, GalleryItem
+from racro_pl.evaluation.report.html import write_report
+from racro_pl.evaluation.report.table import ResultsView
+from racro_pl.evaluation.results import Results
+from racro_pl.evaluation.run_folder import Identities, open_run
+from racro_pl.evaluation.scoring.judge import HttpJudge
+from racro_pl.evaluation.settings import BenchmarkSettings, EvaluationSettings, Plan
+from racro_pl.evaluation.verdicts import judge_all, read_verdicts
+from racro_pl.reward import Grader
+from racro_pl.types import RacroError
+
+PATIENCE = datetime.timedelta(days=2)
+"""How long a rank that is done waits for the others, whose questions may take longer."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``test``; returns the exit code: 1 when some questions have no answer."""
+    quiet_libraries()
+    options = _parser().parse_args(arguments)
+    config = _parser().instantiate(options)
+    plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
+    fabric = _fabric(config.accelerator, config.devices, config.num_nodes)
+    fabric.launch()
+    console = Console(stderr=True, quiet=not fabric.is_global_zero)
+    benchmarks = load_benchmarks(plan, console)
+    check_reasoners(plan)
+    place = Place(fabric.device, fabric.global_rank, fabric.world_size)
+    folder = _folder(fabric, plan, benchmarks, options, console)
+    evaluation = Evaluation(plan, benchmarks, folder, place, console)
+    if fabric.is_global_zero:
+        (folder / "config.yaml").write_text(_parser().dump(options), encoding="utf-8")
+    fabric.barrier()
+    evaluation.run()
+    fabric.barrier()
+    with Grader() as grader:
+        judge = HttpJudge(plan.judge) if plan.judge else None
+        cells, comparisons = judge_all(evaluation, Tools(grader, judge), folder)
+    problems = _everybodys(evaluation.problems)
+    if not fabric.is_global_zero:
+        return 0
+    # Opened anew: other ranks have written since this one looked.
+    evaluation = Evaluation(plan, benchmarks, folder, place, console)
+    results = Results(
+        name=config.name,
+        created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        settings=_summary(plan, benchmarks),
+        cells=tuple(cells),
+        comparisons=tuple(comparisons),
+        paper=paper_rows([loaded.name for loaded in benchmarks]),
+    )
+    return _report(evaluation, results, folder, problems, console)
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog="racro-pl test", usage="racro-pl test --config FILE [options]", description=__doc__
+    )
+    parser.add_argument("--config", action="config", help="YAML file; later files and flags win over earlier ones")
+    parser.add_class_arguments(EvaluationSettings)
+    parser.add_argument("--name", type=str, default="test", help="the run's folder is runs/<name>/version_k/")
+    parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+    parser.add_argument(
+        "--fresh", type=bool, default=False, help="start anew instead of going on with the last version"
+    )
+    parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--devices", type=str, default="auto", help="number of processes; auto: one per GPU")
+    parser.add_argument("--num_nodes", type=int, default=1, help="machines, as for torchrun or SLURM")
+    return parser
+
+
+def _fabric(accelerator: str, devices: str, num_nodes: int) -> Fabric:
+    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
+        raise RacroError(f"devices is {devices!r}; expected auto or a number of processes")
+    count = int(devices) if devices != "auto" else "auto"
+    fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=num_nodes)
+    if fabric.world_size > 1:
+        strategy = DDPStrategy(timeout=PATIENCE)
+        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=count, num_nodes=num_nodes)
+    return fabric
+
+
+def _folder(fabric: Fabric, plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, console: Console) -> Path:
+    """The run's folder, chosen by the first process."""
+    chosen = ""
+    if fabric.is_global_zero:
+        on_gpu = fabric.device.type != "cpu"
+        identities = Identities(
+            {loaded.name: _source(loaded.settings) for loaded in benchmarks},
+            {entry.name: identity(entry, on_gpu) for entry in plan.captioners},
+            {entry.name: entry.reasoner.identity for entry in plan.reasoners},
+        )
+        folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
+        chosen = str(folder)
+        console.print(f"{'going on with' if found else 'run folder:'} {chosen}", highlight=False, soft_wrap=True)
+    return Path(fabric.broadcast(chosen))
+
+
+def _source(settings: BenchmarkSettings) -> str:
+    """What a benchmark's questions come from; a changed file is another source."""
+    path = Path(settings.path) if settings.path else None
+    state = f" {path.stat().st_size} {path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""
+    return f"{settings.path or 'default'} {settings.split or 'default'}{state}"
+
+
+def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:
+    return {
+        "rule": plan.rule,
+        "judge": plan.judge,
+        "samples": plan.samples,
+        "limit": plan.limit,
+        "benchmarks": {loaded.name: loaded.settings.path for loaded in benchmarks},
+        "captioners": {entry.name: entry.path for entry in plan.captioners},
+        "reasoners": {entry.name: entry.reasoner.identity for entry in plan.reasoners},
+    }
+
+
+def _everybodys(problems: Counter[str]) -> Counter[str]:
+    """The problems of all ranks. Waits for the slowest."""
+    if not torch.distributed.is_initialized():
+        return problems
+    gathered: list[Counter[str]] = [Counter()] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, problems)
+    return sum(gathered, Counter())
+
+
+def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Counter[str], console: Console) -> int:
+    (folder / "results.json").write_text(results.to_json() + "\n", encoding="utf-8")
+    report = write_report(folder, results, _gallery(evaluation, folder))
+    out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+    out.print(ResultsView(results))
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    missing = sum(cell.unanswered for cell in results.cells)
+    if missing:
+        reasons = ", ".join(f"{kind} {count}" for kind, count in problems.most_common())
+        console.print(f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again")
+    return 1 if missing else 0
+
+
+def _gallery(evaluation: Evaluation, folder: Path) -> Iterator[GalleryItem]:
+    verdicts = read_verdicts(folder)
+    for loaded in evaluation.benchmarks:
+        for question in loaded.questions:
+            entries = {}
+            for system in evaluation.systems():
+                verdict = verdicts.get((loaded.name, question.id, system))
+                entries[system] = GalleryEntry(
+                    caption=evaluation.text(question, system.captioner, "caption"),
+                    tentative=evaluation.text(question, system.captioner, "tentative"),
+                    response=verdict["response"] if verdict else None,
+                    extracted=verdict["extracted"] if verdict else None,
+                    correct=verdict["correct"] if verdict else None,
+                )
+            yield GalleryItem(loaded.name, question, loaded.benchmark.categories(question), entries)

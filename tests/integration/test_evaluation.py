@@ -1,0 +1,181 @@
+"""`racro-pl test` as a user runs it: the embedded captioner and reasoner on the figure world."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from racro_pl.cli import run
+from racro_pl.evaluation.results import Results
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 48
+
+
+def arguments(runs: Path, *more: str) -> list[str]:
+    return [
+        "test", "--benchmarks", "figures", "--captioners",
+        "[{name: it, path: 'embedded:figure-captioner', max_new_tokens: 16, batch_size: 4}]",
+        "--reasoners", "embedded:figure-reasoner", "--limit", str(LIMIT), "--runs", str(runs), *more,
+    ]  # fmt: skip
+
+
+def start(runs: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "racro_pl", *arguments(runs, *more)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def records(folder: Path, kind: str) -> list[dict]:
+    return [
+        json.loads(line) for file in sorted(folder.glob(f"{kind}*.jsonl")) for line in file.read_text().splitlines()
+    ]
+
+
+def texts(folder: Path, kind: str) -> dict:
+    """Every record by what names it: a repeated one would be lost here, so its number is checked apart."""
+    found = records(folder, kind)
+    keyed = {tuple(str(value) for name, value in record.items() if name != "text"): record["text"] for record in found}
+    assert len(keyed) == len(found)
+    return keyed
+
+
+def cells(folder: Path) -> tuple:
+    return Results.from_json((folder / "results.json").read_text()).cells
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    runs = tmp_path_factory.mktemp("whole")
+    assert run(arguments(runs)) == 0
+    return runs / "test/version_0"
+
+
+def test_three_ways_to_answer_stand_side_by_side(whole):
+    found = {cell.system.mode: cell for cell in cells(whole)}
+    assert set(found) == {"direct", "caption", "caption+tentative"}
+    assert all((cell.n, cell.expected, cell.unanswered) == (LIMIT, 500, 0) for cell in found.values())
+    assert len(records(whole, "captions")) == 2 * LIMIT  # one caption, one tentative answer: written once for all modes
+    assert len(records(whole, "answers")) == 2 * LIMIT
+    assert len(records(whole, "verdicts")) == 3 * LIMIT
+    assert (whole / "report.html").stat().st_size > 10_000
+    # The verdicts are those of the figure world itself: the reasoner is right where the caption states the fact.
+    right = {record["id"] for record in records(whole, "verdicts") if record["mode"] == "caption" and record["correct"]}
+    assert 0 < len(right) < LIMIT
+
+
+def test_the_same_command_again_only_scores(whole, capfd):
+    before = {path: path.read_bytes() for path in whole.glob("*s.jsonl")}
+    results = cells(whole)
+    assert run(arguments(whole.parents[1])) == 0
+    assert "going on with" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in whole.glob("*s.jsonl")} == before
+    assert cells(whole) == results
+    assert not (whole.parent / "version_1").exists()
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path):
+    folder = tmp_path / "test/version_0"
+    for kind in ("captions", "answers"):
+        process = start(tmp_path)
+        try:
+            deadline = time.monotonic() + 120
+            while not (folder / f"{kind}.jsonl").is_file() or (folder / f"{kind}.jsonl").read_bytes().count(b"\n") < 3:
+                assert process.poll() is None, process.stdout.read()
+                assert time.monotonic() < deadline, f"no {kind} in time"
+                time.sleep(0.002)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        with (folder / f"{kind}.jsonl").open("ab") as file:
+            file.write(b'{"benchmark": "figures", "id": "te')  # and the disk got half a line
+    final = start(tmp_path)
+    output = final.communicate(timeout=200)[0]
+    assert final.returncode == 0, output
+    assert "going on with" in output
+    for kind in ("captions", "answers"):
+        assert texts(folder, kind) == texts(whole, kind)
+    assert cells(folder) == cells(whole)
+
+
+def test_two_ranks_give_the_table_of_one(whole, tmp_path):
+    process = start(tmp_path, "--devices", "2", "--accelerator", "cpu")
+    output = process.communicate(timeout=250)[0]
+    assert process.returncode == 0, output
+    folder = tmp_path / "test/version_0"
+    assert {path.name for path in folder.glob("captions*")} == {"captions.jsonl", "captions-rank1.jsonl"}
+    for kind in ("captions", "answers"):
+        assert texts(folder, kind) == texts(whole, kind)
+    assert cells(folder) == cells(whole)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--benchmarks", "mathvison=x.tsv"], "did you mean 'mathvision'"),
+        (["--benchmarks", "mathvision=nowhere/MathVision.tsv"], "nowhere/MathVision.tsv"),
+        (["--captioners", "nowhere/at/all"], "nowhere/at/all"),
+        (["--reasoners", "http://127.0.0.1:9/v1"], "no reasoner at"),
+        (["--rule", "official"], "has no rule 'official'"),
+        (["--limit", "0"], "expected 1 or more"),
+        (["--devices", "two"], "expected auto or a number"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_1(tmp_path, capfd, more, words):
+    assert run(arguments(tmp_path, *more)) == 1
+    message = capfd.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+
+
+def test_answers_that_are_missing_are_told_and_can_be_asked_for_again(tmp_path, capfd):
+    from tests.fakes.reasoner_server import FaultServer
+
+    with FaultServer(["ok"] * 3 + ["400"], answer=lambda messages: r"\boxed{red}") as server:
+        # The first "ok" goes to the check at the start.
+        code = run(arguments(tmp_path, "--reasoners", f"flaky={server.url}/v1", "--modes", "[caption]", "--limit", "4"))
+    output = capfd.readouterr()
+    assert code == 1
+    assert "2 answers are missing (flaky: HTTP 400 2)" in output.err
+    folder = tmp_path / "test/version_0"
+    assert [cell.unanswered for cell in cells(folder)] == [2]
+    with FaultServer(["ok"], answer=lambda messages: r"\boxed{red}") as server:
+        more = ["--reasoners", f"flaky={server.url}/v1", "--modes", "[caption]", "--limit", "4"]
+        assert run(arguments(tmp_path, *more)) == 0
+        assert len(server.chats) == 1 + 2
+    assert [cell.unanswered for cell in cells(folder)] == [0]
+
+
+def test_ask_prints_every_stage(tmp_path, capfd):
+    from racro_pl.figures.world import figure_questions
+
+    question = figure_questions("test", 1)[0]
+    image = tmp_path / "figures.png"
+    image.write_bytes(question.images[0].data)
+    command = ["ask", str(image), question.text, "--captioner", "embedded:figure-captioner"]
+    assert run(command) == 0
+    printed = capfd.readouterr().out
+    assert [word in printed for word in ("caption", "tentative answer", "answer of figure-reasoner")] == [True] * 3
+    assert run([*command, "--json"]) == 0
+    record = json.loads(capfd.readouterr().out)
+    assert record["caption"] in printed
+    assert record["answer"] is not None
+    assert os.path.samefile(record["images"][0], image)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["none.png", "what ?"], "image file not found: none.png"), ([__file__, "what ?"], "not a readable")],
+)
+def test_ask_tells_a_bad_image_at_once(words, message, capfd):
+    assert run(["ask", *words]) == 1
+    assert message in capfd.readouterr().err
