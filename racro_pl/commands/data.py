@@ -69,13 +69,23 @@ def benchmark_table() -> Table:
             names = [f"{info.tsv}.tsv"] if info.tsv else []
             if benchmark.hub_id and place == 0:
                 names.append(f"[dim]{benchmark.hub_id}[/dim]")
-            table.add_row(*first, split, str(info.questions), "\n".join(names) or "drawn", _here(benchmark, split))
+            table.add_row(
+                *first,
+                split,
+                str(info.questions or "any"),
+                "\n".join(names) or _layout(benchmark),
+                _here(benchmark, split),
+            )
     return table
+
+
+def _layout(benchmark: Benchmark) -> str:
+    return "drawn" if benchmark.name == "figures" else "own=FILE.jsonl"
 
 
 def _here(benchmark: Benchmark, split: str) -> str:
     if not isinstance(benchmark, TableBenchmark):
-        return "[green]built in[/green]"
+        return "[green]built in[/green]" if benchmark.name == "figures" else "[dim]-[/dim]"
     path = find_tsv(benchmark.tsv_names(split))
     if path is not None:
         return f"[green]{escape(_short(path))}[/green]"
@@ -117,14 +127,15 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
         questions = benchmark.collect(located, drops)
         incomplete = benchmark.incomplete(questions)
     else:
-        questions, source, incomplete = benchmark.read(path, split).questions, "drawn by the program", []
-        split = split or next(iter(benchmark.splits))
+        found = benchmark.read(path, split)
+        questions, source, incomplete, split = found.questions, path or "drawn by the program", [], found.split
+        drops.counts.update(found.dropped)
     dropped = sum(drops.counts.values())
     expected = benchmark.expected(split)
     console.print(f"\n[bold]{benchmark.title}[/bold], split {split}: {escape(source)}\n", highlight=False)
     facts = {
         "rows": str(len(questions) + dropped),
-        "questions": f"{len(questions)} of {expected} in the complete split",
+        "questions": f"{len(questions)} of {expected} in the complete split" if expected else str(len(questions)),
         "left out": str(dropped),
         "missing images": str(drops.counts["image file not found"] + drops.counts["no image"]),
         "images": _image_summary(questions),
@@ -148,11 +159,13 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
 
 
 def _verdict(found: int, expected: int, dropped: int) -> str:
+    if not expected and not dropped:
+        return "[green bold]usable[/green bold]\n"
     if found == expected and not dropped:
         return "[green bold]usable[/green bold]: the complete split\n"
     if found < expected:
         note = f"{expected - found} questions fewer than the complete split: not comparable with published scores"
-    elif found > expected:
+    elif found > expected > 0:
         note = f"{found - expected} questions more than the complete split has"
     else:
         note = f"{dropped} rows left out"

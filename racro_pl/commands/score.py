@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -15,12 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from racro_pl.data.readers.base import ReadResult
 from racro_pl.evaluation.benchmarks import Benchmark, find_benchmark
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
 from racro_pl.evaluation.progress import stage
+from racro_pl.evaluation.report.formatting import interval, p_value, paired
+from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.scoring.predictions import match_questions, read_predictions, read_rows
+from racro_pl.evaluation.statistics import mean
 from racro_pl.reward.grader import Grader
 from racro_pl.types import Question, RacroError
 
@@ -37,34 +40,61 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     benchmark = find_benchmark(options.benchmark)
     rule = _rule(benchmark, options.rule, options.judge)
-    path = Path(options.predictions)
-    rows = read_rows(path)
-    if options.questions is None and any("answer" in row for _, row in rows):
-        options.questions = options.predictions
-    found = benchmark.read(options.questions, images=False)
-    own = options.questions is not None and path.resolve() == Path(options.questions).resolve()
-    predictions = read_predictions(path, rows, options.response_field, benchmark if own else None)
-    questions = match_questions(predictions, found.questions)
     with Grader() as grader:
         judge = _judge(options)
         try:
-            outcomes = judge_all(rule, questions, predictions.responses, Tools(grader, judge))
+            tools = Tools(grader, judge)
+            scored = score_file(Path(options.predictions), benchmark, rule, tools, options)
+            other = score_file(Path(options.against), benchmark, rule, tools, options) if options.against else None
         finally:
             if judge is not None:
                 judge.close()
     if options.output:
-        write_scored(Path(options.output), outcomes, predictions.path)
+        write_scored(Path(options.output), scored.outcomes, Path(options.predictions))
     console = Console()
+    report(console, benchmark, options.rule, scored)
+    if other is not None:
+        report_difference(console, benchmark, scored, other)
+    if options.output:
+        console.print(f"written: {escape(options.output)}", soft_wrap=True, highlight=False)
+    return 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One file of predictions, judged."""
+
+    system: System
+    """Named by the file."""
+    outcomes: list[Outcome]
+    questions: int
+    """Questions that were found, with a prediction or without."""
+    dropped: Counter[str]
+    """Questions that could not be used, by reason."""
+
+
+def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, options: argparse.Namespace) -> Scored:
+    """Match a file's predictions with their questions and judge them.
+
+    Raises:
+        RacroError: the file or the questions cannot be read, or do not fit together.
+    """
+    rows = read_rows(path)
+    questions_at = options.questions
+    if questions_at is None and any("answer" in row for _, row in rows):
+        questions_at = str(path)
+    found = benchmark.read(questions_at, images=False)
+    own = questions_at is not None and path.resolve() == Path(questions_at).resolve()
+    predictions = read_predictions(path, rows, options.response_field, benchmark if own else None)
     if options.rule == "official" and options.response_field == "response" and "extraction" in predictions.columns:
         print(
             "note: the official rule of some benchmarks works on the extracted answer; the file has a column "
             "'extraction': use --response-field extraction for it",
             file=sys.stderr,
         )
-    report(console, benchmark, options.rule, outcomes, found)
-    if options.output:
-        console.print(f"written: {escape(options.output)}", soft_wrap=True, highlight=False)
-    return 0
+    questions = match_questions(predictions, found.questions)
+    outcomes = judge_all(rule, questions, predictions.responses, tools)
+    return Scored(System(path.stem, "direct", None), outcomes, len(found.questions), found.dropped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "when it has a column 'answer', else VLMEvalKit's file below $LMUData or ~/LMUData)",
     )
     parser.add_argument("--response-field", default="response", metavar="F", help="its column (default: %(default)s)")
+    parser.add_argument(
+        "--against", metavar="OTHER.jsonl", help="other predictions, to compare with on the questions that both have"
+    )
     parser.add_argument("--output", metavar="SCORED.jsonl", help="write id, extracted and correct here, one row a line")
     parser.add_argument(
         "--rule",
@@ -151,49 +184,56 @@ def write_scored(path: Path, outcomes: Sequence[Outcome], predictions: Path) -> 
 # ------------------------------------------------------------------ report
 
 
-def report(console: Console, benchmark: Benchmark, rule: str, outcomes: Sequence[Outcome], found: ReadResult) -> None:
-    """Print the figures: accuracy, the headline where that is another, what was left out, and the breakdowns."""
-    right = sum(outcome.judgement.correct for outcome in outcomes)
-    unextracted = sum(outcome.judgement.extracted is None for outcome in outcomes)
-    total = len(found.questions)
+def report(console: Console, benchmark: Benchmark, rule: str, scored: Scored) -> None:
+    """Print the figures: headline with its interval, accuracy, what was left out, and the breakdowns."""
+    outcomes = scored.outcomes
+    cell = summarise(benchmark, scored.system, outcomes, scored.questions, scored.questions - len(outcomes), rule)
     summary = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     summary.add_column(no_wrap=True)
     summary.add_column(justify="right", no_wrap=True)
-    scores = benchmark.group_scores(outcomes)
-    if benchmark.headline != "accuracy":
-        value = _percent(sum(scores.values()), len(scores)) if scores else "no complete group"
-        summary.add_row(f"{benchmark.headline} (headline, of {len(scores)} groups)", value)
-    summary.add_row("accuracy", _percent(right, len(outcomes)))
-    for name, figure in benchmark.figures(outcomes).items():
-        summary.add_row(escape(name), _percent(figure, 1))
-    summary.add_row("n", f"{len(outcomes)}")
-    summary.add_row("unextracted", _percent(unextracted, len(outcomes)))
+    summary.add_column(style="dim", no_wrap=True)
+    if cell.headline is None or cell.low is None or cell.high is None:
+        summary.add_row(cell.headline_name, "no complete group")
+    else:
+        summary.add_row(cell.headline_name, _percent(cell.headline), f"95 % {interval(cell.low, cell.high)}")
+    if cell.headline_name != "accuracy":
+        summary.add_row("accuracy", _percent(mean([outcome.judgement.correct for outcome in outcomes])))
+    for name, figure in cell.figures.items():
+        summary.add_row(escape(name), _percent(figure))
+    summary.add_row("n", f"{cell.n}")
+    summary.add_row("unextracted", _percent(cell.unextracted))
     console.print(f"{benchmark.title}, rule {rule}", style="bold", highlight=False)
     console.print(summary)
-    if len(outcomes) < total:
+    if cell.unanswered:
         console.print(
-            f"{len(outcomes)} of {total} questions have a prediction; the other {total - len(outcomes)} do not count",
+            f"{cell.n} of {cell.expected} questions have a prediction; the other {cell.unanswered} do not count",
             highlight=False,
         )
-    for reason, count in found.dropped.items():
+    for reason, count in scored.dropped.items():
         console.print(f"questions left out: {count} ({escape(reason)})", highlight=False)
-    for name, classes in _breakdowns(benchmark, outcomes).items():
+    for breakdown, classes in cell.categories.items():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column(escape(name))
-        for column in ("n", "right", "accuracy"):
+        table.add_column(escape(breakdown))
+        for column in ("n", "accuracy"):
             table.add_column(column, justify="right", no_wrap=True)
-        for label, marks in sorted(classes.items()):
-            table.add_row(escape(label), str(len(marks)), str(sum(marks)), _percent(sum(marks), len(marks)))
+        for label, (accuracy, n) in classes.items():
+            table.add_row(escape(label), str(n), _percent(accuracy))
         console.print(table)
 
 
-def _breakdowns(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[bool]]]:
-    found: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for outcome in outcomes:
-        for name, label in benchmark.categories(outcome.question).items():
-            found[name][label].append(outcome.judgement.correct)
-    return found
+def report_difference(console: Console, benchmark: Benchmark, scored: Scored, other: Scored) -> None:
+    """Print how the two differ on the questions that both have."""
+    found = compare(benchmark, other.system, other.outcomes, scored.system, scored.outcomes)
+    if found is None:
+        console.print(f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}")
+        return
+    test = found.mcnemar
+    console.print(
+        f"against {other.system.captioner}, on {found.n} common questions: {benchmark.headline} {paired(found)}; "
+        f"right only here {test.only_second}, right only there {test.only_first}, McNemar {p_value(test.p_value)}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.2f} %"
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -89,8 +89,8 @@ def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
         if not questions:
             raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
         reasons = "".join(f", {count} left out: {reason}" for reason, count in found.dropped.most_common())
-        share = f"{len(questions)} of {benchmark.expected(found.split)} questions"
-        console.print(f"{benchmark.title} {found.split}: {share}{reasons}", soft_wrap=True)
+        whole = f" of {benchmark.expected(found.split)}" if benchmark.expected(found.split) else ""
+        console.print(f"{benchmark.title} {found.split}: {len(questions)}{whole} questions{reasons}", soft_wrap=True)
         loaded.append(LoadedBenchmark(benchmark, entry, found.split, questions))
     refuse_doubles("benchmarks", [entry.name for entry in loaded])
     return loaded

@@ -61,7 +61,7 @@ class Cell:
     n: int
     """Questions that were answered and judged: those that the headline is about."""
     expected: int
-    """Questions of the complete split."""
+    """Questions of the complete split; 0 where nobody has fixed a number."""
     unextracted: float
     """Share of the n responses in which the rule found no answer; they count as wrong."""
     unanswered: int
@@ -75,7 +75,7 @@ class Cell:
     @property
     def complete(self) -> bool:
         """Whether every question of the split counts in the headline."""
-        return self.n == self.expected
+        return self.n >= self.expected
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,22 @@ def test_answers_that_are_missing_are_told_and_can_be_asked_for_again(tmp_path, 
     assert [cell.unanswered for cell in cells(folder)] == [0]
 
 
+def test_questions_of_one_s_own(tmp_path):
+    from racro_pl.figures.world import figure_questions
+
+    rows = []
+    for question in figure_questions("test", 6):
+        (tmp_path / f"{question.id}.png").write_bytes(question.images[0].data)
+        rows.append({"id": question.id, "question": question.text, "answer": question.answer, "answer_type": "text",
+                     "image": f"{question.id}.png", "category": question.category})  # fmt: skip
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(arguments(tmp_path, "--benchmarks", f"own={file}", "--modes", "[caption]")) == 0
+    (cell,) = cells(tmp_path / "test/version_0")
+    assert (cell.n, cell.unanswered, cell.complete) == (6, 0, True)
+    assert set(cell.categories["category"]) == {question.category for question in figure_questions("test", 6)}
+
+
 def test_ask_prints_every_stage(tmp_path, capfd):
     from racro_pl.figures.world import figure_questions
 

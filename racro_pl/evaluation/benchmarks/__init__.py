@@ -12,6 +12,7 @@ from racro_pl.evaluation.benchmarks.mathverse import MathVerse
 from racro_pl.evaluation.benchmarks.mathvision import MathVision
 from racro_pl.evaluation.benchmarks.mathvista import MathVista
 from racro_pl.evaluation.benchmarks.mmmu import MMMU
+from racro_pl.evaluation.benchmarks.own import Own
 from racro_pl.evaluation.benchmarks.table import TableBenchmark
 from racro_pl.evaluation.benchmarks.wemath import WeMath
 from racro_pl.types import RacroError
@@ -27,9 +28,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         DynaMath(),
         LogicVista(),
         Figures(),
+        Own(),
     )
 }
-"""In the order of the paper's table; the figure world, which is ours, last."""
+"""In the order of the paper's table; the figure world and the user's own questions last."""
 
 __all__ = ["BENCHMARKS", "Benchmark", "SplitInfo", "TableBenchmark", "find_benchmark"]
 

@@ -18,7 +18,7 @@ class SplitInfo:
     """One split of a benchmark, as its authors published it."""
 
     questions: int
-    """Number of questions of the complete split."""
+    """Number of questions of the complete split; 0 where nobody has fixed one."""
     tsv: str | None = None
     """Name of VLMEvalKit's file, without ``.tsv``."""
     md5: str | None = None

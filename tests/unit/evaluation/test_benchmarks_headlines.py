@@ -113,6 +113,6 @@ def test_sizes_of_the_complete_splits() -> None:
     # WeMath: 525 problems; 360 of three rows, 165 of four: 1080 + 660.
     assert sizes == {
         "mathvista": 1000, "mathvision": 3040, "mathverse": 788, "mmmu": 900, "wemath": 1740, "dynamath": 5010,
-        "logicvista": 447, "figures": 500,
+        "logicvista": 447, "figures": 500, "own": 0,
     }  # fmt: skip
     assert BENCHMARKS["mathvision"].expected("testmini") == 304
