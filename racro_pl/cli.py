@@ -63,3 +63,6 @@ def run(arguments: list[str]) -> int:
             raise
         print(f"\nracro-pl {arguments[0]}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"\nracro-pl {arguments[0]}: stopped", file=sys.stderr)
+        return 130

@@ -21,7 +21,7 @@ from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.paper import paper_rows
-from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark, Place, check_reasoners, load_benchmarks
+from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark, Place, check_parts, load_benchmarks
 from racro_pl.evaluation.report.gallery import GalleryEntry, GalleryItem
 from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     fabric.launch()
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     benchmarks = load_benchmarks(plan, console)
-    check_reasoners(plan)
+    check_parts(plan, fabric.device)
     place = Place(fabric.device, fabric.global_rank, fabric.world_size)
     folder = _folder(fabric, plan, benchmarks, options, console)
     evaluation = Evaluation(plan, benchmarks, folder, place, console)

@@ -33,6 +33,11 @@ def find_policy(settings: CaptionerSettings, on_gpu: bool) -> PolicySettings:
     Raises:
         RacroError: a run folder without a result, or an adapter whose base cannot be told.
     """
+    if _is_missing_folder(settings.path):
+        raise RacroError(
+            f"captioner {settings.path!r}: no such folder; expected a run of `racro-pl fit` (has it been trained yet?), "
+            "a PEFT folder, a model folder or hub id, an embedded: name, or a URL"
+        )
     result = _result_of(Path(settings.path))
     trained: dict[str, Any] = _trained_with(result) if result is not None else {}
     adapter = None
@@ -83,6 +88,13 @@ def _result_of(path: Path) -> Path | None:
             "finished version_k (a run of fit); has the training ended?"
         )
     return run / "adapter" if (run / "adapter").is_dir() else run / "model"
+
+
+def _is_missing_folder(path: str) -> bool:
+    """Whether a path that is not there was meant as one: hub ids look alike but for their first part."""
+    first = Path(path).parts[:1]
+    local = Path(path).is_absolute() or path.startswith(("./", "../", "runs/")) or bool(first and Path(*first).is_dir())
+    return local and not Path(path).exists()
 
 
 def has_result(folder: Path) -> bool:

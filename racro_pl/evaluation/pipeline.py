@@ -96,12 +96,16 @@ def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
     return loaded
 
 
-def check_reasoners(plan: Plan) -> None:
-    """Find out before hours of captioning that a reasoner cannot be used; name those of servers by their models.
+def check_parts(plan: Plan, device: torch.device) -> None:
+    """Find out before hours of work that a captioner or reasoner cannot be used; name servers' models as served.
 
     Raises:
         RacroError: one cannot be used, or two have one name.
     """
+    for captioner in plan.captioners:
+        writer = open_writer(captioner, device)
+        writer.probe()
+        writer.close()
     for entry in plan.reasoners:
         entry.reasoner.check()
         entry.reasoner.close()  # an in-process one would take the captioner's memory

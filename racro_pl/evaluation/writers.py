@@ -47,6 +47,14 @@ class Writer(abc.ABC):
     """Writes captions and tentative answers."""
 
     @abc.abstractmethod
+    def probe(self) -> None:
+        """Find out, without loading weights, what is wrong with the settings; another captioner may run first.
+
+        Raises:
+            RacroError: something is.
+        """
+
+    @abc.abstractmethod
     def check(self) -> None:
         """Load, or make sure that the server answers.
 
@@ -75,6 +83,11 @@ class InProcessWriter(Writer):
         self.settings = settings
         self.device = device
         self._captioner: Captioner | None = None
+
+    def probe(self) -> None:
+        from racro_pl.policy.loading import probe_for_inference
+
+        probe_for_inference(find_policy(self.settings, self.device.type != "cpu"))
 
     def check(self) -> None:
         from racro_pl.policy.loading import load_for_inference
@@ -120,6 +133,9 @@ class ServedWriter(Writer):
             max_tokens=settings.max_new_tokens,
             concurrency=settings.batch_size,
         )
+
+    def probe(self) -> None:
+        self._client.check()
 
     def check(self) -> None:
         self._client.check()

@@ -62,6 +62,18 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
     return captioner.train()
 
 
+def probe_for_inference(settings: PolicySettings) -> None:
+    """Everything of :func:`load_for_inference` that costs no weights: configuration, processor, adapter files.
+
+    Raises:
+        RacroError: as :func:`load_captioner`.
+    """
+    _family(settings)
+    load_encoder(settings)
+    if settings.adapter is not None:
+        _check_adapter(settings.adapter)
+
+
 def load_for_inference(settings: PolicySettings, device: torch.device) -> Captioner:
     """Build a captioner that only writes: its adapter on where ``settings`` names one, nothing trainable, eval mode.
 
@@ -134,6 +146,11 @@ def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: F
 def _load_adapter(model: Any, adapter: str, is_trainable: bool) -> Any:
     from peft import PeftModel
 
+    _check_adapter(adapter)
+    return PeftModel.from_pretrained(model, adapter, is_trainable=is_trainable, autocast_adapter_dtype=True)
+
+
+def _check_adapter(adapter: str) -> None:
     folder = Path(adapter)
     # Without safetensors peft would read a pickle.
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
@@ -141,7 +158,6 @@ def _load_adapter(model: Any, adapter: str, is_trainable: bool) -> Any:
             f"policy.adapter {adapter!r} holds no adapter_config.json and adapter_model.safetensors; "
             "expected a PEFT folder"
         )
-    return PeftModel.from_pretrained(model, adapter, is_trainable=is_trainable, autocast_adapter_dtype=True)
 
 
 def _load(loader: Any, path: str, what: str, **options: Any) -> Any:

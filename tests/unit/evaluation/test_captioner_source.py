@@ -83,3 +83,10 @@ def test_retrained_weights_are_another_captioner(run):
     (run / "version_10/adapter/adapter_model.safetensors").write_bytes(b"other weights")
     assert identity(settings, on_gpu=False) != before
     assert identity(CaptionerSettings(str(run), max_new_tokens=3), on_gpu=False) != before
+
+
+@pytest.mark.parametrize("path", ["runs/quickstart", "./mine", "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RacroError, match="has it been trained yet"):
+        find_policy(CaptionerSettings(path), on_gpu=False)
