@@ -35,8 +35,8 @@ def find_policy(settings: CaptionerSettings, on_gpu: bool) -> PolicySettings:
     """
     if _is_missing_folder(settings.path):
         raise RacroError(
-            f"captioner {settings.path!r}: no such folder; expected a run of `racro-pl fit` (has it been trained yet?), "
-            "a PEFT folder, a model folder or hub id, an embedded: name, or a URL"
+            f"captioner {settings.path!r}: no such folder; expected a run of `fit` (has it been trained yet?), a PEFT "
+            "folder, a model folder or hub id, an embedded: name, or a URL"
         )
     result = _result_of(Path(settings.path))
     trained: dict[str, Any] = _trained_with(result) if result is not None else {}

@@ -23,7 +23,8 @@ class Advance(Protocol):
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0.0:.1f}/s", style="progress.data.speed")
+        # Since the start: replies come in bursts.
+        return Text(f"{task.completed / max(task.elapsed or 0.0, 1e-3):.1f}/s", style="progress.data.speed")
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def stage(title: str, total: int, speak: bool = True) -> Iterator[Advance]:
         yield lambda: None
     elif sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
             bar = progress.add_task(title, total=total)
             yield lambda: progress.advance(bar)
     else:

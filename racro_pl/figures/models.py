@@ -1,4 +1,4 @@
-"""The two small models that come with the package, by name."""
+"""The small models that come with the package, by name: a captioner, the reasoner of its training, and another one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from racro_pl.types import RacroError
 
 PREFIX = "embedded:"
 ASSETS = Path(__file__).parent / "assets"
-EMBEDDED = {"figure-captioner": ASSETS / "captioner", "figure-reasoner": ASSETS / "reasoner"}
-"""Made by ``scripts/build_figure_models.py``; ordinary Hugging Face folders."""
+EMBEDDED = {
+    "figure-captioner": ASSETS / "captioner",
+    "figure-reasoner": ASSETS / "reasoner",
+    "figure-reasoner-b": ASSETS / "reasoner_b",
+}
+"""Made by ``scripts/build_figure_models.py``; ordinary Hugging Face folders. ``figure-reasoner-b`` is of another
+architecture and saw other rows: no training asks it, so it tells whether captions are good for another reader."""
 
 
 def resolve_model(path: str) -> str:
