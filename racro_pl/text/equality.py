@@ -64,6 +64,12 @@ _UNIT = re.compile(
 )
 _WORDS = re.compile(r"(?=(?:.*[A-Za-z]){4})[A-Za-z][A-Za-z' -]*|yes|no", re.IGNORECASE)
 
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_SMALL_NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())}
+
 _SIGNED = r"(?P<sign>[-+]?)"
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _NUMBERS = [
@@ -239,6 +245,12 @@ def quick_equal(answer: str, gold: str) -> bool | None:
 
 
 def texts_equal(answer: str, gold: str) -> bool:
-    """Equality of words: case, markup, spacing and a final dot do not count."""
-    first, second = normalize(answer).casefold(), normalize(gold).casefold()
+    """Equality of words: case, markup, spacing and a final dot do not count, and "four" is 4.
+
+    >>> texts_equal("Red.", "red"), texts_equal("4", "four"), texts_equal("reddish", "red")
+    (True, True, False)
+    """
+    first, second = (
+        _SMALL_NUMBERS.get(text, text) for text in (normalize(answer).casefold(), normalize(gold).casefold())
+    )
     return first != "" and first == second

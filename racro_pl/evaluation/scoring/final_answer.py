@@ -71,7 +71,7 @@ _FORMULA = re.compile(r"(?=.*(?:\d|\\(?:pi|infty|sqrt)))[^&;\n]*[^&;\n,+*/^_(\[{
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _NON_ANSWER = re.compile(
     r"\W*(?:n/?a|none|null|nan|unknown|undetermined|indeterminate|not (?:available|applicable|given|provided|sure"
-    r"|specified|enough information)|no answer|unanswerable|unclear|idk)?\W*"
+    r"|specified|enough information)|no answer|unanswerable|unclear|idk|put in)?\W*"
     r"|.*\b(?:(?:can ?not|can't|can’t|could not|couldn't) (?:be )?(?:accurately |precisely |definitively )?"
     r"(?:determined?|answer(?:ed)?|identif(?:y|ied)|provide|calculate|solve|tell|see)|unable to|not possible to"
     r"|impossible to (?:determine|tell|say|answer)|(?:insufficient|not enough|need more) (?:information|data|context)"
@@ -158,6 +158,16 @@ def final_value(text: str) -> str | None:
         return value
     first = _unmarked(text[:SHORT_CHARS]).strip().split("\n", 1)
     return first[0].strip() if len(first) > 1 and re.fullmatch(_NUMBER, first[0].strip()) else None
+
+
+def final_words(text: str) -> str | None:
+    """The few words behind the last "is" of the last sentence ("The color is dark red."); None when it has none."""
+    sentence = _last_sentence(_unmarked(text[-TAIL_CHARS:]).strip())
+    if len(sentence) > SHORT_CHARS or _NEGATED.search(sentence):
+        return None
+    *_, last = [0, *(match.end() for match in _CONNECTIVE.finditer(sentence))]
+    value = _bare(sentence[last:])
+    return value if last and 1 <= len(value.split()) <= 3 and not is_non_answer(value) else None
 
 
 def _whole_line(line: str) -> str | None:

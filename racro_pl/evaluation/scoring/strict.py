@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from racro_pl.evaluation.outcomes import Judgement, Tools
-from racro_pl.evaluation.scoring.final_answer import final_letter, final_value, is_non_answer
+from racro_pl.evaluation.scoring.final_answer import final_letter, final_value, final_words, is_non_answer
 from racro_pl.evaluation.scoring.limits import scored_part
 from racro_pl.text.answers import last_boxed, visible_text
 from racro_pl.text.choices import LETTERS, choice_letter
@@ -40,7 +40,8 @@ def default(question: Question, response: str, tools: Tools) -> Judgement:
     if question.answer_type == "choice":
         return _choice(question, response, tools)
     if question.answer_type == "text":
-        return _judge(response, lambda value: texts_equal(value, question.answer))
+        value = extract(response) or final_words(scored_part(visible_text(response)))
+        return Judgement(value, value is not None and texts_equal(value, question.answer))
     return _judge(response, lambda value: _graded(value, question, tools))
 
 

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from racro_pl.figures.models import resolve_model
 from racro_pl.figures.world import TYPES, VALUES, audit_caption, figure_questions
 from racro_pl.images import image_size, open_image
-from racro_pl.types import RacroError
 
 
 def test_no_scene_of_one_split_is_described_in_another():
@@ -60,9 +58,3 @@ def test_audit(caption, asked, sentences, true):
     )
     audit = audit_caption(question, caption)
     assert (audit.asked_stated, audit.sentences, audit.true_sentences) == (asked, sentences, true)
-
-
-def test_unknown_embedded_model():
-    assert resolve_model("some/folder") == "some/folder"
-    with pytest.raises(RacroError, match="expected one of embedded:figure-captioner"):
-        resolve_model("embedded:nothing")
