@@ -1,0 +1,39 @@
+"""Write what was trained as a folder that transformers, peft and vLLM load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.loading import load_encoder, load_for_inference
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def export_adapter(policy: PolicySettings, out: Path) -> None:
+    """The PEFT folder, with its base named as ``policy.path`` says, and the processor beside it."""
+    assert policy.adapter is not None
+    config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
+    content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": policy.path}
+    (out / config.name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.copyfile(weights, out / weights.name)
+    load_encoder(policy).processor.save_pretrained(str(out))
+
+
+def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", "float32"]) -> None:
+    """A whole model: base weights plus adapter, added in float32 and stored as ``dtype``, with its processor.
+
+    Never into 4-bit weights: an adapter trained on an NF4 base is added to the base as published, which differs from
+    what it was trained on by the rounding of NF4.
+    """
+    whole = replace(policy, quantization="none", dtype="float32")
+    captioner = load_for_inference(whole, torch.device("cpu"))
+    model = captioner.model.merge_and_unload() if policy.adapter is not None else captioner.model
+    model.to(getattr(torch, dtype)).save_pretrained(str(out))
+    captioner.encoder.processor.save_pretrained(str(out))
