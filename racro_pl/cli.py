@@ -16,7 +16,8 @@ COMMANDS = {
     "ask": ("ask", 'one question about a picture           IMAGE... "QUESTION" [--captioner … --reasoner …]'),
     "score": ("score", "score anybody's answers                BENCHMARK --predictions FILE.jsonl"),
     "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
-    "export": ("export", "an adapter or a whole model for others   RUN OUT [--merge] [--push HUB_ID]"),
+    "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
+    "doctor": ("doctor", "is everything here that a run needs?    [--config FILE] [--reasoner URL]"),
     "serve": ("serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
 }
 """Command name to the module of ``racro_pl.commands`` whose ``main(arguments)`` runs it, and its line in the help."""

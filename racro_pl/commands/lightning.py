@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -67,6 +69,24 @@ class RacroCLI(LightningCLI):
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+
+def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:
+    """The module and data module of a configuration of ``fit``, without a trainer or a run folder.
+
+    Raises:
+        RacroError: the file is missing, or its ``model`` and ``data`` do not fit their schema.
+    """
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(RacroModule, "model", subclass_mode=False)
+    parser.add_lightning_class_args(RacroDataModule, "data", subclass_mode=False)
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        sections = {name: content[name] for name in ("model", "data")}
+        parts = parser.instantiate(parser.parse_object(sections))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ArgumentError) as error:
+        raise RacroError(f"{path} is no configuration of fit: {error}") from error
+    return parts.model, parts.data
 
 
 def shared_version(folder: Path) -> Path:

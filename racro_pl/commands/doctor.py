@@ -1,0 +1,227 @@
+"""``racro-pl doctor``: is everything here that a run needs? A table with what was found and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.types import RacroError
+
+Status = Literal["ok", "warn", "fail"]
+STYLES = {"ok": "green", "warn": "yellow", "fail": "red bold"}
+PACKAGES = ("torch", "transformers", "lightning", "peft", "bitsandbytes", "vllm")
+COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
+"""Releases that were taken over by somebody else (GHSA-w37p-236h-pfx3)."""
+MIN_FREE_GB = 10.0
+"""Checkpoints hold adapters only; logs, caches and reports need room all the same."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    what: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``doctor``; returns the exit code: 1 when something fails."""
+    options = _parse(arguments)
+    quiet_libraries()
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    console = Console()
+    findings: list[Finding] = []
+    with console.status("looking ..."):
+        for check in _checks(options):
+            findings += check()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column, no_wrap=column in ("", "what"), overflow="fold")
+    for finding in findings:
+        mark = f"[{STYLES[finding.status]}]{finding.status}[/]"
+        table.add_row(mark, escape(finding.what), escape(finding.found), escape(finding.advice))
+    console.print(table)
+    failed = sum(finding.status == "fail" for finding in findings)
+    warned = sum(finding.status == "warn" for finding in findings)
+    console.print(f"{failed} failed, {warned} to look at, {len(findings) - failed - warned} fine")
+    return 1 if failed else 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="racro-pl doctor", description=__doc__)
+    parser.add_argument("--config", metavar="FILE", help="a configuration of `fit`: its captioner, reasoner and data")
+    parser.add_argument("--captioner", metavar="PATH", help="model folder, hub id or run to check")
+    parser.add_argument("--reasoner", metavar="URL", help="OpenAI-compatible server to check")
+    return parser.parse_args(arguments)
+
+
+def _checks(options: argparse.Namespace) -> Iterator[Callable[[], list[Finding]]]:
+    yield check_python
+    yield check_packages
+    yield check_devices
+    yield check_disk
+    if options.captioner:
+        yield lambda: [attempt("captioner", lambda: _captioner(options.captioner))]
+    if options.reasoner:
+        yield lambda: [attempt("reasoner", lambda: _reasoner(options.reasoner))]
+    if options.config:
+        yield lambda: check_config(options.config)
+
+
+def check_python() -> list[Finding]:
+    """The interpreter's version."""
+    return [Finding("python", "ok", platform.python_version())]
+
+
+def check_packages() -> list[Finding]:
+    """Versions of what the program stands on; vLLM may live elsewhere."""
+    findings = []
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name == "vllm":
+                findings.append(Finding(name, "ok", "not in this environment", "a server elsewhere will do"))
+            else:
+                findings.append(Finding(name, "fail", "missing", "pip install racro-pl"))
+            continue
+        if version in COMPROMISED.get(name, ()):
+            findings.append(Finding(name, "fail", version, "a compromised release: install another at once"))
+        else:
+            findings.append(Finding(name, "ok", version))
+    return findings
+
+
+def check_devices() -> list[Finding]:
+    """GPUs with their free memory, and whether bitsandbytes' 4-bit kernel gives a right product here."""
+    import torch
+
+    findings = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        busy = free < 0.8 * total
+        findings.append(
+            Finding(f"gpu {index}", "warn" if busy else "ok", name, "another process uses it" if busy else "")
+        )
+    if not findings:
+        findings.append(Finding("gpu", "warn", "none", "small models only: everything runs on the CPU"))
+    return [*findings, attempt("4-bit", lambda: _four_bit("cuda" if torch.cuda.is_available() else "cpu"))]
+
+
+def _four_bit(device: str) -> str:
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weights = torch.randn(64, 64, device=device)
+    packed, state = quantize_4bit(weights, quant_type="nf4")
+    error = float((dequantize_4bit(packed, state) - weights).abs().mean())
+    if not error < 0.2:  # NF4 of normal numbers: about 0.07
+        raise RacroError(f"bitsandbytes gives wrong numbers on {device} (mean error {error:.2f}): reinstall it")
+    return f"NF4 works on {device}"
+
+
+def check_disk() -> list[Finding]:
+    """Free space where runs go."""
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    enough = free >= MIN_FREE_GB
+    return [Finding("disk", "ok" if enough else "warn", f"{free:.0f} GB free here", "" if enough else "make room")]
+
+
+def _captioner(path: str) -> str:
+    import torch
+
+    from racro_pl.evaluation.captioner_source import find_policy, is_url
+    from racro_pl.evaluation.settings import CaptionerSettings
+    from racro_pl.evaluation.writers import open_writer
+
+    settings = CaptionerSettings(path, "captioner")
+    writer = open_writer(settings, torch.device("cpu"))
+    writer.probe()
+    writer.close()
+    if is_url(path):
+        return f"{path} answers"
+    policy = find_policy(settings, on_gpu=False)
+    return f"{policy.path}" + (f" with {policy.adapter}" if policy.adapter else "")
+
+
+def _reasoner(url: str) -> str:
+    from racro_pl.reward import HttpReasoner
+
+    client = HttpReasoner(url, max_tokens=1)
+    try:
+        client.check()
+    finally:
+        client.close()
+    return f"{client.model} answers at {client.url}"
+
+
+def check_config(path: str) -> list[Finding]:
+    """The parts that a configuration of ``fit`` names, without training: prompts, reasoner, data."""
+    from racro_pl.commands.lightning import parts_of
+
+    parts = []
+
+    def build() -> str:
+        parts.append(parts_of(path))
+        return path
+
+    findings = [attempt("config", build)]
+    if not parts:
+        return findings
+    module, data = parts[0]
+
+    def split(name: Literal["train", "validation"]) -> str:
+        result = data.reader.read(name)
+        dropped = f", {result.dropped.total()} left out ({dict(result.dropped)})" if result.dropped else ""
+        if name == "train" and len(result.questions) < data.questions_per_step:
+            raise RacroError(
+                f"{len(result.questions)} questions, fewer than one step's {data.questions_per_step}{dropped}"
+            )
+        return f"{len(result.questions)} questions{dropped}"
+
+    def reasoner() -> str:
+        try:
+            module.scorer.check()
+        finally:
+            module.scorer.close()
+        return "answers"
+
+    def captioner() -> str:
+        return f"{module.policy_settings.path}: processor with {module.encoder.tokenizer.vocab_size} words"
+
+    return [
+        *findings,
+        attempt("captioner", captioner),
+        attempt("reasoner", reasoner),
+        attempt("train data", lambda: split("train")),
+        attempt("validation data", lambda: split("validation")),
+    ]
+
+
+def attempt(what: str, check: Callable[[], str]) -> Finding:
+    """A check that says what it found, or raises what is wrong and what to do."""
+    try:
+        return Finding(what, "ok", check())
+    except RacroError as error:
+        return Finding(what, "fail", "", str(error))
+    except (OSError, ImportError, ValueError, RuntimeError) as error:
+        return Finding(
+            what, "fail", type(error).__name__, str(error).strip().splitlines()[0][:300] if str(error) else ""
+        )

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from racro_pl.commands import doctor
+from racro_pl.types import RacroError
+from tests.fakes.reasoner_server import FaultServer
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_good_configuration_passes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert doctor.main(["--config", str(ROOT / "configs/quickstart.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "0 failed" in printed
+    assert "4000 questions" in printed
+    assert "NF4 works" in printed
+
+
+def test_every_fault_is_told_with_what_to_do_and_fails_the_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs/own_data_vllm.yaml"
+    with FaultServer(listing="404") as server:
+        code = doctor.main(["--config", str(config), "--captioner", "runs/none", "--reasoner", server.url])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert code == 1
+    assert "has it been trained yet" in printed
+    assert "is this the base URL of an OpenAI-compatible server" in printed
+    assert "data file not found" in printed
+
+
+def test_a_server_that_answers(capsys):
+    with FaultServer() as server:
+        assert doctor.main(["--reasoner", server.url]) == 0
+    assert "tiny answers at" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("content", ["- a list", "model: {}", ": ["])
+def test_a_file_that_is_no_configuration(tmp_path, content, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    assert doctor.main(["--config", str(file)]) == 1
+    assert "is no configuration of fit" in " ".join(capsys.readouterr().out.split())
+
+
+def test_compromised_releases_fail(monkeypatch):
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "2.6.2")
+    found = {finding.what: finding.status for finding in doctor.check_packages()}
+    assert found["lightning"] == "fail"
+    assert found["torch"] == "ok"
+
+
+def test_a_check_that_breaks_is_a_finding():
+    def broken():
+        raise RacroError("got this, do that")
+
+    finding = doctor.attempt("thing", broken)
+    assert (finding.status, finding.advice) == ("fail", "got this, do that")
