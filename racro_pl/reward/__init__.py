@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from racro_pl.reward.grader import Grader
     from racro_pl.reward.http import HttpReasoner
     from racro_pl.reward.in_process import InProcessReasoner
+    from racro_pl.reward.pool import ReasonerPool
     from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
     from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
 
@@ -23,6 +24,7 @@ _HOMES = {
     "PendingRewards": "scorer",
     "Reasoner": "reasoner",
     "ReasonerError": "reasoner",
+    "ReasonerPool": "pool",
     "Reply": "reasoner",
     "ReplyCache": "cache",
     "Scorer": "scorer",
@@ -36,6 +38,7 @@ __all__ = [
     "PendingRewards",
     "Reasoner",
     "ReasonerError",
+    "ReasonerPool",
     "Reply",
     "ReplyCache",
     "Scorer",

@@ -1,0 +1,227 @@
+"""Several servers of one model as one reasoner: the least busy one is asked, and one that fails is set aside."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from racro_pl.reward.chat_client import CONNECTION_FAILED, TIMEOUT
+from racro_pl.reward.http import HttpReasoner
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.types import Messages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Endpoint:
+    """A server and how it does."""
+
+    reasoner: HttpReasoner
+    in_flight: int = 0
+    away: bool = False
+
+
+@dataclass
+class _Job:
+    """A prompt on its way through the pool."""
+
+    messages: Messages
+    future: Future[Reply]
+    deadline: float
+    """``time.monotonic()`` at which it is given up."""
+    tried: set[int] = field(default_factory=set)
+    """Endpoints that failed it since the last round."""
+
+
+class ReasonerPool(Reasoner):
+    """Shares prompts out over servers. Each prompt ends by its deadline, whatever the servers do.
+
+    A server that does not answer, or answers 429 or 5xx after its own attempts, is set aside; its prompts go to the
+    others, and it is asked again for a sign of life every ``probe_s`` seconds. Give the servers few ``attempts``: the
+    pool moves on instead of waiting.
+    """
+
+    def __init__(self, reasoners: list[HttpReasoner], deadline_s: float = 600.0, probe_s: float = 10.0) -> None:
+        """
+        Args:
+            reasoners: Clients of servers that serve the same model, with the same sampling settings.
+            deadline_s: Seconds from ``submit`` until a prompt is given up.
+            probe_s: Seconds between two looks at a server that is set aside.
+        """
+        require(bool(reasoners), "no reasoners", "at least one")
+        require(deadline_s > 0 and probe_s > 0, f"deadline_s={deadline_s}, probe_s={probe_s}", "positive seconds")
+        self.reasoners = reasoners
+        self.deadline_s = deadline_s
+        self.probe_s = probe_s
+        self._endpoints = [_Endpoint(reasoner) for reasoner in reasoners]
+        self._lock = threading.Lock()
+        self._timers: dict[threading.Timer, _Job | None] = {}
+        self._open = True
+        self._clock = BusyClock()
+
+    @property
+    def identity(self) -> str:
+        """The servers' common one.
+
+        Raises:
+            ReasonerError: no server can be asked for its model's name, or they serve different things.
+        """
+        found: dict[str, str] = {}
+        problems = []
+        for reasoner in self.reasoners:
+            try:
+                found.setdefault(reasoner.identity, reasoner.url)
+            except ReasonerError as error:
+                problems.append(str(error))
+        if not found:
+            raise ReasonerError("; ".join(problems))
+        if len(found) > 1:
+            (one, first), (other, second), *_ = found.items()
+            raise ReasonerError(f"the pool's servers differ: {first} is {one}, {second} is {other}")
+        return next(iter(found))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every server decodes greedily."""
+        return all(reasoner.deterministic for reasoner in self.reasoners)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds so far with at least one prompt in the pool."""
+        return self._clock.seconds
+
+    def check(self) -> None:
+        """Check every server; one that is away is set aside and told.
+
+        Raises:
+            ReasonerError: none answers, or they serve different things.
+        """
+        problems = []
+        for endpoint in self._endpoints:
+            try:
+                endpoint.reasoner.check()
+            except ReasonerError as error:
+                problems.append(str(error))
+                self._set_aside(endpoint, str(error))
+        if len(problems) == len(self._endpoints):
+            raise ReasonerError("no server of the pool can be used: " + "; ".join(problems))
+        _ = self.identity
+
+    def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
+        """Send prompts, each to the least busy server."""
+        with self._lock:
+            self._open = True
+        deadline = time.monotonic() + self.deadline_s
+        jobs = [_Job(messages, Future(), deadline) for messages in prompts]
+        for job in jobs:
+            job.future.set_running_or_notify_cancel()
+            self._clock.start()
+            self._dispatch(job)
+        return [job.future for job in jobs]
+
+    def close(self) -> None:
+        """End what is under way and close the connections."""
+        with self._lock:
+            self._open = False
+            timers, self._timers = self._timers, {}
+        for timer, job in timers.items():
+            timer.cancel()
+            if job is not None:
+                self._finish(job, Reply(error="closed: the reasoner was closed before it answered"))
+        for endpoint in self._endpoints:
+            endpoint.reasoner.close()
+
+    # ------------------------------------------------------------------ a prompt's way
+
+    def _dispatch(self, job: _Job) -> None:
+        with self._lock:
+            index = self._pick(job.tried)
+            if index is not None:
+                self._endpoints[index].in_flight += 1
+        if index is None:  # all have failed it: another round a little later, while there is time
+            job.tried.clear()
+            self._later(self.probe_s, lambda: self._dispatch(job), job)
+            return
+        try:
+            (answer,) = self._endpoints[index].reasoner.submit([job.messages])
+        except ReasonerError as error:  # its model's name is not known yet, and it cannot be asked
+            answer = Future()
+            answer.set_result(Reply(error=f"{CONNECTION_FAILED}: {error}"))
+        answer.add_done_callback(lambda future: self._done(job, index, future))
+
+    def _pick(self, tried: set[int]) -> int | None:
+        left = [index for index in range(len(self._endpoints)) if index not in tried]
+        if not left:
+            return None
+        return min(left, key=lambda index: (self._endpoints[index].away, self._endpoints[index].in_flight))
+
+    def _done(self, job: _Job, index: int, future: Future[Reply]) -> None:
+        endpoint = self._endpoints[index]
+        with self._lock:
+            endpoint.in_flight -= 1
+            is_open = self._open
+        try:
+            reply = future.result()
+        except Exception as error:  # a bug in the client: the caller must see it
+            self._clock.stop()
+            job.future.set_exception(error)
+            return
+        if reply.text is not None or not is_open or not _may_heal(reply):
+            self._finish(job, reply)
+            return
+        self._set_aside(endpoint, reply.error or "")
+        job.tried.add(index)
+        wait_s = self.probe_s if len(job.tried) == len(self._endpoints) else 0.0
+        if time.monotonic() + wait_s >= job.deadline:
+            self._finish(job, reply)
+        else:
+            self._dispatch(job)
+
+    def _finish(self, job: _Job, reply: Reply) -> None:
+        self._clock.stop()
+        job.future.set_result(reply)
+
+    # ------------------------------------------------------------------ a server's health
+
+    def _set_aside(self, endpoint: _Endpoint, reason: str) -> None:
+        with self._lock:
+            if endpoint.away:
+                return
+            endpoint.away = True
+        log.warning("reasoner at %s set aside: %s", endpoint.reasoner.url, reason)
+        self._later(self.probe_s, lambda: self._probe(endpoint), None)
+
+    def _probe(self, endpoint: _Endpoint) -> None:
+        try:
+            endpoint.reasoner.check()
+        except ReasonerError:
+            self._later(self.probe_s, lambda: self._probe(endpoint), None)
+            return
+        with self._lock:
+            endpoint.away = False
+        log.warning("reasoner at %s is back", endpoint.reasoner.url)
+
+    def _later(self, seconds: float, what: Callable[[], None], job: _Job | None) -> None:
+        def run() -> None:
+            with self._lock:
+                if self._timers.pop(timer, self) is self:
+                    return  # close() has dealt with it
+            what()
+
+        timer = threading.Timer(seconds, run)
+        timer.daemon = True
+        with self._lock:
+            if not self._open and job is None:
+                return
+            self._timers[timer] = job
+        timer.start()
+
+
+def _may_heal(reply: Reply) -> bool:
+    """Whether another server may do better: it does not with a prompt that is too long."""
+    return reply.kind in (TIMEOUT, CONNECTION_FAILED, "server down", "HTTP 429") or reply.kind.startswith("HTTP 5")
