@@ -24,7 +24,7 @@ from racro_pl.rollout import RolloutEngine
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
-from racro_pl.training.startup import check_trainer, probe_gradients
+from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients
 from racro_pl.types import Question, RacroError
 
 
@@ -113,6 +113,9 @@ class CaptionerModule(LightningModule):
         if self._restored_rng is not None:
             torch.set_rng_state(self._restored_rng.cpu())
             self._restored_rng = None
+
+    def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
+        keep_gradients_local(self.trainer)
 
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.

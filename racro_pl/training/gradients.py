@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,22 @@ def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
     moved = tensor.to(device)
     dist.all_reduce(moved, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX)
     return moved.to(tensor.device)
+
+
+def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
+    """What the scorers of all ranks counted, together. Ranks may have met different kinds of faults: names may differ.
+
+    Counts are summed, ``seconds`` is the longest rank's, ``cache_hit_rate`` the mean of the ranks that have one.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return dict(stats)
+    gathered: list[Mapping[str, float]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(gathered, dict(stats))
+    result: dict[str, float] = {}
+    for name in sorted({name for each in gathered for name in each}):
+        values = [each[name] for each in gathered if name in each]
+        result[name] = {"seconds": max(values), "cache_hit_rate": sum(values) / len(values)}.get(name, sum(values))
+    return result
 
 
 def normalise_gradients(parameters: Sequence[nn.Parameter], tokens: float, max_norm: float) -> tuple[float, bool]:

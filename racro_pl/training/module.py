@@ -22,7 +22,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine
 from racro_pl.training.base import CaptionerModule
-from racro_pl.training.gradients import all_reduce, normalise_gradients
+from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.types import Question, Rewards, Rollout
@@ -164,7 +164,7 @@ class RacroModule(CaptionerModule):
         meter.add_groups(rollouts, rewards)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        figures |= {f"reasoner/{name}": value for name, value in self.scorer.drain_stats().items()}
+        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:

@@ -53,6 +53,17 @@ def check_trainer(trainer: Trainer, policy: PolicySettings) -> None:
         raise RacroError("trainer settings: " + "; ".join(problems))
 
 
+def keep_gradients_local(trainer: Trainer) -> None:
+    """Stop DDP from reducing gradients in every backward: they are summed and reduced once, by training.gradients.
+
+    To be called before every step, because Lightning switches it on again. Left on, ranks whose numbers of backward
+    passes differ (one has nothing to learn from) would wait for each other for ever.
+    """
+    model = trainer.strategy.model
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = False
+
+
 def probe_gradients(module: CaptionerModule) -> None:
     """One tiny forward and backward over a training question: every trained tensor must receive a gradient.
 
@@ -62,10 +73,7 @@ def probe_gradients(module: CaptionerModule) -> None:
     Raises:
         RacroError: names the tensors that got none.
     """
-    strategy_model = module.trainer.strategy.model
-    if isinstance(strategy_model, DistributedDataParallel):
-        # Gradients are summed over the whole step and reduced once, by training.gradients.
-        strategy_model.require_backward_grad_sync = False
+    keep_gradients_local(module.trainer)
     captioner = module.captioner
     questions = module.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
     # The first may have broken pixels behind a good header: then the next will do.

@@ -1,0 +1,55 @@
+"""Two processes learn what one learns from the joined batch: the same gradients, weights and figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fakes.models import save_small_model
+
+ROOT = Path(__file__).parents[2]
+SAME = (
+    "reward/mean", "reward/std", "reward/unscored_share", "reward/zero_variance_share", "caption/tokens",
+    "policy/loss", "policy/kl", "policy/entropy", "policy/grad_norm", "reasoner/captions", "reasoner/unscored",
+)  # fmt: skip
+
+
+def fit(folder: Path, out: Path, ranks: int, *options: str) -> list[dict]:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+        "-m", "tests.fakes.ddp_fit", str(folder), str(out), *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return [torch.load(f"{out}.{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_small_model(tmp_path_factory.mktemp("policy"), "qwen2_5_vl")
+
+
+@pytest.mark.parametrize("option", ["", "silent", "nf4"])
+def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
+    """Ragged captions, a group without signal, two updates per rollout; ``silent``: rank 1 has nothing to learn."""
+    options = [option] if option else []
+    (one,) = fit(folder, tmp_path / "one", 1, *options)
+    first, second = fit(folder, tmp_path / "two", 2, *options)
+    assert len(one["gradients"]) == len(first["gradients"]) == 2 * 2
+    tolerance = {"atol": 2e-4, "rtol": 2e-2} if option == "nf4" else {"atol": 1e-6, "rtol": 1e-4}
+    for mine, other, alone in zip(first["gradients"], second["gradients"], one["gradients"], strict=True):
+        torch.testing.assert_close(mine, alone, **tolerance)
+        assert torch.equal(mine, other)
+        assert alone.abs().max() > 1e-4
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+    for name in SAME:
+        # The first rank's alone is what the loggers write.
+        assert first["logged"][name] == pytest.approx(
+            one["logged"][name], rel=1e-2 if option == "nf4" else 1e-4, abs=1e-6
+        )
+    assert first["logged"]["reward/unscored_share"] == (0.5 if option == "silent" else 0.0)
