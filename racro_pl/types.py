@@ -68,9 +68,9 @@ class Question:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
-    """A question as the captioner reads it, tokenised and with its images processed once."""
+    """A question as the captioner reads it, tokenised and with its images processed once. Equal only to itself."""
 
     input_ids: Int[Tensor, " p"]
     mm_token_type_ids: Int[Tensor, " p"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
-from racro_pl.losses import token_logprobs
+from racro_pl.losses import head_logprobs
 from racro_pl.policy.families import Family
-from racro_pl.policy.prompts import PromptEncoder, Wording, pad_prompts
+from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.policy.sampling import sample_captions
+from racro_pl.policy.shared_prefix import drop_idle, pack_groups
+from racro_pl.policy.vision import ImageFeatures, ImageMemory, encode_images, join_features
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
@@ -52,11 +54,7 @@ class Captioner(nn.Module):
         banned[list(_banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
         self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
-        # A checkpoint's own sampling settings (Qwen ships top_k and a repetition penalty) must not leak in:
-        # sampling and log-probs have to speak of one distribution.
-        model.generation_config = GenerationConfig(
-            eos_token_id=sorted(self.eos_ids), pad_token_id=self.pad_id, suppress_tokens=banned.nonzero()[:, 0].tolist()
-        )
+        self._images = ImageMemory()
 
     @property
     def device(self) -> torch.device:
@@ -88,20 +86,20 @@ class Captioner(nn.Module):
         Returns:
             B * G captions, those of one prompt side by side.
         """
-        batch = pad_prompts(list(prompts), self.pad_id, self.device)
-        # top_k and top_p by name: transformers would fill in a truncation of its own.
-        drawing: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        sampling = {"do_sample": False} if temperature is None else drawing
         with self._evaluating():
-            sequences = self.model.generate(
-                **batch,
-                **sampling,
-                num_return_sequences=group_size,
-                max_new_tokens=max_new_tokens,
+            model = _without_adapters(self.model)
+            token_ids = sample_captions(
+                model,
+                self._look(model, prompts),
+                prompts,
+                group_size,
+                max_new_tokens,
+                temperature,
+                banned=self.banned,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
             )
-        token_ids = sequences[:, batch["input_ids"].shape[1] :]
         mask = mask_to_first_end(token_ids, self.eos_ids)
-        token_ids = token_ids.masked_fill(~mask, self.pad_id)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
         texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
         return Captions(token_ids, mask, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
@@ -117,10 +115,13 @@ class Captioner(nn.Module):
         """Log-probs (with gradient) and entropies (without) of caption tokens under the policy now.
 
         Args:
-            prompts: the distinct prompts.
+            prompts: the distinct prompts; each is forwarded once, and not at all without a caption token.
             prompt_index: which prompt each caption follows.
-            token_ids, mask: captions, padded on the right.
+            token_ids, mask: captions, padded on the right; at least one token.
             temperature: as in sampling.
+
+        Returns:
+            Log-probs and entropies in nats; 0 on padding.
         """
         return self._score(self.model, prompts, prompt_index, token_ids, mask, temperature)
 
@@ -150,15 +151,33 @@ class Captioner(nn.Module):
         mask: Bool[Tensor, "n t"],
         temperature: float,
     ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
-        batch = pad_prompts([prompts[i] for i in prompt_index.tolist()], self.pad_id, self.device)
-        token_ids, mask = token_ids.to(self.device), mask.to(self.device)
-        batch["input_ids"] = torch.cat([batch["input_ids"], token_ids], dim=1)
-        batch["attention_mask"] = torch.cat([batch["attention_mask"], mask.long()], dim=1)
-        # Without the types transformers computes 1-D positions for image tokens, silently (the reference's bug).
-        batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(token_ids)], dim=1)
-        # The last prompt token predicts the first caption token: one more position than there are tokens.
-        logits = model(**batch, use_cache=False, logits_to_keep=token_ids.shape[1] + 1).logits[:, :-1]
-        return token_logprobs(logits, token_ids, self.banned, temperature)
+        """Forward every prompt once and every caption once, whatever the number of captions per prompt."""
+        model = _without_adapters(model)
+        prompts, prompt_index = drop_idle(prompts, prompt_index, mask)
+        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device)
+        hidden = model.model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            mm_encoder_outputs=self._look(model, prompts),
+            shared_prefix=packed.attention,
+            use_cache=False,
+        ).last_hidden_state[0]
+        predicting = hidden.index_select(0, packed.predictors)
+        logprobs, entropies = head_logprobs(model.lm_head, predicting, packed.targets, self.banned, temperature)
+        return packed.spread(logprobs), packed.spread(entropies)
+
+    def seeing_once(self) -> AbstractContextManager[None]:
+        """While this lasts, an image goes through a frozen vision tower once, for all passes and captions.
+
+        A tower that is being trained looks anew in every pass, with gradient.
+        """
+        return self._images.remembering()
+
+    def _look(self, model: Any, prompts: Sequence[Prompt]) -> dict[str, ImageFeatures] | None:
+        tower = model.get_submodule(self.family.vision_prefix)
+        if any(parameter.requires_grad for parameter in tower.parameters()):
+            return join_features(encode_images(model, prompts))
+        return join_features(self._images.look(model, prompts))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -209,3 +228,8 @@ def _banned_tokens(config: Any, tokenizer: Any, family: Family, eos_ids: frozens
     }
     vision = {getattr(config, name) for name in family.vision_token_fields}
     return (special | vision) - eos_ids
+
+
+def _without_adapters(model: Any) -> Any:
+    """The transformers model itself: adapters are inside its layers, on or off, not around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from racro_pl.images import image_size, open_image
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
 from racro_pl.types import Messages, Prompt, Question
@@ -80,31 +78,3 @@ class PromptEncoder:
             raise PromptError(f"the question's text holds {written[0]!r}, a special token of the captioner")
         messages = wording(question.text, len(question.images))
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-
-def pad_prompts(prompts: list[Prompt], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Prompts of different lengths as one batch, padded on the left.
-
-    Every per-token tensor comes from the same loop: ids, types and mask cannot slip against each other.
-
-    Returns:
-        ``input_ids``, ``mm_token_type_ids``, ``attention_mask`` (n, p), and where there are images
-        ``pixel_values`` (patches, features) and ``image_grid_thw`` (images, 3).
-    """
-    length = max(len(prompt.input_ids) for prompt in prompts)
-    shape = (len(prompts), length)
-    batch = {
-        "input_ids": torch.full(shape, pad_id, dtype=torch.long),
-        "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
-        "attention_mask": torch.zeros(shape, dtype=torch.long),
-    }
-    for row, prompt in enumerate(prompts):
-        start = length - len(prompt.input_ids)
-        batch["input_ids"][row, start:] = prompt.input_ids
-        batch["mm_token_type_ids"][row, start:] = prompt.mm_token_type_ids
-        batch["attention_mask"][row, start:] = 1
-    with_images = [prompt for prompt in prompts if prompt.pixel_values is not None]
-    if with_images:
-        batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in with_images])  # type: ignore[misc]
-        batch["image_grid_thw"] = torch.cat([prompt.image_grid_thw for prompt in with_images])  # type: ignore[misc]
-    return {name: tensor.to(device) for name, tensor in batch.items()}

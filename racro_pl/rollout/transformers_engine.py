@@ -10,7 +10,7 @@ from racro_pl.types import Rollout
 
 
 class TransformersEngine(RolloutEngine):
-    """Sampling by ``generate`` of transformers.
+    """Sampling by the policy that learns, each prompt read once for its whole group.
 
     Args:
         group_size: captions per question (G), at least 2.

@@ -92,7 +92,8 @@ class StepMeter:
             "caption/truncated_share": mean("truncated", "captions"),
             "questions/dropped": float(sums["dropped"]),
             "policy/loss": mean("loss", "loss_tokens"),
-            **{f"policy/{name}": mean(f"sum/{name}", "loss_tokens") for name in TOKEN_SUMS},
+            **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
+            "policy/skipped_captions": float(sums["skipped"]),
             "policy/grad_norm": grad_norm,
             "policy/skipped_updates": float(sums["skipped_updates"]),
             **{f"seconds/{name}": value for name, value in zip(PHASES, phases, strict=True)},
@@ -104,7 +105,7 @@ class StepMeter:
 
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "loss", "loss_tokens", "skipped_updates",
+    "dropped", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
 )  # fmt: skip
 
 

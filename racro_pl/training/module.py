@@ -57,8 +57,11 @@ class RacroModule(CaptionerModule):
         self._stop: UnscoredError | None = None
 
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
-        """Sample, score, learn."""
-        meter = StepMeter()
+        """Sample, score, learn; an image is looked at once for all of it."""
+        with self.captioner.seeing_once():
+            self._step(questions, StepMeter())
+
+    def _step(self, questions: list[Question], meter: StepMeter) -> None:
         groups = list(self._sample(questions, meter))
         parts = _split(groups, self.objective.updates_per_rollout)
         # Log-probs need no reward: they are taken while the reasoner is still answering. Only the first part is
@@ -112,32 +115,32 @@ class RacroModule(CaptionerModule):
         """Add a micro-batch's gradient, summed over its tokens."""
         experience = assemble(pending, rewards)
         settings = self.objective
-        if not experience.mask.any():
+        tokens, mask = float(experience.mask.sum()), experience.mask
+        if settings.kl_coefficient == 0:
+            # A caption with advantage 0 then moves nothing: it counts in the mean, but need not be forwarded.
+            mask = mask & (experience.advantages != 0).unsqueeze(1)
+        self._tokens += tokens
+        meter.add(loss_tokens=tokens, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
+        if not mask.any():
             return
         with meter.phase("update"):
             policy_logprobs, entropy = self.captioner.logprobs(
-                experience.prompts,
-                experience.group_index,
-                experience.token_ids,
-                pending.mask,
-                self.engine.temperature,
+                experience.prompts, experience.group_index, experience.token_ids, mask, self.engine.temperature
             )
             out = grpo_loss(
                 policy_logprobs,
                 experience.old_logprobs,
                 experience.ref_logprobs,
                 experience.advantages,
-                experience.mask,
+                mask,
                 clip_low=settings.clip_low,
                 clip_high=settings.clip_high,
                 dual_clip=settings.dual_clip,
                 kl_coefficient=settings.kl_coefficient,
             )
             self.manual_backward(out.loss)
-        sums = {**out.sums, "entropy": entropy[experience.mask].sum()}
-        meter.add(loss=float(out.loss.detach()), loss_tokens=float(out.tokens))
-        meter.add(**{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
-        self._tokens += float(out.tokens)
+        sums = {**out.sums, "entropy": entropy[mask].sum()}
+        meter.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
 
     def _update(self, meter: StepMeter, *, last: bool) -> None:
         """Normalise by the tokens of all ranks, clip, and let the optimizer step.

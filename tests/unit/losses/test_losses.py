@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racro_pl.losses import group_advantages, grpo_loss, k3_divergence, token_logprobs
+from racro_pl.losses import group_advantages, grpo_loss, head_logprobs, k3_divergence, token_logprobs
 
 
 def all_scored(rewards: torch.Tensor) -> torch.Tensor:
@@ -159,3 +159,44 @@ def test_a_banned_token_has_no_mass():
     logprobs.sum().backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 0, 2] == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 3 * 50, 10**9])
+def test_logprobs_through_the_head_in_chunks_equal_those_of_whole_logits(chunk):
+    """Values and gradients of hidden states and head, at temperature 0.7 with banned tokens."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(11, 8, generator=draw, requires_grad=True)
+    weight = torch.randn(50, 8, generator=draw, requires_grad=True)
+    tokens = torch.randint(10, 50, (11,), generator=draw)
+    banned = torch.arange(50) < 5
+    upstream = torch.randn(11, generator=draw)
+    rows: list[int] = []
+
+    def head(states: torch.Tensor) -> torch.Tensor:
+        rows.append(len(states))
+        return states @ weight.T
+
+    whole, whole_entropy = token_logprobs(hidden @ weight.T, tokens, banned, 0.7)
+    expected = torch.autograd.grad(whole, (hidden, weight), upstream)
+    found, entropy = head_logprobs(head, hidden, tokens, banned, 0.7, chunk)
+    gradients = torch.autograd.grad(found, (hidden, weight), upstream)
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(entropy, whole_entropy, atol=1e-6, rtol=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert max(rows) == min(11, max(1, chunk // 50))
+
+
+def test_logits_never_whole_keeps_no_logits_for_the_backward_pass():
+    """What autograd saves for 40 times the tokens is 40 times the hidden states, not a single row of logits."""
+    weight = torch.randn(1000, 8)
+    banned = torch.zeros(1000, dtype=torch.bool)
+
+    def saved(tokens: int) -> int:
+        sizes = []
+        hidden = torch.randn(tokens, 8, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            head_logprobs(lambda x: x @ weight.T, hidden, torch.ones(tokens, dtype=torch.long), banned, 1.0, 10_000)
+        return max(sizes, default=0)
+
+    assert saved(400) < 10_000

@@ -50,6 +50,40 @@ def test_micro_batches_change_nothing(folder, tmp_path, updates):
         torch.testing.assert_close(one_by_one, together, atol=1e-6, rtol=1e-4)
 
 
+def test_without_a_kl_term_captions_without_signal_are_skipped_and_change_nothing(folder, tmp_path):
+    """Against a KL term too small to matter, for which everything is forwarded: same gradients, fewer tokens."""
+
+    def half_flat(prompt: str) -> str:
+        return r"\boxed{red}" if "figure xx" in prompt or "figure xxx" in prompt else by_caption(prompt)
+
+    seen, figures = [], []
+    for coefficient in (0.0, 1e-30):
+        watch = GradientsOfEveryUpdate()
+        module = make_module(folder, half_flat, kl_coefficient=coefficient, learning_rate=1e-12, micro_batch_size=16)
+        trainer = fit(module, tmp_path, steps=1, callbacks=[watch])
+        seen.append(watch.seen)
+        figures.append({name: float(value) for name, value in trainer.logged_metrics.items()})
+    assert figures[0]["policy/skipped_captions"] >= 8  # questions 2 and 3 of 4: every caption right
+    assert figures[1]["policy/skipped_captions"] == 0
+    assert seen[0][0].any()
+    torch.testing.assert_close(seen[0][0], seen[1][0], atol=1e-7, rtol=1e-5)
+    assert figures[0]["policy/loss"] == pytest.approx(figures[1]["policy/loss"], abs=1e-6)
+
+
+def test_an_image_goes_through_the_tower_once_in_a_step(folder, tmp_path):
+    """Across sampling, reference, old and policy log-probs, four captions each and two updates."""
+    module = make_module(folder, updates_per_rollout=2, micro_batch_size=4)
+    patches = []
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, pl_module):
+            tower = pl_module.captioner.model.get_base_model().model.visual
+            tower.register_forward_pre_hook(lambda _, args: patches.append(len(args[0])))
+
+    fit(module, tmp_path, steps=1, callbacks=[Watch()])
+    assert sum(patches) == sum(len(rollout.prompt.pixel_values) for rollout, _ in module.last_step)
+
+
 class GradientsOfEveryUpdate(Callback):
     """The flat gradient at each optimizer update, those that bypass Lightning's counter included."""
 

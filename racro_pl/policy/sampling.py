@@ -1,0 +1,186 @@
+"""Captions sampled behind prompts that are read once.
+
+transformers' ``generate`` repeats the prompt's keys and values for every caption of a group, copies them at every
+token, and carries finished captions along to the end. Here a group's captions share one copy, and leave when done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from racro_pl.policy.attention import Rows
+from racro_pl.policy.shared_prefix import pack_prompts
+from racro_pl.types import Prompt
+
+FIRST_ROOM = 64
+"""Caption tokens that keys and values are first given room for; doubled when full."""
+
+
+def sample_captions(
+    model: Any,
+    images: dict[str, Any] | None,
+    prompts: Sequence[Prompt],
+    group_size: int,
+    max_new_tokens: int,
+    temperature: float | None,
+    banned: Bool[Tensor, " vocab"],
+    eos_ids: frozenset[int],
+    pad_id: int,
+) -> Int[Tensor, "n t"]:
+    """Draw ``group_size`` captions behind each prompt, those of one prompt side by side.
+
+    Args:
+        model: a transformers image-text-to-text model that :func:`racro_pl.policy.attention.install` has seen.
+        images: ``mm_encoder_outputs`` of the prompts, in order.
+        prompts: B prompts.
+        group_size: captions per prompt.
+        max_new_tokens: caption length limit.
+        temperature: None for greedy.
+        banned: tokens that must not be drawn.
+        eos_ids: tokens that end a caption.
+        pad_id: fills the cells behind an end.
+    """
+    device = banned.device
+    packed = pack_prompts(model.model, prompts, device)
+    prefill = PromptAttention(packed.rows)
+    hidden = model.model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        mm_encoder_outputs=images,
+        shared_prefix=prefill,
+        use_cache=False,
+    ).last_hidden_state[0]
+    logits = model.lm_head(hidden[packed.last]).repeat_interleave(group_size, dim=0)
+    attention = GrowingAttention(prefill.states, packed.rows.real, group_size)
+    ends = torch.tensor(sorted(eos_ids), device=device)
+    captions = torch.full((len(logits), max_new_tokens), pad_id, device=device)
+    writing = torch.arange(len(logits), device=device)
+    positions = packed.next_position.repeat_interleave(group_size)
+    for step in range(max_new_tokens):
+        drawn = _draw(logits, temperature, banned)
+        captions[writing, step] = drawn
+        going_on = (~torch.isin(drawn, ends)).nonzero()[:, 0]
+        if len(going_on) == 0 or step + 1 == max_new_tokens:
+            return captions[:, : step + 1]
+        if len(going_on) < len(drawn):
+            attention.keep(going_on)
+            drawn, writing, positions = drawn[going_on], writing[going_on], positions[going_on]
+        hidden = model.model(
+            input_ids=drawn[None],
+            position_ids=(positions + step).expand(3, 1, -1),
+            shared_prefix=attention,
+            use_cache=False,
+        ).last_hidden_state[0]
+        attention.advance()
+        logits = model.lm_head(hidden)
+    raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
+
+
+def _draw(logits: Float[Tensor, "n vocab"], temperature: float | None, banned: Bool[Tensor, " vocab"]) -> Tensor:
+    logits = logits.float().masked_fill(banned, float("-inf"))
+    if temperature is None:
+        return logits.argmax(dim=-1)
+    return torch.multinomial((logits / temperature).softmax(dim=-1), 1)[:, 0]
+
+
+class PromptAttention:
+    """Prompts attend to themselves, and their keys and values are kept."""
+
+    def __init__(self, prompts: Rows) -> None:
+        self.prompts = prompts
+        self.states: list[tuple[Tensor, Tensor]] = []
+        """Keys and values (b, kv_heads, p, d), layer by layer."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        q, k, v = (self.prompts.pad(x[0].transpose(0, 1)) for x in (query, key, value))
+        self.states.append((k.contiguous(), v.contiguous()))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        return self.prompts.unpad(out)[None]
+
+
+class GrowingAttention:
+    """One new token of every caption attends to its prompt and to the caption so far.
+
+    The softmax over both is put together from the two parts by their log-sum-exp, so that a group reads one copy
+    of its prompt.
+
+    Args:
+        prompt_states: keys and values of the prompts, layer by layer.
+        real: (b, p) False on the prompts' padding.
+        group_size: captions per prompt.
+    """
+
+    def __init__(self, prompt_states: list[tuple[Tensor, Tensor]], real: Bool[Tensor, "b p"], group_size: int) -> None:
+        self._prompts = prompt_states
+        self._hidden = None if bool(real.all()) else ~real[:, None, None]
+        self._group = torch.arange(len(real), device=real.device).repeat_interleave(group_size)
+        self._own: list[tuple[Tensor, Tensor]] = []
+        self._written = 0
+        self._arrange()
+
+    def keep(self, rows: Int[Tensor, " m"]) -> None:
+        """Let all captions but these leave, and with a group's last one its prompt."""
+        self._own = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self._own]
+        present, self._group = self._group[rows].unique(return_inverse=True)
+        if len(present) < len(self._prompts[0][0]):
+            self._prompts = [(k.index_select(0, present), v.index_select(0, present)) for k, v in self._prompts]
+            self._hidden = None if self._hidden is None else self._hidden[present]
+        self._arrange()
+
+    def advance(self) -> None:
+        """All layers have seen the token."""
+        self._written += 1
+
+    def _arrange(self) -> None:
+        """Captions by group: a rectangle with one row per prompt, some cells maybe empty."""
+        sizes = self._group.bincount()
+        self._captions = Rows(torch.arange(int(sizes.max()), device=sizes.device) < sizes[:, None])
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (n, heads, d)
+        n, kv_heads, d = k.shape
+        own_k, own_v = self._append(layer, k, v)
+        out, weight = _attend(q.view(n, kv_heads, -1, d), own_k, own_v, scaling, None)
+        prompt_k, prompt_v = self._prompts[layer]
+        b, g = self._captions.real.shape
+        # (b, heads, g, d) -> (b, kv_heads, repeats * g, d): all of a group's queries against one copy of the keys.
+        grouped = self._captions.pad(q).reshape(b, kv_heads, -1, d)
+        prompt_out, prompt_weight = _attend(grouped, prompt_k, prompt_v, scaling, self._hidden)
+        prompt_out = self._captions.unpad(prompt_out.reshape(b, -1, g, d)).view_as(out)
+        prompt_weight = self._captions.unpad(prompt_weight.reshape(b, -1, g, 1)).view_as(weight)
+        share = torch.sigmoid(weight - prompt_weight).to(out.dtype)
+        return torch.lerp(prompt_out, out, share).view(1, n, -1, d)
+
+    def _append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        n, kv_heads, d = k.shape
+        if layer == len(self._own):
+            room = k.new_empty(2, n, kv_heads, FIRST_ROOM, d)
+            self._own.append((room[0], room[1]))
+        if self._written == self._own[layer][0].shape[2]:
+            keys, values = self._own[layer]
+            self._own[layer] = (torch.cat([keys, torch.empty_like(keys)], 2), torch.cat([values, values], 2))
+        keys, values = self._own[layer]
+        keys[:, :, self._written] = k
+        values[:, :, self._written] = v
+        return keys[:, :, : self._written + 1], values[:, :, : self._written + 1]
+
+
+def _attend(
+    q: Float[Tensor, "r h q d"],
+    k: Float[Tensor, "r h k d"],
+    v: Float[Tensor, "r h k d"],
+    scaling: float,
+    hidden: Bool[Tensor, "r 1 1 k"] | None,
+) -> tuple[Float[Tensor, "r h q d"], Float[Tensor, "r h q 1"]]:
+    """Attention over these keys alone, and the log of the sum of their exponentiated scores (float32)."""
+    scores = (q @ k.transpose(-1, -2)).float() * scaling
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, float("-inf"))
+    weight = scores.logsumexp(dim=-1, keepdim=True)
+    return (scores - weight).exp().to(v.dtype) @ v, weight

@@ -1,0 +1,123 @@
+"""Groups of captions behind their prompts, packed so that every token is forwarded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from racro_pl.policy.attention import GroupAttention, Rows
+from racro_pl.types import Prompt
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One row of tokens, ``[prompt 1 | prompt 2 | ... | caption 1 | caption 2 | ...]``, and what to read from it.
+
+    A caption's last token predicts nothing, so it is not in the row.
+    """
+
+    input_ids: Int[Tensor, "1 tokens"]
+    position_ids: Int[Tensor, "3 1 tokens"]
+    """As if each caption stood alone behind its prompt."""
+    attention: GroupAttention
+    predictors: Int[Tensor, " m"]
+    """Place in the row that predicts each caption token."""
+    targets: Int[Tensor, " m"]
+    """The caption tokens, caption after caption."""
+    mask: Bool[Tensor, "n t"]
+
+    def spread(self, values: Float[Tensor, " m"]) -> Float[Tensor, "n t"]:
+        """One value per caption token, in the captions' own shape; 0 on padding."""
+        return torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device).masked_scatter(self.mask, values)
+
+
+@dataclass(frozen=True)
+class PackedPrompts:
+    """Prompts alone, one behind the other."""
+
+    input_ids: Int[Tensor, "1 tokens"]
+    position_ids: Int[Tensor, "3 1 tokens"]
+    rows: Rows
+    last: Int[Tensor, " b"]
+    """Place of each prompt's last token."""
+    next_position: Int[Tensor, " b"]
+    """Position of the first token behind each prompt. Images take up fewer positions than tokens."""
+
+
+def drop_idle(
+    prompts: Sequence[Prompt], group: Int[Tensor, " n"], mask: Bool[Tensor, "n t"]
+) -> tuple[list[Prompt], Int[Tensor, " n"]]:
+    """Leave out prompts whose captions have no token, and count ``group`` anew (anything where there is no token)."""
+    used = group[mask.any(dim=1).to(group.device)].unique()
+    place = torch.searchsorted(used, group).clamp(max=len(used) - 1)
+    return [prompts[i] for i in used.tolist()], place
+
+
+def pack_prompts(model: Any, prompts: Sequence[Prompt], device: torch.device) -> PackedPrompts:
+    """Prompts without padding, each with its own 3-D positions.
+
+    Args:
+        model: the transformers model that knows the family's positions (``get_rope_index``).
+        prompts: at least one.
+        device: where the tensors go.
+    """
+    lengths = torch.tensor([len(prompt.input_ids) for prompt in prompts])
+    positions = [_positions(model, prompt) for prompt in prompts]
+    return PackedPrompts(
+        input_ids=torch.cat([prompt.input_ids for prompt in prompts])[None].to(device),
+        position_ids=torch.cat(positions, dim=1)[:, None].to(device),
+        rows=Rows((torch.arange(int(lengths.max())) < lengths[:, None]).to(device)),
+        last=(lengths.cumsum(0) - 1).to(device),
+        next_position=torch.stack([position.max() + 1 for position in positions]).to(device),
+    )
+
+
+def pack_groups(
+    model: Any,
+    prompts: Sequence[Prompt],
+    group: Int[Tensor, " n"],
+    token_ids: Int[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    device: torch.device,
+) -> Packed:
+    """Prompts and their captions in one row.
+
+    Args:
+        model, prompts, device: as in :func:`pack_prompts`.
+        group: which prompt each caption follows.
+        token_ids, mask: captions, padded on the right.
+    """
+    head = pack_prompts(model, prompts, device)
+    group, token_ids, mask = group.to(device), token_ids.to(device), mask.to(device)
+    forwarded = mask[:, 1:]  # one fewer than there are tokens: the last one predicts nothing
+    longest = int(forwarded.sum(dim=1).max()) if len(mask) else 0
+    captions = Rows(forwarded[:, :longest])
+    positions = head.next_position[group, None] + torch.arange(longest, device=device)
+    in_row = head.input_ids.shape[1] + captions.tokens.view_as(captions.real)
+    predictors = torch.cat([head.last[group, None], in_row], dim=1)
+    written = token_ids[:, :longest][captions.real]
+    own = positions[captions.real].expand(3, 1, -1)
+    return Packed(
+        input_ids=torch.cat([head.input_ids, written[None]], dim=1),
+        position_ids=torch.cat([head.position_ids, own], dim=2),
+        attention=GroupAttention(head.rows, captions, group),
+        predictors=predictors[mask[:, : longest + 1]],
+        targets=token_ids[mask],
+        mask=mask,
+    )
+
+
+def _positions(model: Any, prompt: Prompt) -> Int[Tensor, "3 p"]:
+    if prompt.image_grid_thw is None:
+        return torch.arange(len(prompt.input_ids)).expand(3, -1)
+    positions, _ = model.get_rope_index(
+        input_ids=prompt.input_ids[None],
+        mm_token_type_ids=prompt.mm_token_type_ids[None],
+        image_grid_thw=prompt.image_grid_thw,
+    )
+    return positions[:, 0]

@@ -1,0 +1,96 @@
+"""Sampling behind prompts read once: the tokens of stock generate, and the distribution that the trainer scores."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from racro_pl.policy import sampling
+from tests.fakes.plain import plain_greedy
+from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("adaptation", [{}, {"quantization": "nf4"}, {"lora": None}])
+def test_greedy_tokens_equal_those_of_stock_generate(folders, family, adaptation):
+    captioner = build(folders[family], **adaptation)
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    expected = plain_greedy(captioner, prompts, 3, 12)
+    found = captioner.generate(prompts, group_size=3, max_new_tokens=12, temperature=None)
+    assert found.token_ids.shape == expected.shape
+    assert torch.equal(found.token_ids[found.mask], expected[found.mask])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_that_end_leave_and_change_nothing_for_the_others(folders, family, monkeypatch):
+    """Tokens of the captions themselves are made ends, so that they leave one after the other."""
+    monkeypatch.setattr(sampling, "FIRST_ROOM", 2)  # the room doubles on the way as well
+    captioner = build(folders[family])
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    # With tied embeddings a random model repeats itself: moved by seven, it counts up instead.
+    captioner.model.get_base_model().lm_head.register_forward_hook(lambda _, __, logits: logits.roll(7, dims=-1))
+    captioner.eos_ids = frozenset({-1})  # nobody ends
+    endless = captioner.generate(prompts, 1, 16, None).token_ids
+    captioner.eos_ids = frozenset({int(endless[row, step]) for row, step in ((0, 3), (1, 7), (2, 11))})
+    alone = [captioner.generate([prompt], 1, 16, None) for prompt in prompts]
+    together = captioner.generate(prompts, 1, 16, None)
+    lengths = [int(captions.mask.sum()) for captions in alone]
+    assert len(set(lengths)) > 1
+    for row, (captions, length) in enumerate(zip(alone, lengths, strict=True)):
+        assert torch.equal(together.token_ids[row, :length], captions.token_ids[0])
+        assert not together.mask[row, length:].any()
+        assert (together.token_ids[row, length:] == captioner.pad_id).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_tokens_are_drawn_from_the_distribution_that_the_trainer_scores(folders, family, temperature, monkeypatch):
+    """Log-probs at the moment of drawing, captions leaving meanwhile, equal the trainer's afterwards."""
+    captioner = build(folders[family])
+    captioner.eos_ids = frozenset(captioner.eos_ids) | set(range(8, 60))
+    drawn: list[torch.Tensor] = []
+    multinomial = torch.multinomial
+
+    def watch(probabilities: torch.Tensor, count: int) -> torch.Tensor:
+        tokens = multinomial(probabilities, count)
+        drawn.append(probabilities.gather(1, tokens)[:, 0].log())
+        return tokens
+
+    monkeypatch.setattr(torch, "multinomial", watch)
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    torch.manual_seed(0)
+    captions = captioner.generate(prompts, group_size=5, max_new_tokens=10, temperature=temperature)
+    counts = captions.mask.sum(dim=0).tolist()
+    assert [len(step) for step in drawn] == counts  # who has ended is not forwarded
+    assert counts[0] == 20 > counts[-1]
+    group = torch.arange(4).repeat_interleave(5)
+    scored = captioner.frozen_logprobs(
+        prompts, group, captions.token_ids, captions.mask, temperature, reference=False
+    )  # fmt: skip
+    torch.testing.assert_close(scored.T[captions.mask.T], torch.cat(drawn), atol=1e-5, rtol=1e-5)
+
+
+def test_frequencies_follow_the_scored_probabilities(folders):
+    """4,000 first tokens against their probabilities: total variation of a sample of that size is near 0.1."""
+    captioner = build(folders["qwen2_5_vl"])
+    prompt = captioner.encode(QUESTIONS[0])
+    captions = captioner.generate([prompt], group_size=4000, max_new_tokens=1, temperature=1.0)
+    vocabulary = torch.arange(len(captioner.banned))
+    allowed = vocabulary[~captioner.banned][:, None]
+    scored = captioner.frozen_logprobs(
+        [prompt], torch.zeros(len(allowed), dtype=torch.long), allowed, torch.ones_like(allowed).bool(), reference=False
+    )
+    assert scored.exp().sum() == pytest.approx(1.0, abs=1e-4)
+    share = captions.token_ids[:, 0].bincount(minlength=len(vocabulary))[allowed[:, 0]] / 4000
+    assert (share - scored[:, 0].exp()).abs().sum() / 2 < 0.15
+
+
+def test_a_group_reads_its_prompt_once(folders):
+    captioner = build(folders["qwen2_5_vl"])
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    seen = []
+    language = captioner.model.get_base_model().model.language_model
+    language.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2].numel()))
+    captioner.eos_ids = frozenset({-1})  # nobody ends
+    captioner.generate(prompts, group_size=6, max_new_tokens=4, temperature=1.0)
+    assert seen == [sum(len(prompt.input_ids) for prompt in prompts), 24, 24, 24]

@@ -1,0 +1,214 @@
+"""Packed equals repeated: log-probs, entropies, loss and every gradient, against the plain way in tests/fakes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from racro_pl.losses import grpo_loss
+from racro_pl.policy import attention
+from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.config import LoraSettings
+from racro_pl.types import RacroError
+from tests.fakes.plain import plain_logprobs
+from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
+
+FLOAT32 = 1e-5
+"""Relative to the largest value of a tensor: the order of float32 sums is all that differs."""
+NF4 = 3e-2
+"""4-bit layers multiply in bfloat16 (8 bits of mantissa, 4e-3 a rounding): other row counts, other sums."""
+
+LENGTHS = torch.tensor([7, 1, 4, 2, 7, 3, 1, 1, 5, 6])
+GROUP = torch.tensor([2, 0, 0, 3, 1, 1, 3, 3, 0, 2])  # groups of 3, 2, 2 and 3 captions, in no order
+
+
+def captions(seed: int = 0) -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(10, 200, (10, 7), generator=torch.Generator().manual_seed(seed))
+    return tokens, torch.arange(7) < LENGTHS[:, None]
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach(), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+
+
+def loss_and_gradients(
+    captioner: Captioner, logprobs: Tensor, around: Tensor, mask: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The GRPO loss with advantages, and old and reference log-probs near ``around``, so that every term is in it."""
+    draw = torch.Generator().manual_seed(5)
+    old = around.detach() + 0.3 * torch.randn(mask.shape, generator=draw)
+    reference = around.detach() + 0.5 * torch.randn(mask.shape, generator=draw)
+    out = grpo_loss(logprobs, old, reference, torch.randn(len(mask), generator=draw), mask, kl_coefficient=0.1)
+    captioner.zero_grad()
+    out.loss.backward()
+    return out.loss.detach(), {n: p.grad.clone() for n, p in captioner.named_parameters() if p.grad is not None}
+
+
+ADAPTATIONS = {
+    "lora": {},
+    "lora-checkpointing": {"gradient_checkpointing": True},
+    "full": {"lora": None},
+    "full-vision": {"lora": None, "freeze_vision": False},
+    "nf4": {"quantization": "nf4"},
+    "nf4-checkpointing": {"quantization": "nf4", "gradient_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_packed_equals_repeated(folders, family, adaptation):
+    captioner = build(folders[family], **({"gradient_checkpointing": False} | ADAPTATIONS[adaptation]))
+    limit = NF4 if "nf4" in adaptation else FLOAT32
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    expected, expected_entropy = plain_logprobs(captioner, prompts, GROUP, tokens, mask, 0.7)
+    expected_loss, expected_gradients = loss_and_gradients(captioner, expected, expected, mask)
+    found, entropy = captioner.logprobs(prompts, GROUP, tokens, mask, 0.7)
+    loss, gradients = loss_and_gradients(captioner, found, expected, mask)
+    assert relative(found[mask], expected[mask]) < limit
+    assert relative(entropy[mask], expected_entropy[mask]) < limit
+    assert not found[~mask].any()
+    assert relative(loss, expected_loss) < limit
+    assert gradients.keys() == expected_gradients.keys()
+    assert any("visual" in name for name in gradients) == (adaptation == "full-vision")
+    for name, gradient in gradients.items():
+        # 4-bit: errors of bfloat16 add up over layers; a gradient must still point the same way.
+        if "nf4" in adaptation:
+            assert torch.cosine_similarity(gradient.flatten(), expected_gradients[name].flatten(), dim=0) > 0.99, name
+        else:
+            assert relative(gradient, expected_gradients[name]) < limit, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lora", [True, False])
+def test_reference_and_old_logprobs_equal_the_plain_ones(folders, family, lora):
+    captioner = build(folders[family], **({} if lora else {"lora": None}))
+    if not lora:  # the reference must differ from the policy
+        with torch.no_grad():
+            captioner.model.lm_head.weight.mul_(1.5)
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    inputs = (prompts, GROUP, tokens, mask)
+    reference = captioner.frozen_logprobs(*inputs, reference=True)
+    with torch.no_grad():
+        if lora:
+            with captioner.model.disable_adapter():
+                expected, _ = plain_logprobs(captioner, *inputs)
+        else:
+            expected, _ = plain_logprobs(captioner, *inputs, reference=True)
+        old, _ = plain_logprobs(captioner, *inputs)
+    assert relative(reference[mask], expected[mask]) < FLOAT32
+    assert relative(captioner.frozen_logprobs(*inputs, reference=False)[mask], old[mask]) < FLOAT32
+    assert relative(old[mask], expected[mask]) > 1e-3
+
+
+def test_a_group_split_over_micro_batches_sums_to_the_same_gradient(folders):
+    captioner = build(folders["qwen3_vl"])
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    captioner.logprobs(prompts, GROUP, tokens, mask)[0].sum().backward()
+    whole = {n: p.grad.clone() for n, p in captioner.named_parameters() if p.requires_grad}
+    captioner.zero_grad()
+    for rows in torch.arange(10).split(3):
+        captioner.logprobs(prompts, GROUP[rows], tokens[rows], mask[rows])[0].sum().backward()
+    for name, parameter in captioner.named_parameters():
+        if parameter.requires_grad:
+            assert relative(parameter.grad, whole[name]) < FLOAT32, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_packed_is_as_close_to_float32_as_repeated(folders, family):
+    """bfloat16 rounds at every layer, so packed and repeated may differ: by no more than both differ from float32."""
+    exact, rounded = build(folders[family]), build(folders[family], dtype="bfloat16")
+    rounded.load_state_dict({n: p for n, p in exact.state_dict().items() if "lora_" in n}, strict=False)
+    prompts = [exact.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    with torch.no_grad():
+        truth = plain_logprobs(exact, prompts, GROUP, tokens, mask)[0][mask]
+        repeated = plain_logprobs(rounded, prompts, GROUP, tokens, mask)[0][mask]
+        packed = rounded.logprobs(prompts, GROUP, tokens, mask)[0][mask]
+    assert (packed - truth).square().mean() < 2 * (repeated - truth).square().mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_prompt_token_is_forwarded_once(folders, family):
+    captioner = build(folders[family])
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    seen = []
+    language = captioner.model.get_base_model().model.language_model
+    language.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2].numel()))
+    captioner.frozen_logprobs(prompts, GROUP, tokens, mask, reference=False)
+    # A caption's last token predicts nothing: 37 tokens in 10 captions are 27 forwarded.
+    assert seen == [sum(len(prompt.input_ids) for prompt in prompts) + 37 - 10]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_is_seen_once_in_a_step_and_forgotten_after_it(folders, family):
+    captioner = build(folders[family])
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    tokens, mask = captions()
+    passes = []
+    tower = captioner.model.get_submodule("base_model.model.model.visual")
+    tower.register_forward_hook(lambda *_: passes.append(1))
+    fresh, _ = captioner.logprobs(prompts, GROUP, tokens, mask)
+    assert len(passes) == 1  # one for the images of all prompts
+    with captioner.seeing_once():
+        captioner.generate(prompts[:2], group_size=2, max_new_tokens=2, temperature=1.0)
+        assert len(passes) == 2
+        captioner.generate(prompts[2:], group_size=2, max_new_tokens=2, temperature=1.0)
+        assert len(passes) == 3
+        captioner.frozen_logprobs(prompts, GROUP, tokens, mask, reference=True)
+        kept, _ = captioner.logprobs(prompts, GROUP, tokens, mask)
+        captioner.logprobs(prompts[:1], torch.zeros(1, dtype=torch.long), tokens[:1], mask[:1])
+        assert len(passes) == 3
+    assert relative(kept[mask], fresh[mask]) < FLOAT32
+    captioner.logprobs(prompts, GROUP, tokens, mask)
+    assert len(passes) == 4
+
+
+def test_a_tower_that_is_trained_looks_anew(folders):
+    captioner = build(folders["qwen2_5_vl"], lora=None, freeze_vision=False)
+    prompts = [captioner.encode(QUESTIONS[0])]
+    tokens, mask = captions()
+    inputs = (prompts, torch.zeros(1, dtype=torch.long), tokens[:1], mask[:1])
+    with captioner.seeing_once():
+        before = captioner.frozen_logprobs(*inputs, reference=False)
+        reference = captioner.frozen_logprobs(*inputs, reference=True)
+        with torch.no_grad():
+            for parameter in captioner.model.model.visual.parameters():
+                parameter.mul_(1.5)
+        assert relative(captioner.frozen_logprobs(*inputs, reference=False), before) > 1e-3
+        assert torch.equal(captioner.frozen_logprobs(*inputs, reference=True), reference)
+
+
+def test_prompts_without_any_image_need_no_tower(folders):
+    captioner = build(folders["qwen3_vl"])
+    prompts = [captioner.encode(QUESTIONS[2]), captioner.encode(question("short", "what ?"))]
+    tokens, mask = captions()
+    rows = torch.tensor([0, 1, 1])
+    found, _ = captioner.logprobs(prompts, rows, tokens[:3], mask[:3])
+    expected, _ = plain_logprobs(captioner, prompts, rows, tokens[:3], mask[:3])
+    assert relative(found[mask[:3]], expected[mask[:3]]) < FLOAT32
+
+
+def test_sliding_windows_are_refused(folders):
+    captioner = build(folders["qwen2_5_vl"], lora=None)
+    captioner.model.config.text_config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(RacroError, match="sliding-window layers"):
+        attention.install(captioner.model)
+
+
+def test_a_deeper_group_of_one_image_and_of_many(folders):
+    """More captions than a prompt has tokens, and a prompt of three images."""
+    captioner = build(folders["qwen3_vl"], lora=LoraSettings(rank=2, alpha=8))
+    three = question("three", "<image> and <image> and <image> ?", *(picture(60, 60 + 8 * i, i) for i in range(3)))
+    prompts = [captioner.encode(three), captioner.encode(QUESTIONS[0])]
+    rows = torch.arange(24) % 2
+    tokens = torch.randint(10, 200, (24, 5), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(5) < torch.arange(24)[:, None] % 5 + 1
+    expected, _ = plain_logprobs(captioner, prompts, rows, tokens, mask)
+    found, _ = captioner.logprobs(prompts, rows, tokens, mask)
+    assert relative(found[mask], expected[mask]) < FLOAT32
