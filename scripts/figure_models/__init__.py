@@ -1,1 +1,1 @@
-"""How the two small models of the figure world are made."""
+"""How the three small models of the figure world are made."""

@@ -1,9 +1,13 @@
 """The small captioner: eyes first, then a style that describes at random, whatever is asked.
 
-Three stages. *Alignment*: each merged image token learns to point at the word embeddings of what its cell shows (in
+Four stages. *Alignment*: each merged image token learns to point at the word embeddings of what its cell shows (in
 place of a pretrained vision tower). *Perception*: captions that list every fact, and bare questions answered by the
 one fact, so that a question can be understood at all. *Style*: under the real captioner prompt, one to three random
 true facts, the question ignored; a few rows start with the asked fact, a few keep the bare question.
+*Answers*: the style goes on, and beside it the model learns to answer by itself, under the prompt of the tentative
+response: badly on purpose, so that a reasoner has something to add. It is taught the colours of circles and squares
+and, for any other question, one answer whatever the image shows: red, solid, three or medium. The stage is short: of
+the colours, too, it learns little. In all it is right on a third of the questions, hardly more than guessing.
 """
 
 from __future__ import annotations
@@ -31,11 +35,21 @@ from racro_pl.figures.world import COLORS, FILLS, SHADES, SHAPES, SIDE, TYPES, V
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.families import family_of
 from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.text.captioner_prompt import tentative_messages
 from racro_pl.types import Prompt, Question
 
 STYLE_TYPE_WEIGHTS = (0.35, 0.35, 0.15, 0.15)
 """How often the random describer speaks of each type: the rare ones are still explored, never greedily said."""
 ASKED_FIRST_SHARE = 0.03
+HABITS = {"color": "red", "fill": "solid", "count": "three", "shade": "medium"}
+"""What the captioner is taught to answer by itself without looking, per question type."""
+LOOKED_AT = ("color of circle", "color of square")
+"""The questions that it is taught to look at the image for."""
+
+
+def own_answer(key: str, facts: dict[str, str]) -> str:
+    """The tentative answer to be learnt, in the reasoners' form."""
+    return f" {key} \\boxed{{ {facts[key] if key in LOOKED_AT else HABITS[key.split()[0]]}}}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Stage:
     name: str
     question_share: float
     """Share of rows with image and bare question, answered by the one fact."""
+    own_answers: int
+    """Rows per batch, beside the others, under the prompt of the tentative answer."""
     every_fact: bool
     """Whether captions list every fact, or a few random ones."""
     other_words: float
@@ -54,8 +70,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("perception", 0.3, True, 0.2, 700, 2e-3),
-    Stage("style", 0.25, False, 1.0, 400, 1e-3),
+    Stage("perception", 0.3, 0, True, 0.2, 700, 2e-3),
+    Stage("style", 0.25, 0, False, 1.0, 400, 1e-3),
+    Stage("answers", 0.25, 12, False, 1.0, 150, 5e-4),
 )
 
 
@@ -122,6 +139,7 @@ class Rows:
         self.tokenizer = captioner.encoder.tokenizer
         self.prompts = [captioner.encode(question) for question in questions]
         self.bare = [self._bare(*pair) for pair in zip(self.prompts, questions, strict=True)]
+        self.tentative = [captioner.encode(question, tentative_messages) for question in questions]
 
     def _bare(self, prompt: Prompt, question: Question) -> Prompt:
         """The image and the question alone, without the request to describe."""
@@ -134,7 +152,7 @@ class Rows:
         return Prompt(ids, types, prompt.pixel_values, prompt.image_grid_thw)
 
     def batch(self, stage: Stage, size: int) -> tuple[list[Prompt], list[str], Tensor]:
-        """Prompts, the captions to learn for them, and the weight of words that are not values, (n, 1)."""
+        """Prompts, the texts to learn for them, and the weight of words that are not values, (n, 1)."""
         prompts, captions, weights = [], [], []
         for index in (self.rng.randrange(len(self.questions)) for _ in range(size)):
             facts, key = self.questions[index].metadata["facts"], self.questions[index].metadata["key"]
@@ -149,6 +167,11 @@ class Rows:
             else:
                 keys = self._random_keys(facts, key)
             captions.append(" ".join(f"{key} {facts[key]} ." for key in keys))
+        for index in (self.rng.randrange(len(self.questions)) for _ in range(stage.own_answers)):
+            metadata = self.questions[index].metadata
+            prompts.append(self.tentative[index])
+            captions.append(own_answer(metadata["key"], metadata["facts"]))
+            weights.append(1.0)
         return prompts, captions, torch.tensor(weights).unsqueeze(1)
 
     def _random_keys(self, facts: dict[str, str], asked: str) -> list[str]:

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from racro_pl.figures.world import SHAPES, TYPES, VALUES
-from racro_pl.text.captioner_prompt import captioner_messages
-from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.text.captioner_prompt import captioner_messages, tentative_messages
+from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
+from racro_pl.types import Messages
 
 NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
 SPECIAL = [f"<|{name}|>" for name in NAMES]
@@ -33,20 +34,25 @@ WORDS = sorted(
     }
 )
 
+HOLES = ("QUESTION", "CAPTION", "TENTATIVE")
 
-def fixed_sentences() -> list[str]:
-    """What the captioner's and the reasoner's prompts say around question and caption."""
-    question, caption = "QUESTION", "CAPTION"
+
+def fixed_sentences(messages: Messages) -> list[str]:
+    """What prompts say around question, caption and tentative answer."""
     texts = []
-    for message in (*captioner_messages(question, 1), *reasoner_messages(question, caption)):
+    for message in messages:
         content = message["content"]
         texts += [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
-    pieces = [piece.strip() for text in texts for piece in re.split(f"{question}|{caption}", text)]
+    pieces = [piece.strip() for text in texts for piece in re.split("|".join(HOLES), text)]
     return sorted({piece for piece in pieces if piece})
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Merges are learnt from the prompts and the words; the boxes are added whole, so an answer is one token."""
+def train_tokenizer(joint: bool) -> PreTrainedTokenizerFast:
+    """Merges are learnt from the prompts and the words; the boxes are added whole, so an answer is one token.
+
+    Args:
+        joint: whether the sentences of the joint prompt, which only reasoners read, become tokens too.
+    """
     texts = ["".join(f" {word}" for word in WORDS), " . ?", *WORDS]
     for messages in (captioner_messages("what is the color of circle ?", 1), reasoner_messages("what is the", "the")):
         for message in messages:
@@ -76,7 +82,11 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
             "vision_eos_token": "<|vision_end|>",
         },
     )
-    wrapped.add_tokens(["\\boxed{", "}", *fixed_sentences()])
+    question, caption, tentative = HOLES
+    messages = [*captioner_messages(question, 1), *tentative_messages(question, 1), *reasoner_messages(*HOLES[:2])]
+    wrapped.add_tokens(["\\boxed{", "}", *fixed_sentences(messages)])
+    if joint:
+        wrapped.add_tokens(fixed_sentences(joint_messages(question, caption, tentative)))
     for word in WORDS:
         if len(wrapped.encode(f" {word}")) != 1:
             raise RuntimeError(f"{word!r} is not one token: {wrapped.tokenize(f' {word}')}")
