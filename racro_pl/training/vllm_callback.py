@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from racro_pl.reward.vllm_process import HEALTH_POLL_S, VllmError, VllmServer, is_healthy, is_local_address
+from racro_pl.serving.vllm_process import HEALTH_POLL_S, VllmError, VllmServer, is_healthy, is_local_address
 
 
 class VllmReasonerServer(Callback):

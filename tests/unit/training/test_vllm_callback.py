@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from racro_pl.reward.vllm_process import VllmError, free_port
+from racro_pl.serving.vllm_process import VllmError, free_port
 from racro_pl.training.vllm_callback import VllmReasonerServer
 from tests.fakes.vllm import is_alive, recorded_pids, write_fake_vllm
 
