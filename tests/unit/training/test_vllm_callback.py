@@ -76,7 +76,7 @@ def test_other_ranks_wait_no_longer_than_the_deadline(tmp_path):
     callback = make_callback(tmp_path, "serve")
     callback.server.start_timeout_s = 1
     with pytest.raises(VllmError, match=r"(?s)not ready after 1 s.*rank 0 says why"):
-        callback._wait_for_rank_zero()
+        callback.server.wait_for_other_process()
 
 
 def test_several_nodes_and_a_loopback_server_are_refused(tmp_path, monkeypatch):
