@@ -29,8 +29,8 @@ class VllmEngine(RolloutEngine):
     system. Every caption comes with the server's log-probs, and from a prompt whose token ids are the trainer's.
 
     The canary samples captions of a few fixed questions at the start, after the first update and after every
-    ``canary_every``-th push, and compares the server's log-probs of them with the trainer's: an adapter that did not arrive, another base, another
-    image or another temperature shows there, and the run stops.
+    ``canary_every``-th push, and compares the server's log-probs of them with the trainer's: an adapter that did not
+    arrive, another base, another image or another temperature shows there, and the run stops.
 
     Args:
         group_size: captions per question (G), at least 2.
