@@ -17,7 +17,18 @@ class Gap:
 
     mean: float
     highest: float
+    base_mean: float
+    """Mean distance from the trainer's base, adapter off: how far the wrong answer would be."""
     tokens: int
+
+    @property
+    def nearer_to_base(self) -> bool:
+        """Whether the engine rather has the base alone: what an adapter that is ignored looks like.
+
+        A factor of two is beyond chance: with the adapter on, rounding puts both distances apart by a few per cent,
+        and the base's is the larger one as soon as the adapter does anything.
+        """
+        return self.mean > 2.0 * self.base_mean
 
 
 def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: float) -> Gap:
@@ -28,13 +39,14 @@ def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: 
         rollouts: captions with ``sampler_logprobs``.
         temperature: as in sampling.
     """
-    gaps = []
+    gaps: dict[bool, list[torch.Tensor]] = {False: [], True: []}
     for rollout in rollouts:
         assert rollout.sampler_logprobs is not None
         everyone = torch.zeros(len(rollout.texts), dtype=torch.long)
-        own = captioner.frozen_logprobs(
-            [rollout.prompt], everyone, rollout.token_ids, rollout.mask, temperature, reference=False
-        )
-        gaps.append((own.cpu() - rollout.sampler_logprobs.cpu()).abs()[rollout.mask.cpu()])
-    joined = torch.cat(gaps)
-    return Gap(float(joined.mean()), float(joined.max()), len(joined))
+        for base, found in gaps.items():
+            own = captioner.frozen_logprobs(
+                [rollout.prompt], everyone, rollout.token_ids, rollout.mask, temperature, reference=base
+            )
+            found.append((own - rollout.sampler_logprobs).abs()[rollout.mask])
+    policy, base_only = torch.cat(gaps[False]), torch.cat(gaps[True])
+    return Gap(float(policy.mean()), float(policy.max()), float(base_only.mean()), len(policy))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ POLICY = PolicySettings(
     path=str(EMBEDDED["figure-captioner"]), lora=LoraSettings(16, 32), dtype="float32", gradient_checkpointing=False,
     min_pixels=3136, max_pixels=3136,
 )  # fmt: skip
+LARGEST = 112 * 112
 QUICKSTART = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--config", str(CONFIGS / "quickstart_vllm.yaml")]
 ROLLOUT = "--model.rollout.init_args"
 
@@ -38,7 +40,8 @@ def server(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = ServerSettings(
         python=str(vllm_python), max_model_len=512, extra_args=["--enforce-eager"], start_timeout_s=280
     )
-    with rollout_server(settings, POLICY, tmp_path_factory.mktemp("rollout") / "vllm.log") as running:
+    policy = replace(POLICY, max_pixels=LARGEST)
+    with rollout_server(settings, policy, tmp_path_factory.mktemp("rollout") / "vllm.log") as running:
         yield running
 
 
@@ -109,17 +112,12 @@ def test_the_adapter_changes_what_vllm_writes(server: VllmServer, captioner: Cap
     engine.close()
 
 
-def test_images_that_have_to_be_scaled_make_the_trainers_prompt(server: VllmServer, captioner: Captioner, tmp_path):
-    """Checked sample by sample: the figure world's pictures at four times their size, and in limits of their own."""
-    del captioner
-    policy = PolicySettings(
-        path=POLICY.path, lora=LoraSettings(16, 32), dtype="float32", gradient_checkpointing=False,
-        min_pixels=3136, max_pixels=6000,
-    )  # fmt: skip
+def test_images_that_have_to_be_scaled_make_the_trainers_prompt(server: VllmServer, tmp_path):
+    """Pictures of 56 x 56 that the trainer scales to 112 x 112: vLLM gets them in that size, and leaves them in it."""
+    policy = replace(POLICY, min_pixels=LARGEST, max_pixels=LARGEST)
     large = load_captioner(policy, torch.device("cpu"))
-    large.encoder.processor.image_processor.size = {"shortest_edge": 4000, "longest_edge": 6272}
     questions = [(question, large.encode(question)) for question in figure_questions("test", 4)]
-    assert all(int(prompt.image_grid_thw.prod()) > 16 for _, prompt in questions)
+    assert all(prompt.image_grid_thw.tolist() == [[1, 8, 8]] for _, prompt in questions)
     engine = VllmEngine(url=server.url, max_new_tokens=8)
     engine.open(RunInfo(policy, tmp_path, "large"))
     rollouts = list(engine.sample(large, questions, 0))
@@ -128,10 +126,8 @@ def test_images_that_have_to_be_scaled_make_the_trainers_prompt(server: VllmServ
     assert len(rollouts) == 4
 
 
-def test_a_server_without_the_flags_for_it_is_told_by_the_canary_or_the_load(server: VllmServer, tmp_path):
-    """The rank beyond what the server was started for."""
-    policy = PolicySettings(path=POLICY.path, lora=LoraSettings(64, 64), dtype="float32", min_pixels=3136,
-                            max_pixels=3136, gradient_checkpointing=False)  # fmt: skip
+def test_an_adapter_of_a_rank_that_the_server_has_no_room_for_is_told(server: VllmServer, tmp_path):
+    policy = replace(POLICY, lora=LoraSettings(64, 64))
     wide = load_captioner(policy, torch.device("cpu"))
     engine = VllmEngine(url=server.url, max_new_tokens=8, attempts=1)
     engine.open(RunInfo(policy, tmp_path, "wide"))

@@ -172,10 +172,25 @@ def test_the_canary_stops_a_run_whose_adapter_has_no_effect(folder, captioner, t
     with serve(folder, "deaf") as server:
         engine = open_engine(server.url, folder, tmp_path)
         change_adapter(captioner, 5)
-        with pytest.raises(RolloutError, match=r"canary: .* above canary_threshold=0\.05"):
+        with pytest.raises(RolloutError, match=r"canary: .* within canary_threshold=0\.05"):
             list(engine.sample(captioner, encoded(captioner), 0))
         engine.close()
     assert engine.figures()["canary_gap"] > 0.05
+
+
+def test_the_canary_sees_an_ignored_adapter_below_the_threshold_too(folder, captioner, tmp_path):
+    """A small adapter that is not applied: no large difference, but the base explains it better than the policy."""
+    with serve(folder, "deaf") as server:
+        for model in (captioner, server.captioner):
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "lora_B" in name:
+                        parameter.fill_(1e-3 if model is captioner else 0.0)
+        engine = open_engine(server.url, folder, tmp_path, canary_threshold=1.0)
+        with pytest.raises(RolloutError, match="expected them nearer to the trainer's"):
+            list(engine.sample(captioner, encoded(captioner), 0))
+        engine.close()
+    assert engine.figures()["canary_base_gap"] < 1e-5 < engine.figures()["canary_gap"] < 0.05
 
 
 def test_the_canary_comes_at_the_start_after_the_first_update_and_every_nth_push(folder, captioner, tmp_path):
