@@ -130,6 +130,8 @@ class Experience:
     """None when the policy has not changed since sampling: the policy's own, detached, are then exact."""
     ref_logprobs: Float[Tensor, "n t"] | None
     """None when the KL coefficient is 0."""
+    importance: Float[Tensor, "n t"] | None = None
+    """Truncated weights policy / sampler of the policy term; None when the policy itself sampled."""
 
 
 @dataclass(frozen=True)

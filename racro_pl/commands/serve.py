@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from racro_pl.reward.vllm_process import VllmError, VllmServer, is_local_address
+from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
 
 POLL_S = 0.5
 

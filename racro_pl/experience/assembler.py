@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from racro_pl.losses import group_advantages
+from racro_pl.losses import Importance, group_advantages, truncated_importance
+from racro_pl.losses.importance import Level
 from racro_pl.policy.captioner import Captioner
 from racro_pl.types import Experience, Prompt, Rewards, Rollout
 
@@ -27,20 +28,30 @@ class Draft:
     mask: Bool[Tensor, "n t"]
     old_logprobs: Float[Tensor, "n t"] | None
     ref_logprobs: Float[Tensor, "n t"] | None
+    importance: Importance | None = None
+    """Of captions that another engine sampled."""
 
 
 def draft(
-    captioner: Captioner, rollouts: Sequence[Rollout], *, old: bool, reference: bool, temperature: float
+    captioner: Captioner,
+    rollouts: Sequence[Rollout],
+    *,
+    old: bool,
+    reference: bool,
+    temperature: float,
+    level: Level = "token",
+    cap: float = 2.0,
 ) -> Draft:
     """Pad the groups' captions to one length and take the log-probs that need no reward.
 
     Args:
         captioner: the policy, not updated since these rollouts were sampled.
         rollouts: one or more groups.
-        old: take ``old_logprobs``, unless the rollouts bring their sampler's; needed when the policy will have
-            changed before these groups are learnt from.
+        old: take ``old_logprobs``; needed when the policy will have changed before these groups are learnt from.
+            Taken in any case when another engine sampled: they are what its log-probs are compared with.
         reference: take ``ref_logprobs``; needed when there is a KL term.
         temperature: as in sampling.
+        level, cap: of the importance weights where another engine sampled.
     """
     prompts = tuple(rollout.prompt for rollout in rollouts)
     sizes = torch.tensor([len(rollout.texts) for rollout in rollouts])
@@ -49,13 +60,20 @@ def draft(
     token_ids = torch.cat([_fit(rollout.token_ids, length, captioner.pad_id) for rollout in rollouts])
     mask = torch.cat([_fit(rollout.mask, length, False) for rollout in rollouts])
     inputs = (prompts, group_index, token_ids, mask, temperature)
+    sampled_by = [rollout.sampler_logprobs for rollout in rollouts]
+    elsewhere = [_fit(logprobs, length, 0.0) for logprobs in sampled_by if logprobs is not None]
+    old_logprobs = captioner.frozen_logprobs(*inputs, reference=False) if old or elsewhere else None
+    importance = None
+    if old_logprobs is not None and elsewhere:
+        importance = truncated_importance(old_logprobs, torch.cat(elsewhere), mask, level=level, cap=cap)
     return Draft(
         prompts=prompts,
         group_index=group_index,
         token_ids=token_ids,
         mask=mask,
-        old_logprobs=captioner.frozen_logprobs(*inputs, reference=False) if old else None,
+        old_logprobs=old_logprobs,
         ref_logprobs=captioner.frozen_logprobs(*inputs, reference=True) if reference else None,
+        importance=importance,
     )
 
 
@@ -77,10 +95,11 @@ def assemble(pending: Draft, rewards: Sequence[Rewards]) -> Experience:
         advantages=group_advantages(total, scored).flatten(),
         old_logprobs=pending.old_logprobs,
         ref_logprobs=pending.ref_logprobs,
+        importance=pending.importance.weights if pending.importance is not None else None,
     )
 
 
-def _fit(tensor: Tensor, length: int, fill: int) -> Tensor:
+def _fit(tensor: Tensor, length: int, fill: int | float) -> Tensor:
     """Cut or pad the rows on the right to ``length``."""
     if tensor.shape[1] >= length:
         return tensor[:, :length]

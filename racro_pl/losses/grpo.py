@@ -37,6 +37,7 @@ def grpo_loss(
     ref_logprobs: Float[Tensor, "n t"] | None,
     advantages: Float[Tensor, " n"],
     mask: Bool[Tensor, "n t"],
+    importance: Float[Tensor, "n t"] | None = None,
     *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
@@ -54,6 +55,8 @@ def grpo_loss(
         ref_logprobs: of the reference; may be None only when ``kl_coefficient`` is 0.
         advantages: one per caption.
         mask: tokens that count.
+        importance: weights of the policy term (not of the KL term) where another engine sampled, see
+            :func:`~racro_pl.losses.importance.truncated_importance`; None for 1 everywhere.
         clip_low, clip_high: how far the ratio may fall below and rise above 1.
         dual_clip: bound on the ratio for captions with a negative advantage; above 1.
         kl_coefficient: weight of the KL term, per token.
@@ -77,6 +80,8 @@ def grpo_loss(
     ceiling = -advantage * dual_clip
     negative = advantage < 0
     token_loss = torch.where(negative, torch.minimum(ceiling, bounded), bounded)
+    if importance is not None:
+        token_loss = importance * token_loss
 
     kl = k3_divergence(policy_logprobs, ref_logprobs) if ref_logprobs is not None else torch.zeros_like(token_loss)
     weight = mask.to(token_loss.dtype)

@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
-from racro_pl.reward.chat_client import CONNECTION_FAILED, TIMEOUT, ChatClient, Fault, read_reply
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT, ChatClient, Fault, read_reply
 from racro_pl.types import Messages
 
 LIST_LIMIT_S = 15.0

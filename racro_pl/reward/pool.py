@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from racro_pl.reward.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.types import Messages
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.config import PolicySettings
 from racro_pl.types import Prompt, Question, Rollout
 
 EncodedQuestion = tuple[Question, Prompt]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What an engine outside this process has to know about the run."""
+
+    policy: PolicySettings
+    folder: Path
+    """The run's folder."""
+    run_id: str
+    """The same on all ranks of this run, and of no other run."""
+    rank: int = 0
+    """Global rank."""
+    ranks: int = 1
+    """How many there are."""
 
 
 class RolloutEngine(abc.ABC):
@@ -36,6 +54,20 @@ class RolloutEngine(abc.ABC):
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
 
+    def open(self, run: RunInfo) -> None:  # noqa: B027 (an engine in this process has nothing to do)
+        """Called before captions are asked for, more than once where fitting is followed by testing.
+
+        Raises:
+            RacroError: this engine cannot sample for this run.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of servers and connections; called when the run ends, however it ends."""
+
+    def figures(self) -> dict[str, float]:
+        """What the engine has last measured about itself, for the log."""
+        return {}
+
     @abc.abstractmethod
     def sample(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
@@ -49,5 +81,5 @@ class RolloutEngine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion]) -> list[str]:
-        """One greedy caption per question, for evaluation."""
+    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
+        """One greedy caption per question, for evaluation; arguments as for :meth:`sample`."""

@@ -51,7 +51,7 @@ class TransformersEngine(RolloutEngine):
                     adapter_version=adapter_version,
                 )
 
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion]) -> list[str]:
+    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
         texts: list[str] = []
         for start in range(0, len(questions), self.questions_per_batch):
             prompts = [prompt for _, prompt in questions[start : start + self.questions_per_batch]]

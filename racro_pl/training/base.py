@@ -5,7 +5,9 @@ The method itself is in ``module.py``.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
 from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.reward.scorer import Scorer
-from racro_pl.rollout import RolloutEngine
+from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
@@ -28,11 +30,11 @@ from racro_pl.training.startup import check_trainer, keep_gradients_local, probe
 from racro_pl.types import Question, RacroError
 
 
-class _CloseReasoner(Callback):
+class _CloseServices(Callback):
     """Lightning tears a module down after success only; requests under way must not outlive a failed run either."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        pl_module.scorer.close()  # type: ignore[union-attr, operator]
+        pl_module.close_services()  # type: ignore[operator]
 
 
 class CaptionerModule(LightningModule):
@@ -92,7 +94,7 @@ class CaptionerModule(LightningModule):
         return encoded
 
     def configure_callbacks(self) -> list[Callback]:
-        return [_CloseReasoner()]
+        return [_CloseServices()]
 
     def setup(self, stage: str) -> None:
         check_trainer(self.trainer, self.policy_settings)
@@ -105,6 +107,7 @@ class CaptionerModule(LightningModule):
     def on_fit_start(self) -> None:
         """Find out now, not half an hour in, that the reasoner is unreachable or that gradients do not arrive."""
         self.scorer.check()
+        self._open_engine()
         self.captioner.train()
         probe_gradients(self)
 
@@ -121,21 +124,35 @@ class CaptionerModule(LightningModule):
         # Within a fit it was checked at the start; an outage later costs scores, not the run.
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.scorer.check()
+            self._open_engine()
 
     def on_train_epoch_start(self) -> None:
         # Nobody but this class may have put it elsewhere: gradient checkpointing keys on it, silently.
         if not self.captioner.training or not self.captioner.model.training:
             raise RuntimeError("the policy is not in train mode at the start of an epoch; some callback changed it")
 
-    def teardown(self, stage: str) -> None:
+    def _open_engine(self) -> None:
+        # Every rank asks: the folder and the run's name are agreed on by broadcasts.
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        run_id = self.trainer.strategy.broadcast(uuid.uuid4().hex[:12])
+        self.engine.open(
+            RunInfo(self.policy_settings, folder, run_id, self.trainer.global_rank, self.trainer.world_size)
+        )
+
+    def close_services(self) -> None:
+        """End what was asked of the reasoner and of the rollout engine, whether answered or not."""
         self.scorer.close()
+        self.engine.close()
+
+    def teardown(self, stage: str) -> None:
+        self.close_services()
 
     # ------------------------------------------------------------------ evaluation
 
     def answer(self, questions: Sequence[Question]) -> list[Answered]:
         """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out."""
         encoded = self.encode_readable(questions)
-        captions = self.engine.describe(self.captioner, encoded)
+        captions = self.engine.describe(self.captioner, encoded, self.updates_done)
         pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
         audit = self.trainer.datamodule.audit_caption  # type: ignore[attr-defined]
         return [

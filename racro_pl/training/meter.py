@@ -6,12 +6,14 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from racro_pl.losses import Importance
+from racro_pl.losses.importance import effective_sample_share
 from racro_pl.types import Rewards, Rollout
 
 PHASES = ("sample", "reason", "logprobs", "update")
@@ -47,6 +49,11 @@ class StepMeter:
         for name, value in values.items():
             self._maxima[name] = max(self._maxima.get(name, value), value)
 
+    def add_importance(self, importance: Importance) -> None:
+        """Count a micro-batch's importance weights, and keep the largest ratio."""
+        self.add(**{f"importance/{name}": value for name, value in importance.sums.items()})
+        self.highest(ratio=importance.max_ratio)
+
     def add_groups(self, rollouts: Sequence[Rollout], rewards: Sequence[Rewards]) -> None:
         """Count the step's captions, rewards, groups without signal and captions without a score."""
         for rollout, reward in zip(rollouts, rewards, strict=True):
@@ -68,19 +75,23 @@ class StepMeter:
         Args:
             all_reduce: ``(tensor, "sum" | "max") -> tensor``; called exactly twice, whatever happened in the step.
         """
-        names = [*_SUMMED, *(f"sum/{name}" for name in TOKEN_SUMS)]
+        names = [*_SUMMED, *_IMPORTANCE_SUMS, *(f"sum/{name}" for name in TOKEN_SUMS)]
         sums = dict(
             zip(
                 names, all_reduce(torch.tensor([self._sums[n] for n in names], dtype=torch.float64), "sum"), strict=True
             )
         )
         seconds = time.perf_counter() - self._started
-        highest = [self._maxima.get("grad_norm", 0.0), seconds, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
-        grad_norm, seconds, memory, *phases = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
+        highest = [self._maxima.get(name, 0.0) for name in ("grad_norm", "ratio")]
+        highest += [seconds, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
+        reduced = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
+        grad_norm, ratio, seconds, memory, *phases = reduced
 
         def mean(name: str, over: str) -> float:
             return float(sums[name] / max(float(sums[over]), 1.0))
 
+        # Only another engine's captions have such weights.
+        importance = _importance_figures(sums, ratio) if sums["importance/count"] else {}
         reward = mean("reward", "scored")
         variance = max(mean("reward_squared", "scored") - reward**2, 0.0)
         return {
@@ -94,6 +105,7 @@ class StepMeter:
             "policy/loss": mean("loss", "loss_tokens"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
+            **importance,
             "policy/grad_norm": grad_norm,
             "policy/skipped_updates": float(sums["skipped_updates"]),
             **{f"seconds/{name}": value for name, value in zip(PHASES, phases, strict=True)},
@@ -107,6 +119,23 @@ _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
     "dropped", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
 )  # fmt: skip
+
+
+_IMPORTANCE_SUMS = tuple(
+    f"importance/{name}" for name in ("count", "ratio", "capped", "weight", "weight_squared", "tokens", "gap")
+)
+
+
+def _importance_figures(sums: Mapping[str, Tensor], max_ratio: float) -> dict[str, float]:
+    """How far the sampler was from the policy, over all ranks (see ``losses/importance.py``)."""
+    count, ratio, capped, weight, squared, tokens, gap = (float(sums[name]) for name in _IMPORTANCE_SUMS)
+    return {
+        "importance/mean_ratio": ratio / count,
+        "importance/max_ratio": max_ratio,
+        "importance/capped_share": capped / count,
+        "importance/effective_sample_share": effective_sample_share(weight, squared, count),
+        "importance/logprob_gap": gap / tokens,
+    }
 
 
 def _peak_memory_gib() -> float:

@@ -96,16 +96,22 @@ class RacroModule(CaptionerModule):
 
     def _draft(self, groups: Sequence[PendingGroup], meter: StepMeter, *, old: bool) -> list[Draft]:
         with meter.phase("logprobs"):
-            return [
+            drafts = [
                 draft(
                     self.captioner,
                     [rollout for rollout, _ in micro_batch],
                     old=old,
                     reference=self.objective.kl_coefficient > 0,
                     temperature=self.engine.temperature,
+                    level=self.objective.importance,
+                    cap=self.objective.importance_cap,
                 )
                 for micro_batch in self._micro_batches(groups)
             ]
+        for pending in drafts:
+            if pending.importance is not None:
+                meter.add_importance(pending.importance)
+        return drafts
 
     def _await_rewards(self, groups: Sequence[PendingGroup], meter: StepMeter) -> list[Rewards]:
         with meter.phase("reason"):
@@ -133,6 +139,7 @@ class RacroModule(CaptionerModule):
                 experience.ref_logprobs,
                 experience.advantages,
                 mask,
+                experience.importance,
                 clip_low=settings.clip_low,
                 clip_high=settings.clip_high,
                 dual_clip=settings.dual_clip,
@@ -168,6 +175,7 @@ class RacroModule(CaptionerModule):
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
+        figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:

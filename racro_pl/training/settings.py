@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 FULL_LEARNING_RATE = 1e-6
 """The reference run's, for training all weights."""
@@ -37,6 +38,10 @@ class ObjectiveSettings:
     """Bound on the ratio of captions with a negative advantage."""
     kl_coefficient: float = 1e-3
     """Weight of the k3 divergence from the reference, per token; 0 also saves the reference pass."""
+    importance: Literal["token", "sequence"] = "token"
+    """Over what the ratio of policy and sampler is taken where another engine (vLLM) sampled the captions."""
+    importance_cap: float = 2.0
+    """Largest such weight; larger ratios are cut to it."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -51,6 +56,8 @@ class ObjectiveSettings:
             problems.append(f"learning_rate is {self.learning_rate}; expected more than 0, or null for the default")
         if not self.max_grad_norm > 0:
             problems.append(f"max_grad_norm is {self.max_grad_norm}; expected more than 0")
+        if not self.importance_cap >= 1:
+            problems.append(f"importance_cap is {self.importance_cap}; expected 1 or more")
         if not 0 <= self.clip_low <= 1:
             problems.append(f"clip_low is {self.clip_low}; expected between 0 and 1")
         if not self.dual_clip > 1:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from racro_pl.reward.vllm_process import HEALTH_POLL_S, VllmError, VllmServer, is_healthy, is_local_address
+from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
 
 
 class VllmReasonerServer(Callback):
@@ -72,7 +71,7 @@ class VllmReasonerServer(Callback):
         # Every rank asks: the answer is agreed on by a broadcast.
         run_folder = trainer.log_dir
         if not trainer.is_global_zero:
-            self._wait_for_rank_zero()
+            self.server.wait_for_other_process()
             return
         if self.server.log_path is None and run_folder is not None:
             self.server.log_path = Path(run_folder) / "vllm.log"
@@ -85,13 +84,3 @@ class VllmReasonerServer(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Ends the server: not every failure is followed by a teardown."""
         self.server.stop()
-
-    def _wait_for_rank_zero(self) -> None:
-        deadline = time.monotonic() + self.server.start_timeout_s
-        while not is_healthy(self.server.root):
-            if time.monotonic() > deadline:
-                raise VllmError(
-                    f"the vLLM server at {self.server.root} was not ready after {self.server.start_timeout_s:g} s; "
-                    "the output of rank 0 says why"
-                )
-            time.sleep(HEALTH_POLL_S)

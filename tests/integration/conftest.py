@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from racro_pl.reward.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import VllmServer
 
 SET_UP = (
     "set up both with `scripts/setup_cpu_vllm.sh .venv-vllm` and "

@@ -11,7 +11,7 @@ from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import open_writer
 from racro_pl.figures.models import EMBEDDED
 from racro_pl.figures.world import figure_questions
-from racro_pl.reward.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import VllmServer
 
 pytestmark = pytest.mark.vllm
 

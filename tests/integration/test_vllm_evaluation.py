@@ -12,7 +12,7 @@ import pytest
 from racro_pl.cli import run
 from racro_pl.evaluation.results import Results
 from racro_pl.figures.world import figure_questions
-from racro_pl.reward.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import VllmServer
 
 pytestmark = pytest.mark.vllm
 COUNT = 6

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from racro_pl.cli import run
-from racro_pl.reward.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import VllmServer
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]

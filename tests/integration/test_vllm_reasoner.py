@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from racro_pl.reward import HttpReasoner, ReasonerError, Scorer
-from racro_pl.reward.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import VllmServer
 from racro_pl.types import Question, Rewards
 
 pytestmark = pytest.mark.vllm

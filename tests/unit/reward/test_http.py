@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from racro_pl.reward.chat_client import is_loopback
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import ReasonerError
+from racro_pl.serving.chat_client import is_loopback
 from tests.fakes.reasoner_server import ANSWER, FaultServer
 
 PROMPT = [{"role": "user", "content": "Two?"}]

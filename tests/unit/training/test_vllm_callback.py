@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from racro_pl.reward.vllm_process import VllmError, free_port
+from racro_pl.serving.vllm_process import VllmError, free_port
 from racro_pl.training.vllm_callback import VllmReasonerServer
 from tests.fakes.vllm import is_alive, recorded_pids, write_fake_vllm
 
@@ -76,7 +76,7 @@ def test_other_ranks_wait_no_longer_than_the_deadline(tmp_path):
     callback = make_callback(tmp_path, "serve")
     callback.server.start_timeout_s = 1
     with pytest.raises(VllmError, match=r"(?s)not ready after 1 s.*rank 0 says why"):
-        callback._wait_for_rank_zero()
+        callback.server.wait_for_other_process()
 
 
 def test_several_nodes_and_a_loopback_server_are_refused(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from racro_pl.commands import serve
-from racro_pl.reward import vllm_process
-from racro_pl.reward.vllm_process import VllmError, VllmServer
+from racro_pl.serving import vllm_process
+from racro_pl.serving.vllm_process import VllmError, VllmServer
 from tests.fakes.vllm import is_alive, recorded_pids, wait_until_gone, write_fake_vllm
 
 
@@ -117,7 +117,7 @@ def start_expression(server: VllmServer) -> str:
 def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
     server = fake_server("serve")
     program = (
-        "import sys, time\nfrom racro_pl.reward.vllm_process import VllmServer\n"
+        "import sys, time\nfrom racro_pl.serving.vllm_process import VllmServer\n"
         f"{start_expression(server)}\n"
         "print('up', flush=True)\ntime.sleep(600)\n"
     )
@@ -131,7 +131,7 @@ def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
 
 def test_a_parent_that_exits_without_stopping_takes_the_server_along(fake_server, tmp_path):
     server = fake_server("serve")
-    program = f"from racro_pl.reward.vllm_process import VllmServer\n{start_expression(server)}\n"
+    program = f"from racro_pl.serving.vllm_process import VllmServer\n{start_expression(server)}\n"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     # Ended when the parent is, not some time after.
     assert not any(map(is_alive, recorded_pids(tmp_path)))

@@ -38,12 +38,20 @@ class ChatClient:
     """Calls to one server. Belongs to the event loop it was made in."""
 
     def __init__(
-        self, base_url: str, api_key: str | None, connections: int, attempts: int, attempt_s: float, backoff_s: float
+        self,
+        base_url: str,
+        api_key: str | None,
+        connections: int,
+        attempts: int,
+        attempt_s: float,
+        backoff_s: float,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._key = api_key
         self._attempts = attempts
         self._attempt_s = attempt_s
         self._backoff_s = backoff_s
+        self._max_body_bytes = max_body_bytes
         self._client = httpx.AsyncClient(
             base_url=base_url,
             # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
@@ -55,10 +63,13 @@ class ChatClient:
             trust_env=not is_loopback(base_url),
         )
 
-    async def call(self, method: str, path: str, payload: dict[str, Any] | None, deadline: float) -> Any:
+    async def call(
+        self, method: str, path: str, payload: dict[str, Any] | None, deadline: float, *, plain: bool = False
+    ) -> Any:
         """Send a request, again where that may help, and decode the JSON response.
 
         Args:
+            plain: the response is a text, not JSON: return it as it is.
             deadline: ``time.monotonic()`` at which everything ends, waits between attempts included.
 
         Raises:
@@ -70,7 +81,7 @@ class ChatClient:
             limit_s = min(self._attempt_s, deadline - time.monotonic())
             try:
                 async with asyncio.timeout(limit_s):
-                    return await self._once(method, path, payload)
+                    return await self._once(method, path, payload, plain)
             except (TimeoutError, httpx.TimeoutException) as error:
                 where = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no complete answer"
                 fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
@@ -90,15 +101,15 @@ class ChatClient:
         backoff_s = min(MAX_WAIT_S, self._backoff_s * 2 ** (attempt - 1)) * _JITTER.uniform(0.5, 1.5)
         return max(backoff_s, fault.retry_after_s)
 
-    async def _once(self, method: str, path: str, payload: dict[str, Any] | None) -> Any:
+    async def _once(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool) -> Any:
         # Escaped to ASCII: a text from a model may hold lone surrogates, which are not UTF-8.
         content = None if payload is None else json.dumps(payload).encode()
         async with self._client.stream(method, path, content=content) as response:
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise Fault("bad response", f"more than {MAX_BODY_BYTES} bytes")
+                if len(body) > self._max_body_bytes:
+                    raise Fault("bad response", f"more than {self._max_body_bytes} bytes")
         status = response.status_code
         if status != 200:
             raise Fault(
@@ -107,6 +118,8 @@ class ChatClient:
                 heals=status == 429 or status >= 500,
                 retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
             )
+        if plain:
+            return body.decode(errors="replace")
         try:
             return json.loads(body)
         except (ValueError, RecursionError):

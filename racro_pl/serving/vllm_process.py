@@ -141,6 +141,21 @@ class VllmServer:
             self.stop()
             raise
 
+    def wait_for_other_process(self) -> None:
+        """Returns when a server that another process starts at this address is healthy.
+
+        Raises:
+            VllmError: it was not within ``start_timeout_s``.
+        """
+        deadline = time.monotonic() + self.start_timeout_s
+        while not is_healthy(self.root):
+            if time.monotonic() > deadline:
+                raise VllmError(
+                    f"the vLLM server at {self.root} was not ready after {self.start_timeout_s:g} s; "
+                    "the output of rank 0 says why"
+                )
+            time.sleep(HEALTH_POLL_S)
+
     def stop(self) -> None:
         """Ends the server and all its workers; returns when none is left. Does nothing when it is not started."""
         atexit.unregister(self.stop)

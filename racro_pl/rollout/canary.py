@@ -1,0 +1,52 @@
+"""The canary: does the engine sample from the weights that are trained? Asked by comparing log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from racro_pl.policy.captioner import Captioner
+from racro_pl.types import Rollout
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far an engine's log-probs of its own captions are from the trainer's, per token (nats)."""
+
+    mean: float
+    highest: float
+    base_mean: float
+    """Mean distance from the trainer's base, adapter off: how far the wrong answer would be."""
+    tokens: int
+
+    @property
+    def nearer_to_base(self) -> bool:
+        """Whether the engine rather has the base alone: what an adapter that is ignored looks like.
+
+        A factor of two is beyond chance: with the adapter on, rounding puts both distances apart by a few per cent,
+        and the base's is the larger one as soon as the adapter does anything.
+        """
+        return self.mean > 2.0 * self.base_mean
+
+
+def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: float) -> Gap:
+    """Score an engine's captions with the policy itself and compare, token by token.
+
+    Args:
+        captioner: the policy, with the weights that the engine is said to have sampled from.
+        rollouts: captions with ``sampler_logprobs``.
+        temperature: as in sampling.
+    """
+    gaps: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for rollout in rollouts:
+        assert rollout.sampler_logprobs is not None
+        everyone = torch.zeros(len(rollout.texts), dtype=torch.long)
+        for base, found in gaps.items():
+            own = captioner.frozen_logprobs(
+                [rollout.prompt], everyone, rollout.token_ids, rollout.mask, temperature, reference=base
+            )
+            found.append((own - rollout.sampler_logprobs).abs()[rollout.mask])
+    policy, base_only = torch.cat(gaps[False]), torch.cat(gaps[True])
+    return Gap(float(policy.mean()), float(policy.max()), float(base_only.mean()), len(policy))

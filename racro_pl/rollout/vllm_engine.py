@@ -1,0 +1,258 @@
+"""Captions sampled by a vLLM server: the frozen base over there, the adapter pushed after every update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from racro_pl.policy.captioner import Captioner
+from racro_pl.rollout.canary import logprob_gap
+from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
+from racro_pl.rollout.vllm_adapter import AdapterPusher, served_models
+from racro_pl.rollout.vllm_protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
+from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
+from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.vllm_process import VllmServer
+from racro_pl.types import Rollout
+
+BYTES_PER_TOKEN = 1_000
+"""Bound on a token's share of a response: its id, its text, its bytes and its log-prob, as JSON."""
+CANARY_THRESHOLDS = {"float32": 0.01, "bfloat16": 0.05}
+"""Mean absolute log-prob difference per token that is still rounding. Measured on a CPU with the embedded captioner:
+4e-7 in float32 and 0.002 to 0.003 in bfloat16; larger models round more often."""
+
+
+class VllmEngine(RolloutEngine):
+    """Sampling by a vLLM server that holds the frozen base and one adapter.
+
+    Before sampling with new weights the adapter alone is written as a PEFT folder, loaded by the server under a new
+    name, used, and the version before it unloaded; it is never merged into the base. Trainer and server share a file
+    system. Every caption comes with the server's log-probs, and from a prompt whose token ids are the trainer's.
+
+    The canary samples captions of a few fixed questions at the start, after the first update and after every
+    ``canary_every``-th push, and compares the server's log-probs of them with the trainer's: an adapter that did not
+    arrive, another base, another image or another temperature shows there, and the run stops.
+
+    Args:
+        group_size: captions per question (G), at least 2.
+        max_new_tokens: caption length limit in tokens.
+        temperature: sampling temperature.
+        url: base URL of a running server, as ``http://127.0.0.1:8000/v1``; null to start one.
+        server: how to start one; exactly one of ``url`` and ``server`` is given.
+        canary_every: pushes between two canaries.
+        canary_questions: questions of a canary, ``group_size`` captions each.
+        canary_threshold: mean absolute log-prob difference per token (nats) above which the run stops; null for
+            ``CANARY_THRESHOLDS`` of the base's dtype. A base that is quantised on one side only differs by more, and
+            needs a threshold of its own.
+        concurrency: questions in flight at once.
+        deadline_s: seconds from a question's first attempt until the run gives up, retries and waits included.
+        attempt_s: seconds for one attempt.
+        attempts: most attempts per question. Only timeouts, lost connections, 429 and 5xx are tried again.
+    """
+
+    def __init__(
+        self,
+        group_size: int = 4,
+        max_new_tokens: int = 1024,
+        temperature: float = 1.0,
+        url: str | None = None,
+        server: ServerSettings | None = None,
+        canary_every: int = 10,
+        canary_questions: int = 4,
+        canary_threshold: float | None = None,
+        concurrency: int = 64,
+        deadline_s: float = 900.0,
+        attempt_s: float = 600.0,
+        attempts: int = 4,
+    ) -> None:
+        super().__init__(group_size, max_new_tokens, temperature)
+        problems = []
+        if (url is None) == (server is None):
+            problems.append("give either the url of a running vLLM server, or server with how to start one")
+        for name, value in (
+            ("canary_every", canary_every), ("canary_questions", canary_questions), ("concurrency", concurrency),
+            ("attempts", attempts),
+        ):  # fmt: skip
+            if value < 1:
+                problems.append(f"{name} is {value}; expected 1 or more")
+        for name, seconds in (
+            ("canary_threshold", canary_threshold), ("deadline_s", deadline_s), ("attempt_s", attempt_s),
+        ):  # fmt: skip
+            if seconds is not None and not seconds > 0:
+                problems.append(f"{name} is {seconds}; expected more than 0")
+        if problems:
+            raise ValueError("rollout: " + "; ".join(problems))
+        self.url = url
+        self.server_settings = server
+        self.canary_every = canary_every
+        self.canary_questions = canary_questions
+        self.canary_threshold = canary_threshold
+        self.concurrency = concurrency
+        self.deadline_s = deadline_s
+        self.attempt_s = attempt_s
+        self.attempts = attempts
+        self._server: VllmServer | None = None
+        self._calls: ServerCalls | None = None
+        self._pusher: AdapterPusher
+        self._threshold = 0.0
+        self._served: tuple[int, str] | None = None
+        """Version and name of the adapter that the server has."""
+        self._pushes = 0
+        self._probes: tuple[EncodedQuestion, ...] = ()
+        self._figures: dict[str, float] = {}
+
+    # ------------------------------------------------------------------ a run's beginning and end
+
+    def open(self, run: RunInfo) -> None:
+        if self._calls is not None:
+            return
+        required_arguments(run.policy)  # refuses a policy without an adapter, whoever started the server
+        url = self.url
+        if self.server_settings is not None:
+            url = self._start_server(self.server_settings, run)
+        assert url is not None
+        body_bytes = 1_000_000 + self.group_size * self.max_new_tokens * BYTES_PER_TOKEN
+        self._calls = ServerCalls(
+            url.rstrip("/"), self.concurrency, self.deadline_s, self.attempt_s, self.attempts, body_bytes
+        )
+        self._pusher = AdapterPusher(self._calls, run.folder / "rollout_adapters", run.run_id, run.rank)
+        self._served, self._pushes, self._probes = None, 0, ()
+        self._threshold = self.canary_threshold or CANARY_THRESHOLDS[run.policy.dtype]
+        contexts = [context for parent, context in served_models(self._calls).values() if parent is None and context]
+        if contexts and min(contexts) <= self.max_new_tokens:
+            raise RolloutError(
+                f"the rollout server's context of {min(contexts)} tokens leaves no room for a prompt beside "
+                f"max_new_tokens={self.max_new_tokens}: serve with a larger --max-model-len, or write shorter captions"
+            )
+
+    def _start_server(self, settings: ServerSettings, run: RunInfo) -> str:
+        if run.ranks > 1 and settings.port == 0:
+            raise RolloutError("several ranks share one rollout server: set a fixed port in model.rollout's server")
+        server = rollout_server(settings, run.policy, run.folder / "vllm-rollout.log")
+        if run.rank == 0:
+            self._server = server
+            server.start()
+        else:
+            server.wait_for_other_process()
+        return server.url
+
+    def close(self) -> None:
+        if self._calls is not None:
+            if self._server is None or self._server.poll() is None:
+                self._pusher.close()
+            self._calls.close()
+            self._calls = None
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    # ------------------------------------------------------------------ sampling
+
+    def sample(
+        self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
+    ) -> Iterator[Rollout]:
+        self._sync(captioner, questions, adapter_version)
+        yield from self._groups(captioner, questions, self.group_size, self.temperature)
+
+    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
+        self._sync(captioner, questions, adapter_version)
+        return [rollout.texts[0] for rollout in self._groups(captioner, questions, 1, 0.0)]
+
+    def figures(self) -> dict[str, float]:
+        return dict(self._figures)
+
+    def _groups(
+        self,
+        captioner: Captioner,
+        questions: Sequence[EncodedQuestion],
+        captions: int,
+        temperature: float,
+    ) -> Iterator[Rollout]:
+        """Send all questions at once; yield their groups in order."""
+        calls, (version, name) = self._opened(), self._served or (0, "")
+        banned = captioner.banned.nonzero()[:, 0].tolist()
+        waiting: list[Future[Any]] = []
+        for question, prompt in questions:
+            request = sampling_request(
+                exact_messages(question, prompt, captioner.encoder.processor.image_processor),
+                model=name,
+                captions=captions,
+                max_new_tokens=self.max_new_tokens,
+                temperature=temperature,
+                banned=banned,
+                eos_ids=sorted(captioner.eos_ids),
+            )
+            waiting.append(calls.submit("POST", "chat/completions", request))
+        for (question, prompt), future in zip(questions, waiting, strict=True):
+            try:
+                answer = future.result()
+            except Fault as fault:
+                raise RolloutError(
+                    f"vLLM at {calls.url} sampled no captions for question {question.id} ({fault}){self._server_tail()}"
+                ) from None
+            sampled = read_captions(
+                answer, prompt, model=name, captions=captions, eos_ids=captioner.eos_ids, banned=frozenset(banned),
+                pad_id=captioner.pad_id,
+            )  # fmt: skip
+            yield _rollout((question, prompt), sampled, captioner, version)
+
+    # ------------------------------------------------------------------ weights and canary
+
+    def _sync(self, captioner: Captioner, questions: Sequence[EncodedQuestion], version: int) -> None:
+        """Have the server serve the policy as it is now; every so often make sure that it does."""
+        if not questions or (self._served is not None and self._served[0] == version):
+            return
+        self._opened()
+        started = time.perf_counter()
+        self._served = (version, self._pusher.push(captioner, version))
+        self._figures["push_seconds"] = time.perf_counter() - started
+        self._pushes += 1
+        if self._pushes == 1:
+            self._probes = tuple(questions[: self.canary_questions])
+        # The second as well: a new adapter adds nothing yet, and a server that ignored it would pass the first.
+        if (self._pushes - 1) % self.canary_every == 0 or self._pushes == 2:
+            self._canary(captioner)
+
+    def _canary(self, captioner: Captioner) -> None:
+        rollouts = list(self._groups(captioner, self._probes, self.group_size, self.temperature))
+        gap = logprob_gap(captioner, rollouts, self.temperature)
+        self._figures |= {
+            "canary_gap": gap.mean, "canary_highest_gap": gap.highest, "canary_base_gap": gap.base_mean
+        }  # fmt: skip
+        if gap.nearer_to_base or not gap.mean <= self._threshold:
+            raise RolloutError(
+                f"canary: vLLM's log-probs of its own captions differ from the trainer's by {gap.mean:.3g} nats per "
+                f"token on average (highest {gap.highest:.3g}, over {gap.tokens} tokens), and by {gap.base_mean:.3g} "
+                "from those of the base without adapter; expected them nearer to the trainer's, and within "
+                f"canary_threshold={self._threshold:g}. It does not sample from the weights that are trained: was "
+                "the adapter loaded, is the base the same (path, dtype, quantization), and does the server run with "
+                "--logprobs-mode processed_logprobs? If a known difference, such as a base quantised on one side "
+                "only, explains it, raise canary_threshold above it"
+            )
+
+    def _opened(self) -> ServerCalls:
+        if self._calls is None:
+            raise RuntimeError("the rollout engine is not open")
+        return self._calls
+
+    def _server_tail(self) -> str:
+        if self._server is None or self._server.poll() is None:
+            return ""
+        return f". The server has ended; the last lines of its log:\n{self._server.log_tail()}"
+
+
+def _rollout(encoded: EncodedQuestion, sampled: Sampled, captioner: Captioner, version: int) -> Rollout:
+    # Decoded here, from the ids: one way from tokens to text, whoever sampled.
+    texts = captioner.encoder.tokenizer.batch_decode(sampled.token_ids, skip_special_tokens=True)
+    return Rollout(
+        question=encoded[0],
+        prompt=encoded[1],
+        token_ids=sampled.token_ids.to(captioner.device),
+        mask=sampled.mask.to(captioner.device),
+        sampler_logprobs=sampled.logprobs.to(captioner.device),
+        texts=tuple(texts),
+        truncated=sampled.truncated,
+        adapter_version=version,
+    )

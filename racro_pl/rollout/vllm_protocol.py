@@ -1,0 +1,203 @@
+"""What is sent to vLLM for one question, and how its answer is checked. Pure: no network, no model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.types import Messages, Prompt, Question, RacroError
+
+BAN = -100.0
+"""vLLM's lowest ``logit_bias``: what is left of a token's probability is below e^-100 of the others'."""
+_NEIGHBOURS = 8
+
+
+class RolloutError(RacroError):
+    """The rollout server is not there, or does not do what the trainer asked of it."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One question's captions as vLLM returned them, padded on the right."""
+
+    token_ids: Int[Tensor, "g t"]
+    mask: Bool[Tensor, "g t"]
+    logprobs: Float[Tensor, "g t"]
+    truncated: tuple[bool, ...]
+
+
+def sampling_request(
+    messages: Messages,
+    *,
+    model: str,
+    captions: int,
+    max_new_tokens: int,
+    temperature: float,
+    banned: Sequence[int],
+    eos_ids: Sequence[int],
+) -> dict[str, Any]:
+    """A chat completion that samples from the model's whole distribution, the banned tokens left out.
+
+    All that a model folder's own generation settings could change (Qwen's ship top_k and a repetition penalty) is
+    set here by name: sampling and log-probs have to speak of one distribution. No seed: the samples of a busy server
+    depend on what else is in its batches all the same, and seeded requests are sampled one by one.
+
+    Args:
+        messages: as :func:`exact_messages` builds them.
+        model: name under which the adapter is served.
+        captions: captions of this question (G): in one request, so that prompt and images are processed once.
+        max_new_tokens: caption length limit in tokens.
+        temperature: of the sampling; 0 is greedy.
+        banned: ids that must not be sampled.
+        eos_ids: ids that end a caption.
+    """
+    return {
+        "model": model,
+        "messages": messages,
+        "n": captions,
+        "max_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "logit_bias": {str(token): BAN for token in banned},
+        "stop_token_ids": list(eos_ids),
+        "logprobs": True,
+        "return_token_ids": True,
+        "stream": False,
+    }
+
+
+def exact_messages(question: Question, prompt: Prompt, image_processor: Any) -> Messages:
+    """The captioner's chat with its images in place: one image part, so one placeholder, per image.
+
+    The images are those that the trainer processed, in their final size: vLLM's processor then has nothing to scale,
+    and cannot scale it differently.
+    """
+    urls = iter([_png_url(image) for image in processed_images(prompt, image_processor)])
+
+    def part(piece: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": next(urls)}} if piece["type"] == "image" else piece
+
+    return [
+        {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
+        for message in captioner_messages(question.text, len(question.images))
+    ]
+
+
+def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
+    """The pixels behind a prompt: normalisation and cutting into patches undone.
+
+    The patches of the Qwen-VL processors hold (channel, frame, row, column) each, and follow each other merged block
+    by merged block. Resizing works on whole numbers, so nothing is lost on the way back.
+    """
+    if prompt.pixel_values is None or prompt.image_grid_thw is None:
+        return []
+    merge, patch, frames = image_processor.merge_size, image_processor.patch_size, image_processor.temporal_patch_size
+    mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
+    images = []
+    sizes = [int(grid.prod()) for grid in prompt.image_grid_thw]
+    for (_, high, wide), patches in zip(
+        prompt.image_grid_thw.tolist(), prompt.pixel_values.float().cpu().split(sizes), strict=True
+    ):
+        blocks = patches.view(high // merge, wide // merge, merge, merge, 3, frames, patch, patch)
+        # A still image fills all frames alike: one of them is the image.
+        still = blocks[:, :, :, :, :, 0].permute(0, 2, 5, 1, 3, 6, 4).reshape(high * patch, wide * patch, 3)
+        pixels = ((still * std + mean) / image_processor.rescale_factor).round().clamp(0, 255)
+        images.append(Image.fromarray(pixels.to(torch.uint8).numpy()))
+    return images
+
+
+def read_captions(
+    data: Any,
+    prompt: Prompt,
+    *,
+    model: str,
+    captions: int,
+    eos_ids: frozenset[int],
+    banned: frozenset[int],
+    pad_id: int,
+) -> Sampled:
+    """Check a response against what was asked, and take the captions out of it.
+
+    Args:
+        data: the decoded response.
+        prompt: the prompt as the trainer reads it.
+        model, captions, eos_ids, banned: as in the request.
+        pad_id: fills the rows up.
+
+    Raises:
+        RolloutError: vLLM read another prompt, served other weights, or returned something else than captions with
+            the log-prob of each token.
+    """
+    try:
+        served, prompt_ids = data["model"], data["prompt_token_ids"]
+        choices = sorted(data["choices"], key=lambda choice: choice["index"])
+        rows = [choice["token_ids"] for choice in choices]
+        logprobs = [[entry["logprob"] for entry in choice["logprobs"]["content"]] for choice in choices]
+        reasons = [choice["finish_reason"] for choice in choices]
+        whole = all(len(row) == len(row_logprobs) for row, row_logprobs in zip(rows, logprobs, strict=True))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RolloutError(
+            f"the rollout server's answer has no {error}: expected vLLM's chat completions with return_token_ids and "
+            "logprobs (vLLM 0.11 or newer)"
+        ) from None
+    if served != model:
+        raise RolloutError(f"the rollout server sampled from {served!r}, not from the adapter {model!r}")
+    if prompt_ids != prompt.input_ids.tolist():
+        raise RolloutError(_difference(prompt.input_ids.tolist(), prompt_ids))
+    if len(rows) != captions or not whole or not all(rows):
+        raise RolloutError(
+            f"the rollout server returned {len(rows)} captions with {[len(row) for row in rows]} tokens and "
+            f"{[len(row) for row in logprobs]} log-probs; expected {captions} captions, each token with its log-prob"
+        )
+    for row, reason in zip(rows, reasons, strict=True):
+        if forbidden := banned.intersection(row):
+            raise RolloutError(f"the rollout server sampled the banned tokens {sorted(forbidden)}: {row}")
+        if (reason == "stop") != (row[-1] in eos_ids):
+            raise RolloutError(
+                f"the rollout server ended a caption with {reason!r} behind token {row[-1]}; the trainer's end tokens "
+                f"are {sorted(eos_ids)}"
+            )
+    length = max(map(len, rows))
+    return Sampled(
+        token_ids=torch.tensor([row + [pad_id] * (length - len(row)) for row in rows]),
+        mask=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
+        logprobs=torch.tensor([row + [0.0] * (length - len(row)) for row in logprobs], dtype=torch.float32),
+        truncated=tuple(reason == "length" for reason in reasons),
+    )
+
+
+def _difference(expected: list[int], found: Any) -> str:
+    """Where two prompts part."""
+    if not isinstance(found, list):
+        return f"the rollout server returned no prompt ids ({type(found).__name__}): expected vLLM's return_token_ids"
+    pairs = zip(expected, found, strict=False)
+    first = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(expected), len(found)))
+    start = max(0, first - _NEIGHBOURS // 2)
+    window = slice(start, start + _NEIGHBOURS)
+    return (
+        f"vLLM reads another prompt than the trainer: {len(found)} tokens instead of {len(expected)}, the first "
+        f"difference at {first}: expected {expected[window]}, found {found[window]} (from token {start}). Serve the "
+        "trainer's own model folder (tokenizer, chat template, image processor), and with image limits that hold the "
+        "trainer's: --mm-processor-kwargs with min_pixels at most, and max_pixels at least, those of model.policy"
+    )
+
+
+def _png_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    # Little compression: the way to the server is short, and zlib is most of the time.
+    image.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

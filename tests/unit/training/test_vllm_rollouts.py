@@ -1,0 +1,86 @@
+"""The training step with captions of another engine: what reaches the loss, what is logged, how it ends."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from racro_pl.experience import draft
+from racro_pl.policy.captioner import Captioner
+from racro_pl.rollout import VllmEngine
+from racro_pl.rollout.vllm_protocol import RolloutError
+from racro_pl.training.module import RacroModule
+from tests.fakes.rollout_server import FakeVllm
+from tests.unit.policy.conftest import build
+from tests.unit.training.conftest import fit, make_module
+
+
+def serve(folder: Path, fault: str = "") -> FakeVllm:
+    return FakeVllm(build(folder, min_pixels=1), fault)
+
+
+def module_on(server: FakeVllm, folder: Path, **objective: Any) -> RacroModule:
+    module = make_module(folder, **objective)
+    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=30.0)
+    return module
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_steps_push_what_they_learn(folder, tmp_path, updates):
+    with serve(folder) as server:
+        module = module_on(server, folder, updates_per_rollout=updates)
+        logger = CSVLogger(tmp_path, name="run", flush_logs_every_n_steps=1)
+        fit(module, tmp_path, steps=3, logger=logger, log_every_n_steps=1)
+    loads = [line.rpartition("-")[2] for line in server.log if line.startswith("load")]
+    assert loads == [str(updates * step) for step in range(3)]
+    assert server.adapters == {}
+    assert {rollout.adapter_version for rollout, _ in module.last_step} == {2 * updates}
+    rows = list(csv.DictReader((tmp_path / "run/version_0/metrics.csv").open()))
+    assert len(rows) == 3
+    for row in rows:
+        assert float(row["importance/mean_ratio"]) == pytest.approx(1, abs=1e-3)
+        assert float(row["importance/max_ratio"]) == pytest.approx(1, abs=1e-2)
+        assert float(row["importance/effective_sample_share"]) == pytest.approx(1, abs=1e-4)
+        assert float(row["importance/logprob_gap"]) < 1e-4
+        assert float(row["rollout/canary_gap"]) < 1e-4
+        assert float(row["rollout/push_seconds"]) > 0
+    assert not (tmp_path / "run/version_0/rollout_adapters").exists()
+
+
+def test_a_server_that_ignores_the_adapter_ends_the_run(folder, tmp_path):
+    """At the start the adapter adds nothing and nobody could tell; after the first update the canary does."""
+    with serve(folder, "deaf") as server:
+        with torch.no_grad():
+            for name, parameter in server.captioner.named_parameters():
+                if "lora_B" in name:
+                    parameter.zero_()
+        module = module_on(server, folder, learning_rate=0.3)
+        with pytest.raises(RolloutError, match="canary"):
+            fit(module, tmp_path, steps=5)
+        assert module.updates_done == 1
+        assert module.engine._calls is None  # closed, although the run failed
+
+
+def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(folder, tmp_path):
+    """And the weights that they make with the sampler's reach the loss."""
+    with serve(folder) as server:
+        module = module_on(server, folder)
+        fit(module, tmp_path, steps=1)
+    rollouts = [rollout for rollout, _ in module.last_step]
+    captioner: Captioner = module.captioner
+    found = draft(captioner, rollouts, old=False, reference=False, temperature=1.0)
+    assert found.old_logprobs is not None
+    assert found.importance is not None
+    expected = (found.old_logprobs - torch.cat([r.sampler_logprobs for r in rollouts])[:, : found.mask.shape[1]]).exp()
+    mask = found.mask
+    torch.testing.assert_close(found.importance.weights[mask], expected.clamp(max=2.0)[mask])
+    own = make_module(folder)
+    fit(own, tmp_path, steps=1)
+    mine = draft(own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0)
+    assert mine.old_logprobs is None
+    assert mine.importance is None
