@@ -12,6 +12,8 @@ from racro_pl.rollout.vllm_protocol import RolloutError
 from racro_pl.serving.calls import Fault, ServerCalls
 
 POLL_S = 0.1
+SHORT_S = 15.0
+"""Seconds for requests that need no computing."""
 HINT = (
     "vLLM has to run with --enable-lora, --max-lora-rank of at least model.policy.lora.rank and the environment "
     "variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, and has to see the run's folder under the same path"
@@ -62,11 +64,11 @@ class AdapterPusher:
             self._forget(previous)
         return name
 
-    def close(self) -> None:
-        """Unload what is loaded; without a word when the server is gone already."""
-        if self._loaded is not None:
-            name, self._loaded = self._loaded, None
-            self._forget(name)
+    def close(self, unload: bool) -> None:
+        """Leave nothing behind; without a word when the server is gone already."""
+        if self._loaded is not None and unload:
+            self._forget(self._loaded)
+        self._loaded = None
         if self._rank == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -92,7 +94,7 @@ class AdapterPusher:
             return
         # Left behind it takes a little memory over there; if there is more to it, the next request will tell.
         with contextlib.suppress(Fault):
-            self._calls.call("POST", "unload_lora_adapter", {"lora_name": name}, plain=True)
+            self._calls.call("POST", "unload_lora_adapter", {"lora_name": name}, plain=True, limit_s=SHORT_S)
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def _wait_for(self, name: str) -> None:
@@ -113,7 +115,7 @@ def served_models(calls: ServerCalls) -> dict[str, tuple[str | None, int | None]
         RolloutError: the server is away or is none.
     """
     try:
-        data = calls.call("GET", "models")
+        data = calls.call("GET", "models", limit_s=SHORT_S)
         return {entry["id"]: (entry.get("parent"), entry.get("max_model_len")) for entry in data["data"]}
     except Fault as fault:
         raise RolloutError(

@@ -140,8 +140,8 @@ class VllmEngine(RolloutEngine):
 
     def close(self) -> None:
         if self._calls is not None:
-            if self._server is None or self._server.poll() is None:
-                self._pusher.close()
+            # A server of one's own ends in a moment, with all that it has loaded.
+            self._pusher.close(unload=self._server is None)
             self._calls.close()
             self._calls = None
         if self._server is not None:
@@ -184,7 +184,7 @@ class VllmEngine(RolloutEngine):
                 banned=banned,
                 eos_ids=sorted(captioner.eos_ids),
             )
-            waiting.append(calls.submit("POST", "chat/completions", request))
+            waiting.append(calls.submit("chat/completions", request))
         for (question, prompt), future in zip(questions, waiting, strict=True):
             try:
                 answer = future.result()

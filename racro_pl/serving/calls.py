@@ -41,23 +41,35 @@ class ServerCalls:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-http", daemon=True)
         self._thread.start()
 
-    def submit(
-        self, method: str, path: str, payload: dict[str, Any] | None = None, *, plain: bool = False
-    ) -> Future[Any]:
-        """Begin a call; the future holds the decoded response (with ``plain``, its text), or a :class:`Fault`."""
-        return asyncio.run_coroutine_threadsafe(self._call(method, path, payload, plain), self._loop)
+    def submit(self, path: str, payload: dict[str, Any]) -> Future[Any]:
+        """Begin a POST; the future holds the decoded response, or a :class:`Fault`."""
+        work = self._call("POST", path, payload, plain=False, limit_s=self.deadline_s)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def call(self, method: str, path: str, payload: dict[str, Any] | None = None, *, plain: bool = False) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        plain: bool = False,
+        limit_s: float = float("inf"),
+    ) -> Any:
         """A call whose response is waited for.
+
+        Args:
+            plain: the response is a text, not JSON.
+            limit_s: seconds, where less than ``deadline_s`` has to do.
 
         Raises:
             Fault: it brought nothing.
         """
-        return self.submit(method, path, payload, plain=plain).result()
+        work = self._call(method, path, payload, plain, min(limit_s, self.deadline_s))
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _call(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool) -> Any:
+    async def _call(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool, limit_s: float) -> Any:
         async with self._slots:
-            deadline = time.monotonic() + self.deadline_s
+            deadline = time.monotonic() + limit_s
             return await self._client.call(method, path, payload, deadline, plain=plain)
 
     def close(self) -> None:
