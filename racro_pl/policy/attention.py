@@ -135,8 +135,8 @@ class GroupAttention:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
         flat = self.prompts.unpad(out)
         if sizes[1]:
-            own = [self.captions.pad(of_captions) for _, of_captions in parts]
-            attended = self._attend_captions(*own, k, v, scaling)
+            own_q, own_k, own_v = (self.captions.pad(of_captions) for _, of_captions in parts)
+            attended = self._attend_captions(own_q, own_k, own_v, k, v, scaling)
             flat = torch.cat([flat, self.captions.unpad(attended)])
         return flat[None]
 

@@ -1,0 +1,1 @@
+"""The parts of scripts/bench_step.py. workloads and measure also run in the peer's environment, without racro_pl."""

@@ -1,0 +1,146 @@
+"""What is timed: random Qwen2.5-VL models built from numbers, drawn images, questions and fixed captions."""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LORA_RANK, LORA_ALPHA = 16, 32
+LEARNING_RATE, KL_COEFFICIENT = 1e-5, 1e-3
+LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+SPECIAL = [
+    f"<|{n}|>" for n in ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
+]
+QUESTION = "what color is the {shape} on the {side}?"
+REQUEST = "Question: {question}\nPlease describe the image. DO NOT try to answer the question!"
+"""The user's turn as both sides send it; the chat template leaves out our system turn, so that prompts are equal."""
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One step: ``questions`` of one image each, ``group`` captions of exactly ``tokens`` tokens per question."""
+
+    questions: int
+    group: int
+    tokens: int
+    image_side: int
+    micro_batch: int
+    """Captions per backward pass, on both sides; the peer's best."""
+    hidden: int
+    inner: int
+    layers: int
+    rope_sections: tuple[int, int, int]
+    vision_hidden: int
+    vision_inner: int
+    vision_depth: int
+    vision_full_attention: tuple[int, ...]
+    reward_seconds: float = 0.0
+
+
+SMALL: dict[str, Any] = {
+    "hidden": 192, "inner": 512, "layers": 4, "rope_sections": (8, 8, 8), "vision_hidden": 128, "vision_inner": 256,
+    "vision_depth": 4, "vision_full_attention": (1, 3),
+}  # fmt: skip
+MIDDLE: dict[str, Any] = {
+    "hidden": 256, "inner": 704, "layers": 6, "rope_sections": (8, 12, 12), "vision_hidden": 192, "vision_inner": 384,
+    "vision_depth": 3, "vision_full_attention": (),
+}  # fmt: skip
+WORKLOADS = {
+    "tiny": Workload(8, 8, 32, 112, 16, **SMALL),
+    "long-prompt": Workload(2, 8, 64, 896, 8, **MIDDLE),
+    "slow-reward": Workload(8, 8, 32, 112, 16, **SMALL, reward_seconds=1.0),
+}
+
+
+def build_model(workload: Workload, folder: Path) -> None:
+    """Save a random model with processor and a small tokenizer; a small vocabulary, which favours neither side."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    sentence = REQUEST.format(question=QUESTION.format(shape="circle square image", side="left right"))
+    bpe.train_from_iterator([sentence] * 10, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE,
+        extra_special_tokens={
+            "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+            "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>",
+        },
+    )  # fmt: skip
+    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": workload.hidden, "intermediate_size": workload.inner,
+        "num_hidden_layers": workload.layers, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(workload.rope_sections)},
+    }  # fmt: skip
+    vision = {
+        "depth": workload.vision_depth, "hidden_size": workload.vision_hidden, "num_heads": 4, "patch_size": 14,
+        "intermediate_size": workload.vision_inner, "out_hidden_size": workload.hidden, "window_size": 112,
+        "fullatt_block_indexes": list(workload.vision_full_attention),
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    size = {"shortest_edge": 28 * 28, "longest_edge": workload.image_side**2}
+    image_processor = Qwen2VLImageProcessor(patch_size=14, merge_size=2, size=size)
+    Qwen2_5_VLProcessor(
+        image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE
+    ).save_pretrained(folder)
+
+
+def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, bytes]]:
+    """(question, PNG) pairs: shapes on a gradient; the same for the same arguments."""
+    from PIL import Image, ImageDraw
+
+    draw, side = random.Random(seed), workload.image_side
+    rows = []
+    for _ in range(count):
+        image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
+        canvas = ImageDraw.Draw(image)
+        for _ in range(6):
+            x, y, radius = draw.randrange(side), draw.randrange(side), draw.randrange(4, side // 4)
+            shape = canvas.ellipse if draw.random() < 0.5 else canvas.rectangle
+            shape((x - radius, y - radius, x + radius, y + radius), fill=tuple(draw.randrange(256) for _ in range(3)))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        question = QUESTION.format(
+            shape=draw.choice(["circle", "square", "image"]), side=draw.choice(["left", "right"])
+        )
+        rows.append((question, buffer.getvalue()))
+    return rows
+
+
+def fixed_captions(workload: Workload) -> tuple[list[list[int]], list[float]]:
+    """One step's captions and rewards for the comparison of both sides' losses."""
+    draw, count = random.Random(1), workload.questions * workload.group
+    captions = [[draw.randrange(len(SPECIAL), 300) for _ in range(workload.tokens)] for _ in range(count)]
+    return captions, [float(draw.randrange(2)) for _ in range(count)]
