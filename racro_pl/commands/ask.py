@@ -13,6 +13,7 @@ from rich.rule import Rule
 
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import has_result
+from racro_pl.evaluation.outcomes import Mode
 from racro_pl.evaluation.settings import (
     CaptionerSettings,
     ReasonerSettings,
@@ -24,7 +25,7 @@ from racro_pl.evaluation.writers import Writer, open_writer
 from racro_pl.images import image_size
 from racro_pl.runs import versions
 from racro_pl.text.answers import extract_answer, visible_text
-from racro_pl.text.reasoner_prompt import joint_messages
+from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.types import ImageRef, Question, RacroError
 
 QUICKSTART = Path("runs/quickstart")
@@ -112,14 +113,21 @@ def _answer(
             raise RacroError(f"the captioner wrote no {title}: {written.error}")
         texts[task] = written.text
         _show(console, title, written.text, show)
+    mode: Mode = "caption+tentative"
+    messages = joint_messages(question.text, texts["caption"], texts["tentative"])
+    if extract_answer(texts["tentative"]) is None:
+        # Not an answer (an adapter trained on captions alone may forget how to give one): it would only mislead.
+        mode = "caption"
+        messages = reasoner_messages(question.text, texts["caption"])
+        if show:
+            console.print("[dim](no boxed answer in it: the reasoner reads the caption alone)[/]")
     with console.status(f"{reasoner.name} is thinking ..."):
-        messages = joint_messages(question.text, texts["caption"], texts["tentative"])
         reply = reasoner.reasoner.submit([messages])[0].result()
     if reply.text is None:
         raise RacroError(f"the reasoner gave no answer: {reply.error}")
     answer = visible_text(reply.text).strip()
     _show(console, f"answer of {reasoner.name}", answer or reply.text.strip(), show)
-    return {**texts, "response": reply.text, "answer": extract_answer(reply.text)}
+    return {**texts, "mode": mode, "response": reply.text, "answer": extract_answer(reply.text)}
 
 
 def _show(console: Console, title: str, text: str, show: bool) -> None:
