@@ -85,7 +85,7 @@ def test_every_config_parses_and_prints_itself(config, capfd):
     command = "test" if config.stem.startswith("test_") else "fit"
     code, printed = call(capfd, command, "--config", str(config), "--print_config")
     assert code == 0
-    assert yaml.safe_load(printed)["name"] == config.stem.removesuffix("_vllm")
+    assert config.stem.startswith(yaml.safe_load(printed)["name"])
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy():
