@@ -17,7 +17,10 @@ from racro_pl.training.module import RacroModule
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Where the run writes: ``trainer.log_dir``, or the default root when a logger has no folder."""
+    """Where the run writes: ``trainer.log_dir``, or the default root when a logger has no folder.
+
+    To be asked by every rank or none: the ranks agree on the answer by a broadcast.
+    """
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
@@ -26,6 +29,7 @@ class CaptionLog(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
         """One line per caption: step, question, caption, reasoner answers, verdict, reward and its parts."""
+        folder = run_folder(trainer)
         lines = []
         for rollout, rewards in pl_module.last_step:
             for index, caption in enumerate(rollout.texts):
@@ -49,7 +53,6 @@ class CaptionLog(Callback):
         if not lines:
             return
         name = "captions.jsonl" if trainer.world_size == 1 else f"captions-rank{trainer.global_rank}.jsonl"
-        folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
@@ -71,9 +74,10 @@ class SaveResult(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         """Save, on one rank."""
+        folder = run_folder(trainer)
         if trainer.is_global_zero:
             name = "model" if pl_module.policy_settings.lora is None else "adapter"
-            pl_module.captioner.save(run_folder(trainer) / name)
+            pl_module.captioner.save(folder / name)
 
 
 class LearningReport(Callback):
@@ -120,9 +124,9 @@ class LearningReport(Callback):
             return
         after, answered = self._measure(trainer, pl_module)
         before, captions_before = self.before
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        folder = run_folder(trainer)
         (folder / "held_out.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
         from racro_pl.training.pictures import draw_captions, draw_curve
 
