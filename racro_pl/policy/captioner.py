@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from racro_pl.losses import head_logprobs
+from racro_pl.policy import attention
 from racro_pl.policy.families import Family
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
@@ -55,6 +56,9 @@ class Captioner(nn.Module):
         self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory()
+        for part in (model, reference):
+            if part is not None:
+                attention.install(_without_adapters(part))
 
     @property
     def device(self) -> torch.device:

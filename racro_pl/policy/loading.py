@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from racro_pl.policy import attention
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
@@ -111,7 +110,6 @@ def _load_base(settings: PolicySettings, family: Family, device: torch.device) -
     model = _load(AutoModelForImageTextToText.from_pretrained, settings.path, "model weights", **options)
     if settings.quantization == "nf4":
         keep_cpu_gradients(model)
-    attention.install(model)
     return model
 
 
