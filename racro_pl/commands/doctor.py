@@ -153,8 +153,10 @@ def _captioner(path: str) -> str:
 
     settings = CaptionerSettings(path, "captioner")
     writer = open_writer(settings, torch.device("cpu"))
-    writer.probe()
-    writer.close()
+    try:
+        writer.probe()
+    finally:
+        writer.close()
     if is_url(path):
         return f"{path} answers"
     policy = find_policy(settings, on_gpu=False)

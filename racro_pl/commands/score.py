@@ -142,7 +142,11 @@ def _judge(options: argparse.Namespace) -> HttpJudge | None:
         judge = HttpJudge(options.judge, options.judge_model, api_key_env=options.judge_key_env)
     except ValueError as error:
         raise RacroError(f"--judge: {error}") from error
-    judge.check()
+    try:
+        judge.check()
+    except RacroError:
+        judge.close()
+        raise
     return judge
 
 

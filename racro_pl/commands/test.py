@@ -56,9 +56,13 @@ def main(arguments: list[str]) -> int:
     fabric.barrier()
     evaluation.run()
     fabric.barrier()
-    with Grader() as grader:
-        judge = HttpJudge(plan.judge) if plan.judge else None
-        cells, comparisons = judge_all(evaluation, Tools(grader, judge), folder)
+    judge = HttpJudge(plan.judge) if plan.judge else None
+    try:
+        with Grader() as grader:
+            cells, comparisons = judge_all(evaluation, Tools(grader, judge), folder)
+    finally:
+        if judge is not None:
+            judge.close()
     problems = _everybodys(evaluation.problems)
     if not fabric.is_global_zero:
         return 0

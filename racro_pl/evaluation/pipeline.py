@@ -104,11 +104,15 @@ def check_parts(plan: Plan, device: torch.device) -> None:
     """
     for captioner in plan.captioners:
         writer = open_writer(captioner, device)
-        writer.probe()
-        writer.close()
+        try:
+            writer.probe()
+        finally:
+            writer.close()
     for entry in plan.reasoners:
-        entry.reasoner.check()
-        entry.reasoner.close()  # an in-process one would take the captioner's memory
+        try:
+            entry.reasoner.check()
+        finally:
+            entry.reasoner.close()  # an in-process one would take the captioner's memory
         entry.name = entry.name or short_name(getattr(entry.reasoner, "model", None) or type(entry.reasoner).__name__)
     refuse_doubles("reasoners", [entry.name for entry in plan.reasoners])
 
