@@ -30,7 +30,7 @@ POLICY = PolicySettings(
     min_pixels=3136, max_pixels=3136,
 )  # fmt: skip
 LARGEST = 112 * 112
-QUICKSTART = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--config", str(CONFIGS / "quickstart_vllm.yaml")]
+QUICKSTART = ["fit", "--config", str(CONFIGS / "quickstart_vllm.yaml")]
 ROLLOUT = "--model.rollout.init_args"
 
 
@@ -57,7 +57,7 @@ def test_three_steps(server: VllmServer, tmp_path, capfd):
     code = train(server, tmp_path)
     printed = capfd.readouterr()
     assert code == 0, printed.out + printed.err
-    folder = tmp_path / "quickstart_vllm/version_0"
+    folder = tmp_path / "quickstart/version_0"
     captions = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     assert len(captions) == 3 * 6 * 8
     # Each step's captions were sampled with the weights that the step before it made.
