@@ -226,9 +226,7 @@ class _Session:
         self._down_since = 0.0
         self._slots = asyncio.Semaphore(reasoner.concurrency)
         self.loop = asyncio.new_event_loop()
-        self.client = ChatClient(
-            reasoner.url, api_key, reasoner.concurrency, reasoner.attempts, reasoner.attempt_s, reasoner.backoff_s
-        )
+        self.client = ChatClient(reasoner.url, api_key, reasoner.attempts, reasoner.attempt_s, reasoner.backoff_s)
         # A daemon: a run that ends by an exception must not wait for the network.
         self._thread = threading.Thread(target=self.loop.run_forever, name="reasoner-http", daemon=True)
         self._thread.start()

@@ -36,7 +36,7 @@ class ServerCalls:
         self.deadline_s = deadline_s
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(concurrency)
-        self._client = ChatClient(url, None, concurrency, attempts, attempt_s, 0.5, max_body_bytes)
+        self._client = ChatClient(url, None, attempts, attempt_s, 0.5, max_body_bytes)
         # A daemon: a run that ends by an exception must not wait for the network.
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-http", daemon=True)
         self._thread.start()

@@ -35,13 +35,16 @@ class Fault(Exception):
 
 
 class ChatClient:
-    """Calls to one server. Belongs to the event loop it was made in."""
+    """Calls to one server, as many at once as are asked for. Belongs to the event loop it was made in.
+
+    Every call has an HTTP client, and so a connection, to itself, and leaves both to a later call. A pool shared by
+    n calls would look through all its connections for each of them: httpcore 1.0 then spends n^3 on n idle ones.
+    """
 
     def __init__(
         self,
         base_url: str,
         api_key: str | None,
-        connections: int,
         attempts: int,
         attempt_s: float,
         backoff_s: float,
@@ -52,16 +55,21 @@ class ChatClient:
         self._attempt_s = attempt_s
         self._backoff_s = backoff_s
         self._max_body_bytes = max_body_bytes
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
-            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"}
-            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-            timeout=httpx.Timeout(None, connect=CONNECT_LIMIT_S),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
-            trust_env=not is_loopback(base_url),
-        )
+        # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
+        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
+        trust_env = not is_loopback(base_url)
+        self._settings: dict[str, Any] = {
+            "base_url": base_url,
+            "headers": headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            "timeout": httpx.Timeout(None, connect=CONNECT_LIMIT_S),
+            "limits": httpx.Limits(max_connections=1),
+            "trust_env": trust_env,
+            # One for all: reading the certificates takes longer than a call.
+            "verify": httpx.create_ssl_context(trust_env=trust_env),
+        }
+        self._free: list[httpx.AsyncClient] = []
+        """Clients that no call uses now; the one used last is the next, so that few stay open when little is asked."""
 
     async def call(
         self, method: str, path: str, payload: dict[str, Any] | None, deadline: float, *, plain: bool = False
@@ -104,12 +112,16 @@ class ChatClient:
     async def _once(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool) -> Any:
         # Escaped to ASCII: a text from a model may hold lone surrogates, which are not UTF-8.
         content = None if payload is None else json.dumps(payload).encode()
-        async with self._client.stream(method, path, content=content) as response:
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > self._max_body_bytes:
-                    raise Fault("bad response", f"more than {self._max_body_bytes} bytes")
+        client = self._free.pop() if self._free else httpx.AsyncClient(**self._settings)
+        try:
+            async with client.stream(method, path, content=content) as response:
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > self._max_body_bytes:
+                        raise Fault("bad response", f"more than {self._max_body_bytes} bytes")
+        finally:
+            self._free.append(client)
         status = response.status_code
         if status != 200:
             raise Fault(
@@ -131,8 +143,9 @@ class ChatClient:
         return text.replace(self._key, "***") if self._key else text
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Close the connections; calls under way have to have ended."""
+        while self._free:
+            await self._free.pop().aclose()
 
 
 _JITTER = random.Random()

@@ -1,6 +1,8 @@
+import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,32 @@ def test_sixty_four_in_flight_and_no_more(connect):
         replies = ask(connect(server.url, concurrency=64, deadline_s=30.0), 150)
         assert server.most_in_flight == 64
     assert all(reply.text == ANSWER for reply in replies)
+
+
+def test_connections_are_used_again_and_none_stays_behind(connect):
+    def open_sockets():
+        return sum("socket:" in os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+
+    with FaultServer(delay_s=0.02) as server:
+        before = open_sockets()
+        reasoner = connect(server.url, concurrency=8, deadline_s=30.0)
+        counts = []
+        for _ in range(4):
+            assert all(reply.text == ANSWER for reply in ask(reasoner, 20))
+            counts.append(open_sockets() - before)
+        # Both ends are in this process; and the client's own event loop has a pair.
+        assert counts == [2 * 8 + 2] * 4
+        reasoner.close()
+        deadline = time.monotonic() + 10
+        while open_sockets() > before and time.monotonic() < deadline:  # the server's ends close a moment later
+            time.sleep(0.05)
+        assert open_sockets() == before
+
+
+def test_a_connection_that_the_server_has_dropped_is_made_anew(connect):
+    with FaultServer(script=["ok", "drop", "ok"]) as server:
+        reasoner = connect(server.url, concurrency=1, attempts=1)
+        assert [ask(reasoner)[0].text is not None for _ in range(3)] == [True, False, True]
 
 
 def test_submit_does_not_wait(connect):
