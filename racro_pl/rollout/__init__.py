@@ -3,5 +3,6 @@
 from racro_pl.rollout.engine import RolloutEngine, RunInfo
 from racro_pl.rollout.transformers_engine import TransformersEngine
 from racro_pl.rollout.vllm_engine import VllmEngine
+from racro_pl.rollout.vllm_protocol import RolloutError
 
-__all__ = ["RolloutEngine", "RunInfo", "TransformersEngine", "VllmEngine"]
+__all__ = ["RolloutEngine", "RolloutError", "RunInfo", "TransformersEngine", "VllmEngine"]

@@ -64,6 +64,16 @@ class RolloutEngine(abc.ABC):
     def close(self) -> None:  # noqa: B027
         """Let go of servers and connections; called when the run ends, however it ends."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether captions are sampled outside this process, which has time for other work meanwhile."""
+        return False
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Seconds so far in which this process only waited for captions."""
+        return 0.0
+
     def figures(self) -> dict[str, float]:
         """What the engine has last measured about itself, for the log."""
         return {}
@@ -78,6 +88,9 @@ class RolloutEngine(abc.ABC):
             captioner: the policy as it is now.
             questions: B questions with their prompts.
             adapter_version: number of optimizer steps that the policy has seen, for the record.
+
+        Raises:
+            RolloutError: the engine is lost or cannot be trusted; the groups before were good.
         """
 
     @abc.abstractmethod

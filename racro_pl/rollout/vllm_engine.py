@@ -102,6 +102,7 @@ class VllmEngine(RolloutEngine):
         self._pushes = 0
         self._probes: tuple[EncodedQuestion, ...] = ()
         self._figures: dict[str, float] = {}
+        self._waited = 0.0
 
     # ------------------------------------------------------------------ a run's beginning and end
 
@@ -160,6 +161,14 @@ class VllmEngine(RolloutEngine):
         self._sync(captioner, questions, adapter_version)
         return [rollout.texts[0] for rollout in self._groups(captioner, questions, 1, 0.0)]
 
+    @property
+    def elsewhere(self) -> bool:
+        return True
+
+    @property
+    def waiting_seconds(self) -> float:
+        return self._waited
+
     def figures(self) -> dict[str, float]:
         return dict(self._figures)
 
@@ -186,12 +195,15 @@ class VllmEngine(RolloutEngine):
             )
             waiting.append(calls.submit("chat/completions", request))
         for (question, prompt), future in zip(questions, waiting, strict=True):
+            began = time.perf_counter()
             try:
                 answer = future.result()
             except Fault as fault:
                 raise RolloutError(
                     f"vLLM at {calls.url} sampled no captions for question {question.id} ({fault}){self._server_tail()}"
                 ) from None
+            finally:
+                self._waited += time.perf_counter() - began
             sampled = read_captions(
                 answer, prompt, model=name, captions=captions, eos_ids=captioner.eos_ids, banned=frozenset(banned),
                 pad_id=captioner.pad_id,

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,7 +17,7 @@ from racro_pl.losses.importance import effective_sample_share
 from racro_pl.types import Rewards, Rollout
 
 PHASES = ("sample", "reason", "logprobs", "update")
-"""Sampling captions; waiting for the reasoner; reference and old log-probs; loss, backward and optimizer."""
+"""Sampling captions; waiting for rewards; reference and old log-probs; loss, backward and optimizer."""
 TOKEN_SUMS = ("kl", "approximate_kl", "clip_share", "dual_clip_share", "entropy")
 
 
@@ -26,6 +26,7 @@ class StepMeter:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self._captions_awaited = 0.0
         self._started = time.perf_counter()
         self._sums: dict[str, float] = defaultdict(float)
         self._maxima: dict[str, float] = {}
@@ -38,6 +39,10 @@ class StepMeter:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds[name] += time.perf_counter() - start
+
+    def idle(self, seconds: float) -> None:
+        """Add seconds in which this process only waited for captions; waiting for rewards is a phase of its own."""
+        self._captions_awaited += seconds
 
     def add(self, **sums: float) -> None:
         """Add to sums that are later reduced over ranks."""
@@ -54,9 +59,9 @@ class StepMeter:
         self.add(**{f"importance/{name}": value for name, value in importance.sums.items()})
         self.highest(ratio=importance.max_ratio)
 
-    def add_groups(self, rollouts: Sequence[Rollout], rewards: Sequence[Rewards]) -> None:
+    def add_groups(self, groups: Iterable[tuple[Rollout, Rewards]]) -> None:
         """Count the step's captions, rewards, groups without signal and captions without a score."""
-        for rollout, reward in zip(rollouts, rewards, strict=True):
+        for rollout, reward in groups:
             scores = [total for total, scored in zip(reward.total, reward.scored, strict=True) if scored]
             self.add(
                 captions=len(rollout.texts),
@@ -83,9 +88,10 @@ class StepMeter:
         )
         seconds = time.perf_counter() - self._started
         highest = [self._maxima.get(name, 0.0) for name in ("grad_norm", "ratio")]
-        highest += [seconds, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
+        idle = self.seconds["reason"] + self._captions_awaited
+        highest += [seconds, idle, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
         reduced = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
-        grad_norm, ratio, seconds, memory, *phases = reduced
+        grad_norm, ratio, seconds, idle, memory, *phases = reduced
 
         def mean(name: str, over: str) -> float:
             return float(sums[name] / max(float(sums[over]), 1.0))
@@ -102,6 +108,7 @@ class StepMeter:
             "caption/tokens": mean("caption_tokens", "captions"),
             "caption/truncated_share": mean("truncated", "captions"),
             "questions/dropped": float(sums["dropped"]),
+            "questions/unsampled": float(sums["unsampled"]),
             "policy/loss": mean("loss", "loss_tokens"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
@@ -109,6 +116,8 @@ class StepMeter:
             "policy/grad_norm": grad_norm,
             "policy/skipped_updates": float(sums["skipped_updates"]),
             **{f"seconds/{name}": value for name, value in zip(PHASES, phases, strict=True)},
+            # Nothing to compute: the longest that a rank waited for another engine's captions, and for rewards.
+            "seconds/idle": idle,
             "seconds/step": seconds,
             "speed/captions_per_second": float(sums["captions"]) / max(seconds, 1e-9),
             "memory/peak_gib": memory,
@@ -117,7 +126,7 @@ class StepMeter:
 
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
+    "dropped", "unsampled", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
 )  # fmt: skip
 
 

@@ -10,24 +10,26 @@ Manual optimization: a step makes one or more optimizer updates. Lightning count
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import grpo_loss
 from racro_pl.policy.config import PolicySettings
-from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
-from racro_pl.rollout import RolloutEngine
+from racro_pl.reward.scorer import Scorer, UnscoredError
+from racro_pl.rollout import RolloutEngine, RolloutError
+from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.types import Question, Rewards, Rollout
-
-PendingGroup = tuple[Rollout, PendingRewards]
+from racro_pl.training.stopping import stop_with_checkpoint
+from racro_pl.training.stream import MicroBatch, PendingGroup, micro_batches
+from racro_pl.types import Question, RacroError, Rewards, Rollout
 
 
 class RacroModule(CaptionerModule):
@@ -54,7 +56,8 @@ class RacroModule(CaptionerModule):
         """The groups of the step just made, for callbacks."""
         self._tokens = 0.0
         """Tokens whose gradients were summed since the last update, on this rank."""
-        self._stop: UnscoredError | None = None
+        self._stop: RacroError | None = None
+        """Why the run ends behind this step."""
 
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
@@ -62,60 +65,71 @@ class RacroModule(CaptionerModule):
             self._step(questions, StepMeter())
 
     def _step(self, questions: list[Question], meter: StepMeter) -> None:
-        groups = list(self._sample(questions, meter))
-        parts = _split(groups, self.objective.updates_per_rollout)
-        # Log-probs need no reward: they are taken while the reasoner is still answering. Only the first part is
-        # learnt from before any update, so only there are the policy's own log-probs the old ones.
-        drafts = [self._draft(part, meter, old=index > 0) for index, part in enumerate(parts)]
-        scored: list[Rewards] = []
-        for index, (part, part_drafts) in enumerate(zip(parts, drafts, strict=True)):
-            for micro_batch, pending in zip(self._micro_batches(part), part_drafts, strict=True):
-                rewards = self._await_rewards(micro_batch, meter)
+        encoded = self._encode(questions, meter)
+        batches: Iterable[MicroBatch] = self._micro_batches(self._sample(encoded, meter), len(encoded))
+        if not self.engine.elsewhere:
+            batches = list(batches)  # whatever else there is to compute, the reasoner gets its captions first
+        # Log-probs need no reward: they are taken while the reasoner is still answering.
+        drafts = [(batch, self._draft(batch, meter)) for batch in batches]
+        scored: list[tuple[Rollout, Rewards]] = []
+        for part in range(self.objective.updates_per_rollout):
+            for batch, pending in [item for item in drafts if item[0].part == part]:
+                rewards = self._await_rewards(batch, meter)
                 self._accumulate(pending, rewards, meter)
-                scored += rewards
-            self._update(meter, last=index == len(parts) - 1)
-        self._finish_step([rollout for rollout, _ in groups], scored, meter)
+                scored += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
+            self._update(meter, last=part == self.objective.updates_per_rollout - 1)
+        meter.add(unsampled=len(encoded) - len(scored))
+        self._finish_step(scored, meter)
 
-    def _sample(self, questions: Sequence[Question], meter: StepMeter) -> Iterator[PendingGroup]:
-        """Sample group after group; each goes to the reasoner at once."""
+    def _encode(self, questions: Sequence[Question], meter: StepMeter) -> list[EncodedQuestion]:
         with meter.phase("sample"):
             encoded = self.encode_readable(questions)
         meter.add(dropped=len(questions) - len(encoded))
+        return encoded
+
+    def _sample(self, encoded: Sequence[EncodedQuestion], meter: StepMeter) -> Iterator[PendingGroup]:
+        """Sample group after group; each goes to the reasoner at once.
+
+        A rollout server that is lost ends the groups, not the step: the other ranks are in it too, and wait in its
+        collectives. The run then stops behind the step, on all ranks.
+        """
         rollouts = self.engine.sample(self.captioner, encoded, self.updates_done)
         while True:
-            with meter.phase("sample"):
-                rollout = next(rollouts, None)
+            waited = self.engine.waiting_seconds
+            try:
+                with meter.phase("sample"):
+                    rollout = next(rollouts, None)
+            except RolloutError as error:
+                self._stop, rollout = error, None
+            meter.idle(self.engine.waiting_seconds - waited)
             if rollout is None:
                 return
             yield rollout, self.scorer.submit(rollout.question, rollout.texts)
 
-    def _micro_batches(self, groups: Sequence[PendingGroup]) -> Iterator[Sequence[PendingGroup]]:
+    def _micro_batches(self, groups: Iterator[PendingGroup], count: int) -> Iterator[MicroBatch]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)
-        for start in range(0, len(groups), size):
-            yield groups[start : start + size]
+        return micro_batches(groups, count, self.objective.updates_per_rollout, size)
 
-    def _draft(self, groups: Sequence[PendingGroup], meter: StepMeter, *, old: bool) -> list[Draft]:
+    def _draft(self, batch: MicroBatch, meter: StepMeter) -> Draft:
         with meter.phase("logprobs"):
-            drafts = [
-                draft(
-                    self.captioner,
-                    [rollout for rollout, _ in micro_batch],
-                    old=old,
-                    reference=self.objective.kl_coefficient > 0,
-                    temperature=self.engine.temperature,
-                    level=self.objective.importance,
-                    cap=self.objective.importance_cap,
-                )
-                for micro_batch in self._micro_batches(groups)
-            ]
-        for pending in drafts:
-            if pending.importance is not None:
-                meter.add_importance(pending.importance)
-        return drafts
+            pending = draft(
+                self.captioner,
+                [rollout for rollout, _ in batch.groups],
+                # Only the first part is learnt from before any update: only there are the policy's own log-probs
+                # the old ones.
+                old=batch.part > 0,
+                reference=self.objective.kl_coefficient > 0,
+                temperature=self.engine.temperature,
+                level=self.objective.importance,
+                cap=self.objective.importance_cap,
+            )
+        if pending.importance is not None:
+            meter.add_importance(pending.importance)
+        return pending
 
-    def _await_rewards(self, groups: Sequence[PendingGroup], meter: StepMeter) -> list[Rewards]:
+    def _await_rewards(self, batch: MicroBatch, meter: StepMeter) -> list[Rewards]:
         with meter.phase("reason"):
-            return [pending.result() for _, pending in groups]
+            return [pending.result() for _, pending in batch.groups]
 
     def _accumulate(self, pending: Draft, rewards: Sequence[Rewards], meter: StepMeter) -> None:
         """Add a micro-batch's gradient, summed over its tokens."""
@@ -169,9 +183,9 @@ class RacroModule(CaptionerModule):
                 schedule.step()  # type: ignore[union-attr]
         meter.highest(grad_norm=norm)
 
-    def _finish_step(self, rollouts: Sequence[Rollout], rewards: Sequence[Rewards], meter: StepMeter) -> None:
-        self.last_step = list(zip(rollouts, rewards, strict=True))
-        meter.add_groups(rollouts, rewards)
+    def _finish_step(self, groups: list[tuple[Rollout, Rewards]], meter: StepMeter) -> None:
+        self.last_step = groups
+        meter.add_groups(groups)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
@@ -179,16 +193,31 @@ class RacroModule(CaptionerModule):
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
-            reasons = [reason for group in rewards for reason in group.reasons]
-            self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
+            reasons = [reason for _, rewards in groups for reason in rewards.reasons]
+            self._stop = self._stop or UnscoredError.build(reasons, self.scorer.max_unscored_share)
+        if figures["questions/unsampled"]:
+            self._stop = self._stop or RolloutError("another rank has lost its rollout server; its output says more")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop a run whose reasoner is gone, leaving a checkpoint from which it can go on."""
+        """Stop a run whose reasoner or rollout server is gone, leaving a checkpoint from which it can go on."""
         if self._stop is not None:
-            folder = self.trainer.log_dir or self.trainer.default_root_dir
-            path = f"{folder}/checkpoints/stopped-step={self.trainer.global_step}.ckpt"
-            self.trainer.save_checkpoint(path)
-            raise UnscoredError(f"{self._stop}: {path}")
+            stop_with_checkpoint(self.trainer, self._stop)
+
+    def validation_step(self, questions: list[Question], batch_idx: int) -> None:
+        try:
+            super().validation_step(questions, batch_idx)
+        except RolloutError as error:
+            self._stop = error
+
+    def on_validation_epoch_end(self) -> None:
+        """An accuracy of the questions that were captioned in time would be none: stop instead, on all ranks."""
+        lost = bool(all_reduce(torch.tensor(float(self._stop is not None)), "max"))
+        if lost:
+            reason = self._stop or RolloutError("another rank has lost its rollout server; its output says more")
+            if self.trainer.state.fn != TrainerFn.FITTING:
+                raise reason
+            stop_with_checkpoint(self.trainer, reason)
+        super().on_validation_epoch_end()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.objective
@@ -208,10 +237,3 @@ class RacroModule(CaptionerModule):
     @property
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]
-
-
-def _split(groups: list[PendingGroup], parts: int) -> list[list[PendingGroup]]:
-    """Cut into ``parts`` lists whose lengths differ by at most one; always ``parts`` of them, some maybe empty."""
-    size, extra = divmod(len(groups), parts)
-    bounds = [index * size + min(index, extra) for index in range(parts + 1)]
-    return [groups[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]

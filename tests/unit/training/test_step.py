@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.reward.scorer import UnscoredError
-from racro_pl.training.module import _split
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import ImageRef, RacroError
 from tests.unit.training.conftest import ListData, adapter, by_caption, fit, make_module, questions
@@ -156,7 +155,7 @@ def test_steps_checkpoints_and_logged_axis_agree(folder, tmp_path, updates):
         "reward/mean", "reward/std", "reward/zero_variance_share", "reward/unscored_share", "caption/tokens",
         "caption/truncated_share", "policy/kl", "policy/clip_share", "policy/dual_clip_share", "policy/entropy",
         "policy/grad_norm", "learning_rate", "seconds/sample", "seconds/reason", "seconds/logprobs", "seconds/update",
-        "speed/captions_per_second", "memory/peak_gib",
+        "seconds/idle", "questions/unsampled", "speed/captions_per_second", "memory/peak_gib",
     ):  # fmt: skip
         assert name in header
 
@@ -358,8 +357,3 @@ def test_checkpoint_holds_the_adapter_and_a_folder_that_peft_loads(folder, tmp_p
     for name, tensor in module.captioner.model.state_dict().items():
         if "lora_" in name:
             assert torch.equal(loaded[name], tensor)
-
-
-def test_split_is_even_and_keeps_order():
-    assert _split([1, 2, 3, 4, 5], 2) == [[1, 2, 3], [4, 5]]
-    assert _split([1], 3) == [[1], [], []]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.experience import draft
@@ -17,7 +18,7 @@ from racro_pl.rollout.vllm_protocol import RolloutError
 from racro_pl.training.module import RacroModule
 from tests.fakes.rollout_server import FakeVllm
 from tests.unit.policy.conftest import build
-from tests.unit.training.conftest import fit, make_module
+from tests.unit.training.conftest import adapter, fit, make_module
 
 
 def serve(folder: Path, fault: str = "") -> FakeVllm:
@@ -26,7 +27,9 @@ def serve(folder: Path, fault: str = "") -> FakeVllm:
 
 def module_on(server: FakeVllm, folder: Path, **objective: Any) -> RacroModule:
     module = make_module(folder, **objective)
-    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=30.0)
+    module.engine = VllmEngine(
+        group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=30.0, attempts=2
+    )
     return module
 
 
@@ -84,3 +87,83 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
     mine = draft(own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0)
     assert mine.old_logprobs is None
     assert mine.importance is None
+
+
+class Breaks(Callback):
+    """The rollout server fails from a step on."""
+
+    def __init__(self, server: FakeVllm, step: int) -> None:
+        self.server, self.step = server, step
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            self.server.fault = "500"
+
+
+def test_a_lost_server_stops_the_run_with_a_checkpoint_that_goes_on(folder, tmp_path):
+    with serve(folder) as server:
+        module = module_on(server, folder)
+        with pytest.raises(
+            RolloutError, match=r"sampled no captions for question (?s:.)*Go on with --ckpt_path "
+        ) as error:
+            fit(module, tmp_path, steps=5, callbacks=[Breaks(server, 2)])
+        assert module.updates_done == 2  # the step without captions moves nothing
+        weights = adapter(module)
+    path = Path(str(error.value).rpartition("--ckpt_path ")[2])
+    assert path.name == "stopped-step=3.ckpt"
+    with serve(folder) as server:
+        module = module_on(server, folder, learning_rate=1e-30)
+        seen = []
+
+        class Watch(Callback):
+            def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+                seen.append((trainer.global_step, adapter(pl_module)))
+
+        fit(module, tmp_path, steps=5, ckpt=str(path), callbacks=[Watch()])
+    assert seen[0][0] == 3
+    assert all(torch.equal(seen[0][1][name], weights[name]) for name in weights)
+    assert module.updates_done == 4
+    assert [line.rpartition("-")[2] for line in server.log if line.startswith("load")] == ["2", "3"]
+
+
+def test_groups_sampled_before_the_loss_are_learnt_from(folder, tmp_path):
+    with serve(folder) as server:
+        module = module_on(server, folder)
+        module.engine.concurrency = 1
+        route = server.route
+
+        def dies(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+            if len(server.chats) == 6:  # four of the canary, two of the step
+                server.fault = "500"
+            return route(path, body)
+
+        server.route = dies  # type: ignore[method-assign]
+        metrics = []
+
+        class Watch(Callback):
+            def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+                metrics.append(dict(trainer.callback_metrics))
+
+        with pytest.raises(RolloutError, match="sampled no captions"):
+            fit(module, tmp_path, steps=3, callbacks=[Watch()])
+    assert module.updates_done == 1
+    assert [rollout.question.id for rollout, _ in module.last_step] == ["0", "1"]
+    assert metrics[0]["questions/unsampled"] == 2
+
+
+def test_a_server_lost_in_a_validation_stops_the_run_with_a_checkpoint(folder, tmp_path):
+    with serve(folder) as server:
+        module = module_on(server, folder)
+
+        class BreaksInValidation(Callback):
+            def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
+                server.fault = "500"
+
+        options = {"limit_val_batches": 1, "val_check_interval": 1, "check_val_every_n_epoch": None}
+        with pytest.raises(RolloutError, match="--ckpt_path") as error:
+            fit(module, tmp_path, steps=3, callbacks=[BreaksInValidation()], **options)
+    path = Path(str(error.value).rpartition("--ckpt_path ")[2])
+    with serve(folder) as server:
+        again = module_on(server, folder)
+        fit(again, tmp_path, steps=3, ckpt=str(path), **options)
+        assert again.updates_done == 3
