@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -10,9 +11,11 @@ from typing import Any
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.canary import logprob_gap
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
-from racro_pl.rollout.vllm_adapter import AdapterPusher, served_models
+from racro_pl.rollout.vllm_adapter import AdapterPusher
+from racro_pl.rollout.vllm_checks import check_server
 from racro_pl.rollout.vllm_protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
 from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
+from racro_pl.rollout.vllm_sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
 from racro_pl.serving.vllm_process import VllmServer
 from racro_pl.types import Rollout
@@ -46,6 +49,8 @@ class VllmEngine(RolloutEngine):
         canary_threshold: mean absolute log-prob difference per token (nats) above which the run stops; null for
             ``CANARY_THRESHOLDS`` of the base's dtype. A base that is quantised on one side only differs by more, and
             needs a threshold of its own.
+        sleep: the server sleeps while the trainer computes, and gives it the GPU's memory: for one card that both
+            share. Sampling and learning then never overlap. One device only.
         concurrency: questions in flight at once.
         deadline_s: seconds from a question's first attempt until the run gives up, retries and waits included.
         attempt_s: seconds for one attempt.
@@ -62,6 +67,7 @@ class VllmEngine(RolloutEngine):
         canary_every: int = 10,
         canary_questions: int = 4,
         canary_threshold: float | None = None,
+        sleep: bool = False,
         concurrency: int = 64,
         deadline_s: float = 900.0,
         attempt_s: float = 600.0,
@@ -89,6 +95,7 @@ class VllmEngine(RolloutEngine):
         self.canary_every = canary_every
         self.canary_questions = canary_questions
         self.canary_threshold = canary_threshold
+        self.sleep = sleep
         self.concurrency = concurrency
         self.deadline_s = deadline_s
         self.attempt_s = attempt_s
@@ -96,6 +103,7 @@ class VllmEngine(RolloutEngine):
         self._server: VllmServer | None = None
         self._calls: ServerCalls | None = None
         self._pusher: AdapterPusher
+        self._sleeper: Sleeper | None = None
         self._threshold = 0.0
         self._served: tuple[int, str] | None = None
         """Version and name of the adapter that the server has."""
@@ -110,6 +118,10 @@ class VllmEngine(RolloutEngine):
         if self._calls is not None:
             return
         required_arguments(run.policy)  # refuses a policy without an adapter, whoever started the server
+        if self.sleep and run.ranks > 1:
+            raise RolloutError(
+                f"sleep: true is for one device; {run.ranks} share this server and would not sleep at once"
+            )
         url = self.url
         if self.server_settings is not None:
             url = self._start_server(self.server_settings, run)
@@ -121,17 +133,15 @@ class VllmEngine(RolloutEngine):
         self._pusher = AdapterPusher(self._calls, run.folder / "rollout_adapters", run.run_id, run.rank)
         self._served, self._pushes, self._probes = None, 0, ()
         self._threshold = self.canary_threshold or CANARY_THRESHOLDS[run.policy.dtype]
-        contexts = [context for parent, context in served_models(self._calls).values() if parent is None and context]
-        if contexts and min(contexts) <= self.max_new_tokens:
-            raise RolloutError(
-                f"the rollout server's context of {min(contexts)} tokens leaves no room for a prompt beside "
-                f"max_new_tokens={self.max_new_tokens}: serve with a larger --max-model-len, or write shorter captions"
-            )
+        check_server(self._calls, self.max_new_tokens)
+        if self.sleep:
+            self._sleeper = Sleeper(self._calls)
+            self._sleeper.sleep()
 
     def _start_server(self, settings: ServerSettings, run: RunInfo) -> str:
         if run.ranks > 1 and settings.port == 0:
             raise RolloutError("several ranks share one rollout server: set a fixed port in model.rollout's server")
-        server = rollout_server(settings, run.policy, run.folder / "vllm-rollout.log")
+        server = rollout_server(settings, run.policy, run.folder / "vllm-rollout.log", self.sleep)
         if run.rank == 0:
             self._server = server
             server.start()
@@ -141,6 +151,10 @@ class VllmEngine(RolloutEngine):
 
     def close(self) -> None:
         if self._calls is not None:
+            if self._sleeper is not None and self._server is None:
+                with contextlib.suppress(RolloutError):  # gone already
+                    self._sleeper.wake()
+            self._sleeper = None
             # A server of one's own ends in a moment, with all that it has loaded.
             self._pusher.close(unload=self._server is None)
             self._calls.close()
@@ -154,16 +168,27 @@ class VllmEngine(RolloutEngine):
     def sample(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
     ) -> Iterator[Rollout]:
-        self._sync(captioner, questions, adapter_version)
-        yield from self._groups(captioner, questions, self.group_size, self.temperature)
+        with self._awake():
+            self._sync(captioner, questions, adapter_version)
+            yield from self._groups(captioner, questions, self.group_size, self.temperature)
 
     def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
-        self._sync(captioner, questions, adapter_version)
-        return [rollout.texts[0] for rollout in self._groups(captioner, questions, 1, 0.0)]
+        with self._awake():
+            self._sync(captioner, questions, adapter_version)
+            return [rollout.texts[0] for rollout in self._groups(captioner, questions, 1, 0.0)]
+
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[None]:
+        """Where the server sleeps, it is woken for what is inside."""
+        if self._sleeper is not None:
+            self._sleeper.wake()
+        yield
+        if self._sleeper is not None:
+            self._sleeper.sleep()
 
     @property
     def elsewhere(self) -> bool:
-        return True
+        return not self.sleep
 
     @property
     def waiting_seconds(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from racro_pl.policy.config import PolicySettings
+from racro_pl.rollout import vllm_sleep
 from racro_pl.rollout.vllm_protocol import RolloutError
 from racro_pl.serving.vllm_process import VllmServer
 
@@ -37,8 +38,16 @@ class ServerSettings:
     """Seconds to wait for the server to be healthy."""
 
 
-def rollout_server(settings: ServerSettings, policy: PolicySettings, log_path: Path | None) -> VllmServer:
+def rollout_server(
+    settings: ServerSettings, policy: PolicySettings, log_path: Path | None, sleep: bool = False
+) -> VllmServer:
     """The server that fits a policy: its base weights, its image limits, room for its adapter. Not started yet.
+
+    Args:
+        settings: how to start it.
+        policy: what it is for.
+        log_path: file for its output.
+        sleep: it has to be able to sleep.
 
     Raises:
         RolloutError: the policy has no adapter, or one of a rank beyond what vLLM serves.
@@ -51,8 +60,12 @@ def rollout_server(settings: ServerSettings, policy: PolicySettings, log_path: P
         served_model_name="captioner",
         max_model_len=settings.max_model_len,
         gpu_memory_utilization=settings.gpu_memory_utilization,
-        extra_args=[*required_arguments(policy), *settings.extra_args],
-        env={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", **settings.env},
+        extra_args=[*required_arguments(policy), *([vllm_sleep.ARGUMENT] if sleep else []), *settings.extra_args],
+        env={
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            **(vllm_sleep.ENVIRONMENT if sleep else {}),
+            **settings.env,
+        },
         start_timeout_s=settings.start_timeout_s,
         log_path=log_path,
     )

@@ -107,7 +107,7 @@ class Timing(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         phases = {n.split("/")[1]: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("seconds/")}
-        phases.pop("step")
+        del phases["step"], phases["idle"]  # the whole, and a part of the others
         self.recorder.finish(phases)
         self.recorder.start()
 
@@ -172,7 +172,9 @@ def main() -> None:
         kl_coefficient=KL_COEFFICIENT,
         max_grad_norm=1e9 if options.check else 1.0,
     )
-    engine: TransformersEngine = TransformersEngine(workload.group, workload.tokens)
+    engine: TransformersEngine = TransformersEngine(
+        workload.group, workload.tokens, questions_per_batch=workload.questions_per_batch
+    )
     draw = random.Random(0)
     scorer: Any = GivenRewards(iter(lambda: float(draw.randrange(2)), None))
     if options.check:

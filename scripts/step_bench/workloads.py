@@ -45,6 +45,8 @@ class Workload:
     vision_depth: int
     vision_full_attention: tuple[int, ...]
     reward_seconds: float = 0.0
+    questions_per_batch: int = 8
+    """Sampled together, on our side: fewer reach a slow reasoner sooner."""
 
 
 SMALL: dict[str, Any] = {
@@ -58,7 +60,7 @@ MIDDLE: dict[str, Any] = {
 WORKLOADS = {
     "tiny": Workload(8, 8, 32, 112, 16, **SMALL),
     "long-prompt": Workload(2, 8, 64, 896, 8, **MIDDLE),
-    "slow-reward": Workload(8, 8, 32, 112, 16, **SMALL, reward_seconds=1.0),
+    "slow-reward": Workload(8, 8, 32, 112, 16, **SMALL, reward_seconds=1.0, questions_per_batch=4),
 }
 
 

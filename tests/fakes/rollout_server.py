@@ -29,7 +29,8 @@ class FakeVllm:
     Args:
         captioner: an own copy: adapters are loaded into it.
         fault: ``""`` for none; ``no lora`` (adapters cannot be loaded), ``deaf`` (they are, without an effect),
-            ``other prompt``, ``other model``, ``banned``, ``cut ids``, ``no ids``, ``wrong end``, ``500``, ``hang``.
+            ``other prompt``, ``other model``, ``banned``, ``cut ids``, ``no ids``, ``wrong end``, ``500``, ``hang``,
+            ``raw log-probs`` (before bias and temperature, as without its flag), ``no sleep`` (as without its flags).
     """
 
     def __init__(self, captioner: Captioner, fault: str = "", context: int = 4096) -> None:
@@ -38,7 +39,8 @@ class FakeVllm:
         self.context = context
         self.adapters: dict[str, dict[str, torch.Tensor]] = {}
         self.log: list[str] = []
-        """Loads and unloads, in order."""
+        """Loads and unloads, sleep and waking, in order."""
+        self.asleep = False
         self.chats: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
@@ -57,7 +59,7 @@ class FakeVllm:
                 self.reply(200, {"data": entries})
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
                 with fake._lock:
                     self.reply(*fake.route(self.path, body))
 
@@ -79,8 +81,12 @@ class FakeVllm:
         self._server.server_close()
 
     def route(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path in ("/sleep?level=1", "/wake_up"):
+            return self.nap(path)
+        if self.asleep:
+            return 503, {"error": {"message": "asleep"}}
         if path.endswith("/chat/completions"):
-            return self.chat(body)
+            return self.probe(body) if body["model"] == "base" else self.chat(body)
         if self.fault == "no lora":
             return 404, {"detail": "Not Found"}
         name = body["lora_name"]
@@ -94,6 +100,24 @@ class FakeVllm:
         assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
         self.adapters[name] = load_file(folder / "adapter_model.safetensors")
         return 200, f"Success: LoRA adapter '{name}' added successfully."
+
+    def nap(self, path: str) -> tuple[int, Any]:
+        if self.fault == "no sleep":
+            return 404, {"detail": "Not Found"}
+        self.asleep = path.startswith("/sleep")
+        self.log.append("sleep" if self.asleep else "wake")
+        return 200, {"status": "sleeping" if self.asleep else "awake"}
+
+    @torch.no_grad()
+    def probe(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """One token of the base after a chat without images, with a logit bias."""
+        logits = self.captioner.model(input_ids=self._read(body["messages"]).input_ids[None]).logits[0, -1]
+        biased = logits.clone()
+        for token, bias in body["logit_bias"].items():
+            biased[int(token)] += bias
+        told = logits if self.fault == "raw log-probs" else biased / body["temperature"]
+        value = float(told.log_softmax(-1)[biased.argmax()])
+        return 200, {"model": "base", "choices": [{"logprobs": {"content": [{"token": "", "logprob": value}]}}]}
 
     def chat(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.chats.append(body)

@@ -36,12 +36,12 @@ def serve(folder: Path, fault: str = "", **options: object) -> FakeVllm:
 
 
 def open_engine(
-    url: str, folder: Path, root: Path, rank: int = 0, run_id: str = "run", **options: object
+    url: str, folder: Path, root: Path, rank: int = 0, run_id: str = "run", ranks: int = 2, **options: object
 ) -> VllmEngine:
     settings = {"group_size": 3, "max_new_tokens": 6, "canary_questions": 2, "deadline_s": 20.0, "attempts": 2}
     engine = VllmEngine(url=url, **(settings | options))  # type: ignore[arg-type]
     policy = PolicySettings(path=str(folder), lora=LoraSettings(4, 8), min_pixels=3136, max_pixels=16384)
-    engine.open(RunInfo(policy, root, run_id, rank, 2))
+    engine.open(RunInfo(policy, root, run_id, rank, ranks))
     return engine
 
 
@@ -234,6 +234,42 @@ def test_a_context_without_room_for_a_caption_is_refused(folder, tmp_path):
         open_engine(server.url, folder, tmp_path)
 
 
+def test_log_probs_of_another_distribution_are_refused_at_start(folder, tmp_path):
+    """vLLM's default tells them before temperature and bias."""
+    with (
+        serve(folder, "raw log-probs") as server,
+        pytest.raises(RolloutError, match=r"expected 0\. Start it with --logprobs-mode processed_logprobs"),
+    ):
+        open_engine(server.url, folder, tmp_path)
+    assert server.log == []
+
+
+def test_a_server_sleeps_whenever_nothing_is_sampled(folder, captioner, tmp_path):
+    with serve(folder) as server:
+        engine = open_engine(server.url, folder, tmp_path, sleep=True, ranks=1)
+        assert not engine.elsewhere  # nothing may be computed beside it
+        assert server.asleep
+        for version in (0, 1):
+            for _ in engine.sample(captioner, encoded(captioner)[:2], version):
+                assert not server.asleep
+            assert server.asleep
+        engine.describe(captioner, encoded(captioner)[:1], 1)
+        engine.close()
+        assert not server.asleep
+    assert server.log == ["sleep", "wake", "load racro-run-0", "sleep", "wake", "load racro-run-1",
+                          "unload racro-run-0", "sleep", "wake", "sleep", "wake", "unload racro-run-1"]  # fmt: skip
+
+
+def test_a_server_that_cannot_sleep_is_refused_at_start(folder, tmp_path):
+    with serve(folder, "no sleep") as server:
+        with pytest.raises(
+            RolloutError, match="--enable-sleep-mode and the environment variable VLLM_SERVER_DEV_MODE=1"
+        ):
+            open_engine(server.url, folder, tmp_path, sleep=True, ranks=1)
+        with pytest.raises(RolloutError, match="sleep: true is for one device; 2 share this server"):
+            open_engine(server.url, folder, tmp_path, sleep=True)
+
+
 def test_full_fine_tuning_is_refused(folder, tmp_path):
     policy = PolicySettings(path=str(folder), lora=None)
     with pytest.raises(RolloutError, match="pushes adapters, not whole models"):
@@ -265,6 +301,11 @@ def test_the_runs_own_server_gets_what_rollouts_need(folder):
                  '{"min_pixels": 1, "max_pixels": 900000}', "--enforce-eager"):  # fmt: skip
         assert part in command
     assert server.environment()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "VLLM_SERVER_DEV_MODE" not in server.env
+    assert "--enable-sleep-mode" not in command
+    sleeping = rollout_server(ServerSettings(port=8123), policy, None, sleep=True)
+    assert "--enable-sleep-mode" in sleeping.command()
+    assert sleeping.env["VLLM_SERVER_DEV_MODE"] == "1"
     with pytest.raises(RolloutError, match="rank is 600; vLLM serves ranks up to 512"):
         required_arguments(PolicySettings(path=str(folder), lora=LoraSettings(600, 600)))
 
