@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,23 @@ class QuestionSampler(DistributedSampler[int]):
         if self.shuffle_seed is not None:
             return self.size // self.num_replicas
         return len(range(self.rank, self.size, self.num_replicas))
+
+
+def extra_indices(size: int, seed: int, step: int, rank: int) -> list[int]:
+    """All question indices, in the order in which a rank takes further ones in a step.
+
+    It follows from the arguments alone: a resumed run draws what the uninterrupted one would have. Ranks have orders
+    of their own, and may now and then take the same question.
+
+    Args:
+        size: number of questions.
+        seed: the run's.
+        step: steps done before.
+        rank: this process.
+    """
+    order = list(range(size))
+    random.Random(f"{seed} {step} {rank}").shuffle(order)
+    return order
 
 
 class ResumableLoader(DataLoader[Question]):

@@ -109,6 +109,8 @@ class StepMeter:
             "caption/truncated_share": mean("truncated", "captions"),
             "questions/dropped": float(sums["dropped"]),
             "questions/unsampled": float(sums["unsampled"]),
+            "questions/refilled": float(sums["refilled"]),
+            "questions/replaced": float(sums["replaced"]),
             "policy/loss": mean("loss", "loss_tokens"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
@@ -126,7 +128,8 @@ class StepMeter:
 
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "unsampled", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
+    "dropped", "unsampled", "refilled", "replaced", "loss", "loss_tokens", "forwarded_tokens", "skipped",
+    "skipped_updates",
 )  # fmt: skip
 
 

@@ -11,12 +11,14 @@ Manual optimization: a step makes one or more optimizer updates. Lightning count
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
+from racro_pl.data.sampling import extra_indices
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import grpo_loss
 from racro_pl.policy.config import PolicySettings
@@ -26,6 +28,7 @@ from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
+from racro_pl.training.refill import check_refill, replace_flat
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stopping import stop_with_checkpoint
 from racro_pl.training.stream import MicroBatch, PendingGroup, micro_batches
@@ -59,6 +62,11 @@ class RacroModule(CaptionerModule):
         self._stop: RacroError | None = None
         """Why the run ends behind this step."""
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.objective.refill_rounds:
+            check_refill(self.trainer)
+
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
         with self.captioner.seeing_once():
@@ -66,7 +74,12 @@ class RacroModule(CaptionerModule):
 
     def _step(self, questions: list[Question], meter: StepMeter) -> None:
         encoded = self._encode(questions, meter)
-        batches: Iterable[MicroBatch] = self._micro_batches(self._sample(encoded, meter), len(encoded))
+        groups = self._sample(encoded, meter)
+        aside: list[PendingGroup] = []
+        if self.objective.refill_rounds:
+            kept, aside = self._refill(questions, list(groups), meter)
+            groups = iter(kept)
+        batches: Iterable[MicroBatch] = self._micro_batches(groups, len(encoded))
         if not self.engine.elsewhere:
             batches = list(batches)  # whatever else there is to compute, the reasoner gets its captions first
         # Log-probs need no reward: they are taken while the reasoner is still answering.
@@ -79,7 +92,7 @@ class RacroModule(CaptionerModule):
                 scored += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
             self._update(meter, last=part == self.objective.updates_per_rollout - 1)
         meter.add(unsampled=len(encoded) - len(scored))
-        self._finish_step(scored, meter)
+        self._finish_step(scored + [(rollout, pending.result()) for rollout, pending in aside], meter)
 
     def _encode(self, questions: Sequence[Question], meter: StepMeter) -> list[EncodedQuestion]:
         with meter.phase("sample"):
@@ -105,6 +118,29 @@ class RacroModule(CaptionerModule):
             if rollout is None:
                 return
             yield rollout, self.scorer.submit(rollout.question, rollout.texts)
+
+    def _refill(
+        self, questions: Sequence[Question], groups: list[PendingGroup], meter: StepMeter
+    ) -> tuple[list[PendingGroup], list[PendingGroup]]:
+        """The step's groups, those without signal replaced where possible; and the groups left out for that."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        order = extra_indices(len(data.questions["train"]), data.seed, self.trainer.global_step, self.global_rank)
+        taken = {question.id for question in questions}
+        extra = (data.questions["train"][index] for index in order)
+        further = (question for question in extra if question.id not in taken)
+
+        def draw(count: int) -> Iterator[PendingGroup]:
+            drawn = list(islice(further, count))
+            meter.add(refilled=len(drawn))
+            return self._sample(self._encode(drawn, meter), meter)
+
+        def result(group: PendingGroup) -> Rewards:
+            with meter.phase("reason"):
+                return group[1].result()
+
+        kept, aside = replace_flat(groups, self.objective.refill_rounds, result, draw)
+        meter.add(replaced=sum(group is not before for group, before in zip(kept, groups, strict=True)))
+        return kept, aside
 
     def _micro_batches(self, groups: Iterator[PendingGroup], count: int) -> Iterator[MicroBatch]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)

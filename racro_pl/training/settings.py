@@ -38,6 +38,9 @@ class ObjectiveSettings:
     """Bound on the ratio of captions with a negative advantage."""
     kl_coefficient: float = 1e-3
     """Weight of the k3 divergence from the reference, per token; 0 also saves the reference pass."""
+    refill_rounds: int = 0
+    """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
+    questions. 0: never, as in the reference run; see training/refill.py for what it changes."""
     importance: Literal["token", "sequence"] = "token"
     """Over what the ratio of policy and sampler is taken where another engine (vLLM) sampled the captions."""
     importance_cap: float = 2.0
@@ -48,7 +51,7 @@ class ObjectiveSettings:
             f"{name} is {getattr(self, name)}; expected {least} or more"
             for name, least in (
                 ("updates_per_rollout", 1), ("micro_batch_size", 1), ("warmup_updates", 0), ("weight_decay", 0),
-                ("kl_coefficient", 0), ("clip_high", 0),
+                ("kl_coefficient", 0), ("clip_high", 0), ("refill_rounds", 0),
             )
             if getattr(self, name) < least
         ]  # fmt: skip
