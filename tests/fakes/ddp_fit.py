@@ -1,6 +1,6 @@
 """A short fit whose captions are fixed, for comparing one process with several. Run by torch.distributed.run.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [nf4|silent]
+    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [nf4|silent|lost]
 
 Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, and what was logged last.
 """
@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from racro_pl.policy.captioner import Captioner
+from racro_pl.rollout import RolloutError
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.types import Rollout
@@ -44,6 +45,16 @@ class FixedEngine(RolloutEngine):
         raise NotImplementedError("this fit does not validate")
 
 
+class LostEngine(FixedEngine):
+    """The second rank's is gone behind the first of two groups of the second step."""
+
+    def sample(self, captioner: Captioner, questions: Sequence[EncodedQuestion], version: int) -> Iterator[Rollout]:
+        for index, rollout in enumerate(super().sample(captioner, questions, version)):
+            if version and index and os.environ["RANK"] == "1":
+                raise RolloutError("scripted: the rollout server is gone")
+            yield rollout
+
+
 class Watch(Callback):
     """Keeps the flat gradient of every update, those that bypass Lightning's counter included."""
 
@@ -69,7 +80,9 @@ def main(folder: str, out: str, *options: str) -> None:
     module = make_module(
         Path(folder), script, policy=policy, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
     )
-    module.engine = FixedEngine(group_size=4, max_new_tokens=6)
+    lost = "lost" in options
+    module.engine = (LostEngine if lost else FixedEngine)(group_size=4, max_new_tokens=6)
+    module.objective.refill_rounds = 2 if lost else 0
     module.scorer.max_unscored_share = 1.0
     watch = Watch()
     seed_everything(3)
@@ -79,9 +92,15 @@ def main(folder: str, out: str, *options: str) -> None:
         limit_val_batches=0, default_root_dir=Path(out).parent, inference_mode=False, callbacks=[watch],
         plugins=[RacroCheckpointIO()], use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, datamodule=ListData(questions(16)[rank::ranks], 8 // ranks))
+    error = ""
+    try:
+        trainer.fit(module, datamodule=ListData(questions(16)[rank::ranks], 8 // ranks))
+    except RolloutError as raised:
+        error = str(raised)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    torch.save({"gradients": watch.gradients, "weights": adapter(module), "logged": logged}, f"{out}.{rank}.pt")
+    torch.save(
+        {"gradients": watch.gradients, "weights": adapter(module), "logged": logged, "error": error}, f"{out}.{rank}.pt"
+    )
 
 
 if __name__ == "__main__":

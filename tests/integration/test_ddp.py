@@ -53,3 +53,18 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
             one["logged"][name], rel=1e-2 if option == "nf4" else 1e-4, abs=1e-6
         )
     assert first["logged"]["reward/unscored_share"] == (0.5 if option == "silent" else 0.0)
+
+
+def test_a_rank_that_loses_its_rollout_server_stops_all(folder, tmp_path):
+    """Nobody waits in a collective for ever, though ranks sample, refill and learn differently often."""
+    first, second = fit(folder, tmp_path / "two", 2, "lost")
+    assert "another rank has lost its rollout server" in first["error"]
+    assert "scripted: the rollout server is gone" in second["error"]
+    for each in (first, second):
+        assert "Go on with --ckpt_path" in each["error"]
+    assert (tmp_path / "checkpoints/stopped-step=2.ckpt").is_file()
+    assert len(first["gradients"]) == len(second["gradients"]) == 2 * 2
+    for mine, other in zip(first["gradients"], second["gradients"], strict=True):
+        assert torch.equal(mine, other)
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
