@@ -10,6 +10,10 @@ import torch
 from racro_pl.policy.captioner import Captioner
 from racro_pl.types import Rollout
 
+CANARY_THRESHOLDS = {"float32": 0.01, "bfloat16": 0.05}
+"""Mean absolute log-prob difference per token that is still rounding. Measured on a CPU with the embedded captioner:
+4e-7 in float32 and 0.002 to 0.003 in bfloat16; larger models round more often."""
+
 
 @dataclass(frozen=True)
 class Gap:

@@ -84,6 +84,8 @@ class RolloutEngine(abc.ABC):
     ) -> Iterator[Rollout]:
         """Yield each question's group as soon as it is sampled, in the order of the questions.
 
+        An engine elsewhere is asked for all of them at once, before the first is waited for.
+
         Args:
             captioner: the policy as it is now.
             questions: B questions with their prompts.

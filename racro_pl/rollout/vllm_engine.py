@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.rollout.canary import logprob_gap
+from racro_pl.rollout.canary import CANARY_THRESHOLDS, logprob_gap
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
 from racro_pl.rollout.vllm_adapter import AdapterPusher
 from racro_pl.rollout.vllm_checks import check_server
@@ -22,9 +22,6 @@ from racro_pl.types import Rollout
 
 BYTES_PER_TOKEN = 1_000
 """Bound on a token's share of a response: its id, its text, its bytes and its log-prob, as JSON."""
-CANARY_THRESHOLDS = {"float32": 0.01, "bfloat16": 0.05}
-"""Mean absolute log-prob difference per token that is still rounding. Measured on a CPU with the embedded captioner:
-4e-7 in float32 and 0.002 to 0.003 in bfloat16; larger models round more often."""
 
 
 class VllmEngine(RolloutEngine):
@@ -168,21 +165,22 @@ class VllmEngine(RolloutEngine):
     def sample(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
     ) -> Iterator[Rollout]:
-        with self._awake():
-            self._sync(captioner, questions, adapter_version)
-            yield from self._groups(captioner, questions, self.group_size, self.temperature)
+        self._wake()
+        self._sync(captioner, questions, adapter_version)
+        return self._and_rest(self._groups(captioner, questions, self.group_size, self.temperature))
 
     def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
-        with self._awake():
-            self._sync(captioner, questions, adapter_version)
-            return [rollout.texts[0] for rollout in self._groups(captioner, questions, 1, 0.0)]
+        self._wake()
+        self._sync(captioner, questions, adapter_version)
+        groups = self._and_rest(self._groups(captioner, questions, 1, 0.0))
+        return [rollout.texts[0] for rollout in groups]
 
-    @contextlib.contextmanager
-    def _awake(self) -> Iterator[None]:
-        """Where the server sleeps, it is woken for what is inside."""
+    def _wake(self) -> None:
         if self._sleeper is not None:
             self._sleeper.wake()
-        yield
+
+    def _and_rest(self, groups: Iterator[Rollout]) -> Iterator[Rollout]:
+        yield from groups
         if self._sleeper is not None:
             self._sleeper.sleep()
 
@@ -204,7 +202,7 @@ class VllmEngine(RolloutEngine):
         captions: int,
         temperature: float,
     ) -> Iterator[Rollout]:
-        """Send all questions at once; yield their groups in order."""
+        """Send all questions at once; the iterator returned waits for their groups, in order."""
         calls, (version, name) = self._opened(), self._served or (0, "")
         banned = captioner.banned.nonzero()[:, 0].tolist()
         waiting: list[Future[Any]] = []
@@ -219,21 +217,26 @@ class VllmEngine(RolloutEngine):
                 eos_ids=sorted(captioner.eos_ids),
             )
             waiting.append(calls.submit("chat/completions", request))
-        for (question, prompt), future in zip(questions, waiting, strict=True):
-            began = time.perf_counter()
-            try:
-                answer = future.result()
-            except Fault as fault:
-                raise RolloutError(
-                    f"vLLM at {calls.url} sampled no captions for question {question.id} ({fault}){self._server_tail()}"
-                ) from None
-            finally:
-                self._waited += time.perf_counter() - began
-            sampled = read_captions(
-                answer, prompt, model=name, captions=captions, eos_ids=captioner.eos_ids, banned=frozenset(banned),
-                pad_id=captioner.pad_id,
-            )  # fmt: skip
-            yield _rollout((question, prompt), sampled, captioner, version)
+
+        def receive() -> Iterator[Rollout]:
+            for encoded, future in zip(questions, waiting, strict=True):
+                began = time.perf_counter()
+                try:
+                    answer = future.result()
+                except Fault as fault:
+                    raise RolloutError(
+                        f"vLLM at {calls.url} sampled no captions for question {encoded[0].id} ({fault})"
+                        f"{self._server_tail()}"
+                    ) from None
+                finally:
+                    self._waited += time.perf_counter() - began
+                sampled = read_captions(
+                    answer, encoded[1], model=name, captions=captions, eos_ids=captioner.eos_ids,
+                    banned=frozenset(banned), pad_id=captioner.pad_id,
+                )  # fmt: skip
+                yield _rollout(encoded, sampled, captioner, version)
+
+        return receive()
 
     # ------------------------------------------------------------------ weights and canary
 

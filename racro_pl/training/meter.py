@@ -98,8 +98,10 @@ class StepMeter:
 
         # Only another engine's captions have such weights.
         importance = _importance_figures(sums, ratio) if sums["importance/count"] else {}
-        reward = mean("reward", "scored")
-        variance = max(mean("reward_squared", "scored") - reward**2, 0.0)
+        # A step may have no captions: the rollout server is lost, or they are learnt from one step later. No score is
+        # not a zero score.
+        reward = mean("reward", "scored") if sums["scored"] else float("nan")
+        variance = max(mean("reward_squared", "scored") - reward**2, 0.0) if sums["scored"] else float("nan")
         return {
             "reward/mean": reward,
             "reward/std": variance**0.5,

@@ -10,29 +10,30 @@ Manual optimization: a step makes one or more optimizer updates. Lightning count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
-from racro_pl.data.sampling import extra_indices
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import grpo_loss
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
-from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
-from racro_pl.training.refill import check_refill, replace_flat
+from racro_pl.training.refill import check_refill
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stopping import stop_with_checkpoint
-from racro_pl.training.stream import MicroBatch, PendingGroup, micro_batches
+from racro_pl.training.stream import MicroBatch, micro_batches
+from racro_pl.training.supply import CaptionSupply, Supply
 from racro_pl.types import Question, RacroError, Rewards, Rollout
+
+LOST_ELSEWHERE = "another rank has lost its rollout server; its output says more"
 
 
 class RacroModule(CaptionerModule):
@@ -59,6 +60,7 @@ class RacroModule(CaptionerModule):
         """The groups of the step just made, for callbacks."""
         self._tokens = 0.0
         """Tokens whose gradients were summed since the last update, on this rank."""
+        self._supply = CaptionSupply(self)
         self._stop: RacroError | None = None
         """Why the run ends behind this step."""
 
@@ -66,6 +68,15 @@ class RacroModule(CaptionerModule):
         super().setup(stage)
         if self.objective.refill_rounds:
             check_refill(self.trainer)
+        if self.objective.sample_ahead and stage == "fit":
+            rank_zero_info(
+                "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
+                "the captions that were under way, so not bit for bit as the uninterrupted one"
+            )
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._supply.settle()  # it would push other weights
 
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
@@ -73,17 +84,9 @@ class RacroModule(CaptionerModule):
             self._step(questions, StepMeter())
 
     def _step(self, questions: list[Question], meter: StepMeter) -> None:
-        encoded = self._encode(questions, meter)
-        groups = self._sample(encoded, meter)
-        aside: list[PendingGroup] = []
-        if self.objective.refill_rounds:
-            kept, aside = self._refill(questions, list(groups), meter)
-            groups = iter(kept)
-        batches: Iterable[MicroBatch] = self._micro_batches(groups, len(encoded))
-        if not self.engine.elsewhere:
-            batches = list(batches)  # whatever else there is to compute, the reasoner gets its captions first
+        supply = self._supply.take(questions, meter)
         # Log-probs need no reward: they are taken while the reasoner is still answering.
-        drafts = [(batch, self._draft(batch, meter)) for batch in batches]
+        drafts = [(batch, self._draft(batch, meter)) for batch in self._micro_batches(supply)]
         scored: list[tuple[Rollout, Rewards]] = []
         for part in range(self.objective.updates_per_rollout):
             for batch, pending in [item for item in drafts if item[0].part == part]:
@@ -91,60 +94,12 @@ class RacroModule(CaptionerModule):
                 self._accumulate(pending, rewards, meter)
                 scored += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
             self._update(meter, last=part == self.objective.updates_per_rollout - 1)
-        meter.add(unsampled=len(encoded) - len(scored))
-        self._finish_step(scored + [(rollout, pending.result()) for rollout, pending in aside], meter)
+        meter.add(unsampled=supply.count - len(scored))
+        self._finish_step(scored + [(rollout, pending.result()) for rollout, pending in supply.aside], meter)
 
-    def _encode(self, questions: Sequence[Question], meter: StepMeter) -> list[EncodedQuestion]:
-        with meter.phase("sample"):
-            encoded = self.encode_readable(questions)
-        meter.add(dropped=len(questions) - len(encoded))
-        return encoded
-
-    def _sample(self, encoded: Sequence[EncodedQuestion], meter: StepMeter) -> Iterator[PendingGroup]:
-        """Sample group after group; each goes to the reasoner at once.
-
-        A rollout server that is lost ends the groups, not the step: the other ranks are in it too, and wait in its
-        collectives. The run then stops behind the step, on all ranks.
-        """
-        rollouts = self.engine.sample(self.captioner, encoded, self.updates_done)
-        while True:
-            waited = self.engine.waiting_seconds
-            try:
-                with meter.phase("sample"):
-                    rollout = next(rollouts, None)
-            except RolloutError as error:
-                self._stop, rollout = error, None
-            meter.idle(self.engine.waiting_seconds - waited)
-            if rollout is None:
-                return
-            yield rollout, self.scorer.submit(rollout.question, rollout.texts)
-
-    def _refill(
-        self, questions: Sequence[Question], groups: list[PendingGroup], meter: StepMeter
-    ) -> tuple[list[PendingGroup], list[PendingGroup]]:
-        """The step's groups, those without signal replaced where possible; and the groups left out for that."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        order = extra_indices(len(data.questions["train"]), data.seed, self.trainer.global_step, self.global_rank)
-        taken = {question.id for question in questions}
-        extra = (data.questions["train"][index] for index in order)
-        further = (question for question in extra if question.id not in taken)
-
-        def draw(count: int) -> Iterator[PendingGroup]:
-            drawn = list(islice(further, count))
-            meter.add(refilled=len(drawn))
-            return self._sample(self._encode(drawn, meter), meter)
-
-        def result(group: PendingGroup) -> Rewards:
-            with meter.phase("reason"):
-                return group[1].result()
-
-        kept, aside = replace_flat(groups, self.objective.refill_rounds, result, draw)
-        meter.add(replaced=sum(group is not before for group, before in zip(kept, groups, strict=True)))
-        return kept, aside
-
-    def _micro_batches(self, groups: Iterator[PendingGroup], count: int) -> Iterator[MicroBatch]:
+    def _micro_batches(self, supply: Supply) -> Iterator[MicroBatch]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)
-        return micro_batches(groups, count, self.objective.updates_per_rollout, size)
+        return micro_batches(supply.groups, supply.count, self.objective.updates_per_rollout, size)
 
     def _draft(self, batch: MicroBatch, meter: StepMeter) -> Draft:
         with meter.phase("logprobs"):
@@ -230,9 +185,9 @@ class RacroModule(CaptionerModule):
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
             reasons = [reason for _, rewards in groups for reason in rewards.reasons]
-            self._stop = self._stop or UnscoredError.build(reasons, self.scorer.max_unscored_share)
+            self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
         if figures["questions/unsampled"]:
-            self._stop = self._stop or RolloutError("another rank has lost its rollout server; its output says more")
+            self._stop = self._supply.lost or RolloutError(LOST_ELSEWHERE)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop a run whose reasoner or rollout server is gone, leaving a checkpoint from which it can go on."""
@@ -243,13 +198,12 @@ class RacroModule(CaptionerModule):
         try:
             super().validation_step(questions, batch_idx)
         except RolloutError as error:
-            self._stop = error
+            self._supply.lost = error
 
     def on_validation_epoch_end(self) -> None:
         """An accuracy of the questions that were captioned in time would be none: stop instead, on all ranks."""
-        lost = bool(all_reduce(torch.tensor(float(self._stop is not None)), "max"))
-        if lost:
-            reason = self._stop or RolloutError("another rank has lost its rollout server; its output says more")
+        if all_reduce(torch.tensor(float(self._supply.lost is not None)), "max"):
+            reason = self._supply.lost or RolloutError(LOST_ELSEWHERE)
             if self.trainer.state.fn != TrainerFn.FITTING:
                 raise reason
             stop_with_checkpoint(self.trainer, reason)

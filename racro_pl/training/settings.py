@@ -41,6 +41,10 @@ class ObjectiveSettings:
     refill_rounds: int = 0
     """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
     questions. 0: never, as in the reference run; see training/refill.py for what it changes."""
+    sample_ahead: bool = False
+    """Learn from the captions of the step before, while this step's are sampled and answered: nobody waits for a slow
+    reasoner, and a vLLM samples while the trainer learns. They are one step old, which the importance weights correct.
+    The first step, also after a resume, only samples."""
     importance: Literal["token", "sequence"] = "token"
     """Over what the ratio of policy and sampler is taken where another engine (vLLM) sampled the captions."""
     importance_cap: float = 2.0
@@ -55,6 +59,8 @@ class ObjectiveSettings:
             )
             if getattr(self, name) < least
         ]  # fmt: skip
+        if self.sample_ahead and self.refill_rounds:
+            problems.append("refill_rounds waits for rewards before it learns, which sample_ahead avoids; use only one")
         if self.learning_rate is not None and not self.learning_rate > 0:
             problems.append(f"learning_rate is {self.learning_rate}; expected more than 0, or null for the default")
         if not self.max_grad_norm > 0:

@@ -55,6 +55,7 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
     assert first["logged"]["reward/unscored_share"] == (0.5 if option == "silent" else 0.0)
 
 
+@pytest.mark.slow
 def test_a_rank_that_loses_its_rollout_server_stops_all(folder, tmp_path):
     """Nobody waits in a collective for ever, though ranks sample, refill and learn differently often."""
     first, second = fit(folder, tmp_path / "two", 2, "lost")

@@ -1,0 +1,139 @@
+"""Learning from the captions of the step before: which, with which weights, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from racro_pl.rollout import RolloutError, VllmEngine
+from racro_pl.training.module import RacroModule
+from racro_pl.training.settings import ObjectiveSettings
+from tests.fakes.rollout_server import FakeVllm
+from tests.unit.policy.conftest import build
+from tests.unit.training.conftest import adapter, fit, make_module
+
+
+class Watch(Callback):
+    """What every step learnt from, its gradients, and its figures."""
+
+    def __init__(self) -> None:
+        self.ids: list[list[str]] = []
+        self.versions: list[set[int]] = []
+        self.figures: list[dict[str, float]] = []
+        self.gradients: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        trainer.optimizers[0].register_step_pre_hook(self._keep)
+
+    def _keep(self, optimizer: Any, *_: Any) -> None:
+        gradients = [parameter.grad for parameter in optimizer.param_groups[0]["params"]]
+        if gradients[0] is not None:
+            self.gradients.append(torch.cat([gradient.flatten().clone() for gradient in gradients]))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
+        self.ids.append([rollout.question.id for rollout, _ in pl_module.last_step])
+        self.versions.append({rollout.adapter_version for rollout, _ in pl_module.last_step})
+        self.figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def test_off_by_default_and_not_with_refill():
+    assert not ObjectiveSettings().sample_ahead
+    with pytest.raises(ValueError, match="refill_rounds waits for rewards before it learns, which sample_ahead avoids"):
+        ObjectiveSettings(sample_ahead=True, refill_rounds=1)
+
+
+def test_where_nothing_moves_it_learns_the_same_one_step_later(folder, tmp_path):
+    updates = 2
+    seen = []
+    for ahead in (False, True):
+        watch = Watch()
+        module = make_module(folder, sample_ahead=ahead, updates_per_rollout=updates, learning_rate=1e-12)
+        fit(module, tmp_path, steps=2 + ahead, callbacks=[watch])
+        seen.append(watch)
+    on_time, late = seen
+    assert on_time.ids == [["0", "1", "2", "3"], ["4", "5", "6", "7"]]
+    assert late.ids == [[], *on_time.ids]
+    assert len(late.gradients) == len(on_time.gradients) == 2 * updates
+    for mine, other in zip(late.gradients, on_time.gradients, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
+    assert math.isnan(late.figures[0]["reward/mean"])
+    assert late.figures[0]["policy/skipped_updates"] == updates
+    assert [figures["questions/unsampled"] for figures in late.figures] == [0, 0, 0]
+
+
+def test_captions_are_one_step_old_and_weighted_for_it(folder, tmp_path):
+    watch = Watch()
+    module = make_module(folder, sample_ahead=True, learning_rate=0.05)
+    fit(module, tmp_path, steps=4, callbacks=[watch])
+    # Sampled before the first update, before it as well, before the second: step 1 made none.
+    assert watch.versions == [set(), {0}, {0}, {1}]
+    assert watch.figures[1]["importance/max_ratio"] == pytest.approx(1, abs=1e-4)  # nothing has moved yet
+    for figures in watch.figures[2:]:
+        assert figures["importance/logprob_gap"] > 1e-3
+        assert figures["importance/effective_sample_share"] < 1
+
+
+def serve(folder: Path) -> FakeVllm:
+    return FakeVllm(build(folder, min_pixels=1))
+
+
+def module_on(server: FakeVllm, folder: Path) -> RacroModule:
+    module = make_module(folder, sample_ahead=True)
+    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, deadline_s=30.0, attempts=2)
+    return module
+
+
+def test_vllm_samples_while_the_trainer_learns(folder, tmp_path):
+    """The second step's captions come only when that step has learnt from the first's. A validation lies between."""
+    watch, learnt = Watch(), threading.Event()
+
+    class Says(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step == 2:
+                learnt.set()
+
+    with serve(folder) as server:
+        route = server.route
+
+        def wait(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+            if path.endswith("/chat/completions") and len(server.chats) == 8:  # four of the canary, four of step 1
+                assert learnt.wait(60)
+            return route(path, body)
+
+        server.route = wait  # type: ignore[method-assign]
+        module = module_on(server, folder)
+        options = {"limit_val_batches": 1, "val_check_interval": 2, "check_val_every_n_epoch": None}
+        fit(module, tmp_path, steps=4, callbacks=[watch, Says()], **options)
+    assert watch.versions == [set(), {0}, {0}, {1}]
+    assert module.updates_done == 3
+    assert watch.figures[-1]["importance/logprob_gap"] > 1e-5
+    assert all(figures["questions/unsampled"] == 0 for figures in watch.figures)
+
+
+def test_a_lost_server_stops_the_run(folder, tmp_path):
+    with serve(folder) as server:
+        module = module_on(server, folder)
+
+        class Breaks(Callback):
+            def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+                if trainer.global_step == 2:
+                    server.fault = "500"
+
+        with pytest.raises(RolloutError, match="--ckpt_path") as error:
+            fit(module, tmp_path, steps=5, callbacks=[Breaks()])
+        weights = adapter(module)
+    path = str(error.value).rpartition("--ckpt_path ")[2]
+    assert Path(path).is_file()
+    with serve(folder) as server:
+        again = module_on(server, folder)
+        watch = Watch()
+        fit(again, tmp_path, steps=5, ckpt=path, callbacks=[watch])
+        assert watch.ids[0] == []
+        assert len(watch.ids[-1]) == 4
+        assert any(not torch.equal(weights[name], tensor) for name, tensor in adapter(again).items())
