@@ -62,6 +62,9 @@ class CaptionSupply:
     def settle(self) -> None:
         """Wait for captions that were begun for the next step: before anybody else uses the engine."""
         self._ahead.groups = iter(list(self._ahead.groups))
+        if self._module.engine.elsewhere:
+            # One server for all ranks: the first one's next push unloads the weights that the others still sample from.
+            self._module.trainer.strategy.barrier("captions of all ranks")
 
     def _begin(self, questions: Sequence[Question]) -> Supply:
         module = self._module
