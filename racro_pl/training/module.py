@@ -62,7 +62,8 @@ class RacroModule(CaptionerModule):
             self._step(questions, StepMeter())
 
     def _step(self, questions: list[Question], meter: StepMeter) -> None:
-        groups = list(self._sample(questions, meter))
+        with self.sampling():
+            groups = list(self._sample(questions, meter))
         parts = _split(groups, self.objective.updates_per_rollout)
         # Log-probs need no reward: they are taken while the reasoner is still answering. Only the first part is
         # learnt from before any update, so only there are the policy's own log-probs the old ones.
@@ -157,6 +158,7 @@ class RacroModule(CaptionerModule):
         """
         optimizer, schedule = self._optimizer, self.lr_schedulers()
         with meter.phase("update"):
+            self.captioner.catch_up()
             norm, usable = normalise_gradients(self._trained, self._tokens, self.objective.max_grad_norm)
             self._tokens = 0.0
             if not usable:
