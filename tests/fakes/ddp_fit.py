@@ -11,6 +11,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
 from racro_pl.training.checkpoints import RacroCheckpointIO
-from racro_pl.types import Rollout
+from racro_pl.types import ImageRef, Rollout
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 
@@ -88,7 +89,10 @@ def main(folder: str, out: str, *options: str) -> None:
         limit_val_batches=0, default_root_dir=Path(out).parent, inference_mode=False, callbacks=[watch],
         plugins=[RacroCheckpointIO()], use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, datamodule=ListData(questions(16)[rank::ranks], 8 // ranks))
+    items = questions(16)
+    if "broken" in options:
+        items[3::4] = [replace(item, images=(ImageRef(data=b"no image"),)) for item in items[3::4]]
+    trainer.fit(module, datamodule=ListData(items[rank::ranks], 8 // ranks))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     weights = {name: whole(tensor) for name, tensor in adapter(module).items()}
     torch.save({"gradients": watch.gradients, "weights": weights, "logged": logged}, f"{out}.{rank}.pt")
