@@ -56,7 +56,7 @@ class Lockstep:
         return Pass(int(wanted))
 
 
-def shard(captioner: nn.Module, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
+def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
     """Spread the weights of a captioner over the devices of ``mesh``, in place, and move the rest to ``device``.
 
     Gradients of sharded weights are summed over ranks in float32, in every backward; nothing divides them. Those of
