@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,12 @@ class Captioner(nn.Module):
         """The transformers models themselves: the policy's, and the reference's where it is a copy."""
         return [_without_adapters(part) for part in (self.model, self.reference) if part is not None]
 
-    def forward(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Do ``work``. All that reads weights goes through here: around it sharded ones are gathered and let go."""
-        return work(*args)
+    def forward(self, work: Callable[[], Any]) -> Any:
+        """Do ``work``. All that reads weights goes through here: around it sharded ones are gathered and let go.
+
+        Without arguments, which FSDP would copy and cast: a prompt equals only itself.
+        """
+        return work()
 
     def train(self, mode: bool = True) -> Captioner:
         """Train mode (which gradient checkpointing keys on) for what is trained; the frozen parts stay in eval mode."""
@@ -102,7 +106,7 @@ class Captioner(nn.Module):
         """
         with self._evaluating():
             model = _without_adapters(self.model)
-            token_ids = self(
+            sample = partial(
                 sample_captions,
                 model,
                 self._look(model, prompts),
@@ -110,10 +114,11 @@ class Captioner(nn.Module):
                 group_size,
                 max_new_tokens,
                 temperature,
-                self.banned,
-                self.eos_ids,
-                self.pad_id,
+                banned=self.banned,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
             )
+            token_ids = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
         texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
@@ -139,7 +144,7 @@ class Captioner(nn.Module):
             Log-probs and entropies in nats; 0 on padding.
         """
         self._enter(Pass.TRAINED)
-        return self(self._score, self.model, prompts, prompt_index, token_ids, mask, temperature)
+        return self(partial(self._score, self.model, prompts, prompt_index, token_ids, mask, temperature))
 
     def frozen_logprobs(
         self,
@@ -160,7 +165,7 @@ class Captioner(nn.Module):
         model = self.reference if reference and self.reference is not None else self.model
         adapter_off = self.model.disable_adapter() if reference and self.reference is None else nullcontext()
         with self._evaluating(), adapter_off:
-            return self(self._score, model, *inputs)[0]
+            return self(partial(self._score, model, *inputs))[0]
 
     def _score(
         self,
@@ -213,7 +218,7 @@ class Captioner(nn.Module):
         prompt = Prompt(token, torch.zeros_like(token), None, None)
         inputs = ([prompt], torch.tensor([0]), token[None], torch.ones(1, 1, dtype=torch.bool), 1.0)
         if kind == Pass.TRAINED:
-            logprobs, _ = self(self._score, self.model, *inputs)
+            logprobs, _ = self(partial(self._score, self.model, *inputs))
             # Zeros, by the same way back: gradients of every layer are waited for by the other ranks.
             (0.0 * logprobs.sum()).backward()
         else:

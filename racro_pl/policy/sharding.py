@@ -2,8 +2,8 @@
 
 Every pass through sharded weights gathers them layer by layer, so every rank has to make the same passes. How many
 it needs depends on its captions and their rewards: :class:`Lockstep` lets a rank without a pass of its own make an
-empty one. Three things are not sharded, so that nothing else has to agree: the vision tower (1.3 GB in bf16; some
-prompts have no image), adapters, and optimizer states of the two.
+empty one. Vision tower (1.3 GB in bf16) and adapters are not sharded, so that nothing else needs all ranks: images
+differ in number, and adapters are saved and pushed by rank 0 alone.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -34,7 +35,13 @@ class SaveHalfway(Callback):
 
 def main(model: str, out: str) -> None:
     folder = Path(out)
-    ways = {"strategy": "fsdp2", "devices": 2, "limit_val_batches": 1, "val_check_interval": 1}
+    ways: dict[str, Any] = {
+        "strategy": "fsdp2",
+        "devices": 2,
+        "precision": "bf16-mixed",
+        "limit_val_batches": 1,
+        "val_check_interval": 1,
+    }
     weights = []
     for ckpt in (None, str(folder / "half.ckpt")):
         module = make_module(Path(model), policy={"lora": None}, learning_rate=1e-3, updates_per_rollout=2)
