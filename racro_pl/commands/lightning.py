@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from racro_pl.commands.quiet import quiet_libraries
@@ -63,7 +64,7 @@ class RacroCLI(LightningCLI):
         if config.get("logger") is None:
             # One folder for both loggers: left alone, each would pick its own next version.
             folder = shared_version(Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name"))
-            self.run_folder = folder
+            self.run_folder = folder if is_first_process() else None
             place = (folder.parent.parent, folder.parent.name, folder.name)
             kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
         plugins = config.get("plugins") or []
@@ -90,12 +91,21 @@ def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:
 
 
 def shared_version(folder: Path) -> Path:
-    """A new version for the first process; the processes that Lightning launches from it inherit its choice."""
-    if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_FOLDER in os.environ:
-        return Path(os.environ[_RUN_FOLDER])
+    """A new version for the first process.
+
+    The processes that Lightning launches from it inherit its choice. Those that another launcher started learn it
+    from the first one when they are connected, and write nothing before: for them the name is a placeholder.
+    """
+    if not is_first_process():
+        return Path(os.environ.get(_RUN_FOLDER, folder / "of-the-first-process"))
     chosen = new_version(folder)
     os.environ[_RUN_FOLDER] = str(chosen)
     return chosen
+
+
+def is_first_process() -> bool:
+    """Whether this is global rank 0, as far as torchrun, SLURM or Lightning's own launcher say by now."""
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def main(arguments: list[str]) -> int:

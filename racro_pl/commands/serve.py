@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from types import FrameType
 from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
 
 POLL_S = 0.5
+KEY_VARIABLE = "VLLM_API_KEY"
 
 CONFIG_SNIPPET = """\
 Put this into the configuration of the run:
@@ -21,7 +23,7 @@ Put this into the configuration of the run:
         class_path: racro_pl.reward.HttpReasoner
         init_args:
           url: {url}
-          model: {model}
+          model: {model}{key}
 
 Stop the server with Ctrl-C."""
 
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reasoner.add_argument("--served-model-name", help="name that requests use (default: the folder's name or hub id)")
     reasoner.add_argument("--max-model-len", type=int, help="longest prompt and answer together, in tokens")
     reasoner.add_argument("--gpu-memory-utilization", type=float, help="share of the GPU's memory to take, 0 to 1")
+    reasoner.add_argument(
+        "--data-parallel-size", type=int, help="copies of the model behind the one address, a GPU (or more) each"
+    )
     reasoner.add_argument("--start-timeout", type=float, default=600.0, help="seconds (default: %(default)g)")
     reasoner.add_argument("--log", help="file for the server's output (default: a temporary file)")
     reasoner.add_argument("vllm_args", nargs="*", metavar="-- VLLM_ARGS", help="further arguments of vLLM itself")
@@ -74,17 +79,23 @@ def run(args: argparse.Namespace) -> int:
         served_model_name=args.served_model_name,
         max_model_len=args.max_model_len,
         gpu_memory_utilization=args.gpu_memory_utilization,
-        extra_args=args.vllm_args,
+        extra_args=[*_data_parallel(args.data_parallel_size), *args.vllm_args],
         start_timeout_s=args.start_timeout,
         log_path=args.log,
     )
     handlers = {signum: signal.signal(signum, _request_stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         with server:
-            if not is_local_address(server.host):
-                print(f"Whoever can reach {server.host} can use this server: it asks for no password.")
+            # vLLM reads its API key from there; the command line would show it to everybody on the machine.
+            locked = bool(os.environ.get(KEY_VARIABLE))
+            if not is_local_address(server.host) and not locked:
+                print(
+                    f"Whoever can reach {server.host} can use this server: it asks for no password. Set "
+                    f"{KEY_VARIABLE} for it to ask for one."
+                )
             print(f"vLLM's log: {server.log_path}")
-            print(CONFIG_SNIPPET.format(url=server.url, model=server.served_model_name), flush=True)
+            key = f"\n          api_key_env: {KEY_VARIABLE}" if locked else ""
+            print(CONFIG_SNIPPET.format(url=server.url, model=server.served_model_name, key=key), flush=True)
             while (code := server.poll()) is None:
                 time.sleep(POLL_S)
             raise VllmError(
@@ -97,6 +108,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+
+
+def _data_parallel(size: int | None) -> list[str]:
+    if size is None:
+        return []
+    if size < 1:
+        raise VllmError(f"--data-parallel-size is {size}; expected 1 or more copies")
+    return ["--data-parallel-size", str(size)]
 
 
 def _request_stop(signum: int, frame: FrameType | None) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from racro_pl.losses import head_logprobs
 from racro_pl.policy import attention
 from racro_pl.policy.families import Family
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
+from racro_pl.policy.sharding import Lockstep, Pass, gathered, shard
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageFeatures, ImageMemory, encode_images, join_features
 from racro_pl.text.captioner_prompt import captioner_messages
@@ -56,13 +59,24 @@ class Captioner(nn.Module):
         self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory()
-        for part in (model, reference):
-            if part is not None:
-                attention.install(_without_adapters(part))
+        self._lockstep: Lockstep | None = None
+        for part in self.parts():
+            attention.install(part)
 
     @property
     def device(self) -> torch.device:
         return self.banned.device
+
+    def parts(self) -> list[Any]:
+        """The transformers models themselves: the policy's, and the reference's where it is a copy."""
+        return [_without_adapters(part) for part in (self.model, self.reference) if part is not None]
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        """Do ``work``. All that reads weights goes through here: around it sharded ones are gathered and let go.
+
+        Without arguments, which FSDP would copy and cast: a prompt equals only itself.
+        """
+        return work()
 
     def train(self, mode: bool = True) -> Captioner:
         """Train mode (which gradient checkpointing keys on) for what is trained; the frozen parts stay in eval mode."""
@@ -92,7 +106,8 @@ class Captioner(nn.Module):
         """
         with self._evaluating():
             model = _without_adapters(self.model)
-            token_ids = sample_captions(
+            sample = partial(
+                sample_captions,
                 model,
                 self._look(model, prompts),
                 prompts,
@@ -103,6 +118,7 @@ class Captioner(nn.Module):
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
             )
+            token_ids = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
         texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
@@ -127,9 +143,9 @@ class Captioner(nn.Module):
         Returns:
             Log-probs and entropies in nats; 0 on padding.
         """
-        return self._score(self.model, prompts, prompt_index, token_ids, mask, temperature)
+        self._enter(Pass.TRAINED)
+        return self(partial(self._score, self.model, prompts, prompt_index, token_ids, mask, temperature))
 
-    @torch.no_grad()
     def frozen_logprobs(
         self,
         prompts: Sequence[Prompt],
@@ -141,10 +157,15 @@ class Captioner(nn.Module):
         reference: bool,
     ) -> Float[Tensor, "n t"]:
         """As :meth:`logprobs`, without gradient: of the reference, or of the policy as it is now."""
+        self._enter(Pass.REFERENCE if reference else Pass.FROZEN)
+        return self._frozen(prompts, prompt_index, token_ids, mask, temperature, reference=reference)
+
+    @torch.no_grad()
+    def _frozen(self, *inputs: Any, reference: bool) -> Float[Tensor, "n t"]:
         model = self.reference if reference and self.reference is not None else self.model
         adapter_off = self.model.disable_adapter() if reference and self.reference is None else nullcontext()
         with self._evaluating(), adapter_off:
-            return self._score(model, prompts, prompt_index, token_ids, mask, temperature)[0]
+            return self(partial(self._score, model, *inputs))[0]
 
     def _score(
         self,
@@ -170,6 +191,41 @@ class Captioner(nn.Module):
         logprobs, entropies = head_logprobs(model.lm_head, predicting, packed.targets, self.banned, temperature)
         return packed.spread(logprobs), packed.spread(entropies)
 
+    # ------------------------------------------------------------------ weights spread over devices
+
+    def shard(self, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
+        """See :func:`racro_pl.policy.sharding.shard`. From here on the ranks keep in step."""
+        shard(self, device, mesh, compute_dtype)
+        self._lockstep = Lockstep(self._empty_pass, device)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """See :func:`racro_pl.policy.sharding.gathered`: needed to generate, and entered by all ranks."""
+        return gathered(self, self.model)
+
+    def catch_up(self) -> None:
+        """Wait until no rank has a pass of log-probs left to make.
+
+        To be called by all ranks before they exchange anything else. At once where weights are not sharded.
+        """
+        self._enter(Pass.NONE)
+
+    def _enter(self, kind: Pass) -> None:
+        if self._lockstep is not None:
+            self._lockstep.enter(kind)
+
+    def _empty_pass(self, kind: Pass) -> None:
+        token = torch.tensor([min(self.eos_ids)])
+        prompt = Prompt(token, torch.zeros_like(token), None, None)
+        inputs = ([prompt], torch.tensor([0]), token[None], torch.ones(1, 1, dtype=torch.bool), 1.0)
+        if kind == Pass.TRAINED:
+            logprobs, _ = self(partial(self._score, self.model, *inputs))
+            # Zeros, by the same way back: gradients of every layer are waited for by the other ranks.
+            (0.0 * logprobs.sum()).backward()
+        else:
+            self._frozen(*inputs, reference=kind == Pass.REFERENCE)
+
+    # ------------------------------------------------------------------ images
+
     def seeing_once(self) -> AbstractContextManager[None]:
         """While this lasts, an image goes through a frozen vision tower once, for all passes and captions.
 
@@ -193,9 +249,14 @@ class Captioner(nn.Module):
         finally:
             self.train(was_training)
 
-    def save(self, folder: Path) -> None:
-        """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor."""
-        self.model.save_pretrained(str(folder))
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor.
+
+        Args:
+            folder: to be created.
+            weights: whole ones, by name, where the model itself holds a rank's shards only.
+        """
+        self.model.save_pretrained(str(folder), state_dict=weights)
         if self.reference is not None:
             self.encoder.processor.save_pretrained(str(folder))
 

@@ -38,6 +38,9 @@ class RolloutEngine(abc.ABC):
         temperature: sampling temperature; log-probs are taken at the same temperature.
     """
 
+    in_process = False
+    """Whether it samples with this process's own weights."""
+
     def __init__(self, group_size: int = 4, max_new_tokens: int = 1024, temperature: float = 1.0) -> None:
         problems = []
         if group_size < 2:

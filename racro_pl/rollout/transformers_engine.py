@@ -19,6 +19,8 @@ class TransformersEngine(RolloutEngine):
         questions_per_batch: questions sampled together; a batch is handed to the reasoner while the next is sampled.
     """
 
+    in_process = True
+
     def __init__(
         self,
         group_size: int = 4,

@@ -6,7 +6,8 @@ The method itself is in ``module.py``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
+from racro_pl.training.sharding import ShardedStrategy, load_sharded
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients
 from racro_pl.types import Question, RacroError
 
@@ -101,8 +103,13 @@ class CaptionerModule(LightningModule):
 
     def configure_model(self) -> None:
         """Build the policy on this rank's device. Called again by a second ``fit`` or ``test``: then a no-op."""
-        if not hasattr(self, "captioner"):
-            self.captioner = load_captioner(self.policy_settings, self.trainer.strategy.root_device, self.encoder)
+        if hasattr(self, "captioner"):
+            return
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            self.captioner = load_sharded(self.policy_settings, strategy, self.encoder)
+        else:
+            self.captioner = load_captioner(self.policy_settings, strategy.root_device, self.encoder)
 
     def on_fit_start(self) -> None:
         """Find out now, not half an hour in, that the reasoner is unreachable or that gradients do not arrive."""
@@ -147,6 +154,15 @@ class CaptionerModule(LightningModule):
     def teardown(self, stage: str) -> None:
         self.close_services()
 
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Around asking the engine for captions, on all ranks: an engine in this process needs the weights whole."""
+        with ExitStack() as stack:
+            if self.engine.in_process:
+                stack.enter_context(self.captioner.gathered())
+            yield
+        self.captioner.catch_up()
+
     # ------------------------------------------------------------------ evaluation
 
     def answer(self, questions: Sequence[Question]) -> list[Answered]:
@@ -167,12 +183,15 @@ class CaptionerModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._accuracy = self.new_accuracy("validation")
+        self._validating = ExitStack()
+        self._validating.enter_context(self.sampling())
 
     def validation_step(self, questions: list[Question], batch_idx: int) -> None:
         for answered in self.answer(questions):
             self._accuracy.update(answered)  # type: ignore[union-attr]
 
     def on_validation_epoch_end(self) -> None:
+        self._validating.close()
         figures = self._accuracy.compute()  # type: ignore[union-attr]
         self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
         self.log("val/accuracy", figures["accuracy"], prog_bar=True)

@@ -14,6 +14,7 @@ from rich.table import Table
 from racro_pl.images import open_image
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.module import RacroModule
+from racro_pl.training.sharding import gather
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -75,9 +76,11 @@ class SaveResult(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         """Save, on one rank."""
         folder = run_folder(trainer)
+        full = pl_module.policy_settings.lora is None
+        # Every rank has a part of what is trained; adapters are whole everywhere.
+        weights = gather(pl_module.captioner.model.state_dict()) if full else None
         if trainer.is_global_zero:
-            name = "model" if pl_module.policy_settings.lora is None else "adapter"
-            pl_module.captioner.save(folder / name)
+            pl_module.captioner.save(folder / ("model" if full else "adapter"), weights)
 
 
 class LearningReport(Callback):
@@ -149,8 +152,9 @@ class LearningReport(Callback):
         answered: list[Answered] = []
         # Every rank answers its share; the metric adds them up.
         mine = questions[trainer.global_rank :: trainer.world_size]
-        for start in range(0, len(mine), 64):
-            answered += module.answer(mine[start : start + 64])
+        with module.sampling():
+            for start in range(0, len(mine), 64):
+                answered += module.answer(mine[start : start + 64])
         for item in answered:
             metric.update(item)
         return metric.compute(), answered

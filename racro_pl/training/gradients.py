@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
@@ -39,7 +40,7 @@ def normalise_gradients(parameters: Sequence[nn.Parameter], tokens: float, max_n
     """Turn summed gradients into the gradient of the mean over all ranks' tokens, and clip it.
 
     Every rank takes part in the same collectives, also one that had nothing to learn from: its gradients count as
-    zeros. One flat buffer per dtype is reduced.
+    zeros. One flat buffer per dtype is reduced. Gradients of sharded weights are summed over ranks already.
 
     Args:
         parameters: those being trained.
@@ -56,11 +57,25 @@ def normalise_gradients(parameters: Sequence[nn.Parameter], tokens: float, max_n
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    _reduce_flat([parameter.grad for parameter in parameters if parameter.grad is not None])
-    for parameter in parameters:
-        parameter.grad.div_(total)  # type: ignore[union-attr]
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
-    return norm, bool(torch.isfinite(torch.tensor(norm)))
+    own = [parameter.grad for parameter in parameters if not isinstance(parameter.grad, DTensor)]
+    shards = [parameter.grad.to_local() for parameter in parameters if isinstance(parameter.grad, DTensor)]
+    _reduce_flat(own)  # type: ignore[arg-type]
+    for gradient in [*own, *shards]:
+        gradient.div_(total)  # type: ignore[union-attr]
+    norm = _global_norm(own, shards)  # type: ignore[arg-type]
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in [*own, *shards]:
+        gradient.mul_(scale.to(gradient.device))  # type: ignore[union-attr]
+    return float(norm), bool(torch.isfinite(norm))
+
+
+def _global_norm(own: list[Tensor], shards: list[Tensor]) -> Tensor:
+    """The norm of all gradients together: those that every rank has, and those of which it has a part."""
+    norm = nn.utils.get_total_norm(own)
+    if not shards:
+        return norm
+    squared = all_reduce(nn.utils.get_total_norm(shards) ** 2)
+    return (squared + norm.to(squared.device) ** 2).sqrt()
 
 
 def _reduce_flat(gradients: list[Tensor]) -> None:

@@ -84,7 +84,8 @@ class RacroModule(CaptionerModule):
             self._step(questions, StepMeter())
 
     def _step(self, questions: list[Question], meter: StepMeter) -> None:
-        supply = self._supply.take(questions, meter)
+        with self.sampling():
+            supply = self._supply.take(questions, meter)
         # Log-probs need no reward: they are taken while the reasoner is still answering.
         drafts = [(batch, self._draft(batch, meter)) for batch in self._micro_batches(supply)]
         scored: list[tuple[Rollout, Rewards]] = []
@@ -162,6 +163,7 @@ class RacroModule(CaptionerModule):
         """
         optimizer, schedule = self._optimizer, self.lr_schedulers()
         with meter.phase("update"):
+            self.captioner.catch_up()
             norm, usable = normalise_gradients(self._trained, self._tokens, self.objective.max_grad_norm)
             self._tokens = 0.0
             if not usable:

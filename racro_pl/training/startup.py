@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.policy.config import PolicySettings
+from racro_pl.training.sharding import ShardedStrategy
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
@@ -47,10 +50,25 @@ def check_trainer(trainer: Trainer, policy: PolicySettings) -> None:
         problems.append(
             "the BitsandbytesPrecision plugin would quantise the adapters; use model.policy.quantization: nf4"
         )
-    if policy.quantization != "none" and type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
-        problems.append("4-bit weights cannot be sharded; use the ddp strategy, or quantization: none")
+    problems += _strategy_problems(trainer.strategy, policy)
     if problems:
         raise RacroError("trainer settings: " + "; ".join(problems))
+
+
+def _strategy_problems(strategy: Strategy, policy: PolicySettings) -> list[str]:
+    name = type(strategy).__name__
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, ShardedStrategy)):
+        # Others would run, and reduce gradients, gather weights or write checkpoints in ways of their own.
+        return [
+            f"the strategy {name} is not supported; use ddp (every device holds the whole policy) or fsdp2 (its "
+            "weights are spread over the devices)"
+        ]
+    if isinstance(strategy, ShardedStrategy) and policy.quantization != "none":
+        return [
+            f"4-bit weights cannot be sharded, and policy.quantization is {policy.quantization!r} with the strategy "
+            "fsdp2; use the ddp strategy, or quantization: none"
+        ]
+    return []
 
 
 def keep_gradients_local(trainer: Trainer) -> None:
@@ -91,7 +109,8 @@ def probe_gradients(module: CaptionerModule) -> None:
     adapters = [name for name in trained if "lora_" in name]
     watched = [name for name in trained if "lora_B" in name] if adapters else list(trained)
     gradients = {name: trained[name].grad for name in watched}
-    missing = [name for name, gradient in gradients.items() if gradient is None or not gradient.any()]
+    # Of a sharded weight this rank's part is enough: adapters, where every tensor counts, are whole.
+    missing = [name for name, gradient in gradients.items() if gradient is None or not _local(gradient).any()]
     captioner.zero_grad(set_to_none=True)
     if adapters and (missing or not watched):
         raise RacroError(
@@ -102,3 +121,7 @@ def probe_gradients(module: CaptionerModule) -> None:
         raise RacroError(
             "no trained tensor gets a gradient: check policy.freeze_vision and the model's requires_grad flags"
         )
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,6 +1,6 @@
 """A short fit whose captions are fixed, for comparing one process with several. Run by torch.distributed.run.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [nf4|silent|lost]
+    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [OPTION ...]
 
 Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, and what was logged last.
 """
@@ -11,16 +11,19 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from torch.distributed.tensor import DTensor
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout import RolloutError
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
 from racro_pl.training.checkpoints import RacroCheckpointIO
-from racro_pl.types import Rollout
+from racro_pl.types import ImageRef, Rollout
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 
@@ -62,9 +65,13 @@ class Watch(Callback):
         self.gradients: list[torch.Tensor] = []
         trainer.optimizers[0].register_step_pre_hook(
             lambda optimizer, *_: self.gradients.append(
-                torch.cat([p.grad.flatten().clone() for p in optimizer.param_groups[0]["params"]])
+                torch.cat([whole(p.grad).flatten().clone() for p in optimizer.param_groups[0]["params"]])
             )
         )
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def silent_for_odd(prompt: str) -> str | None:
@@ -76,7 +83,10 @@ def main(folder: str, out: str, *options: str) -> None:
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     script = silent_for_odd if "silent" in options else by_caption
     # A learning rate that moves nothing: AdamW turns the rounding of a gradient near zero into a whole step.
-    policy = {"quantization": "nf4"} if "nf4" in options else None
+    policy: dict[str, Any] = {"quantization": "nf4"} if "nf4" in options else {}
+    if "full" in options:
+        policy = {"lora": None, "freeze_vision": "vision" not in options}
+    strategy = "fsdp2" if "fsdp2" in options else "ddp"
     module = make_module(
         Path(folder), script, policy=policy, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
     )
@@ -87,20 +97,22 @@ def main(folder: str, out: str, *options: str) -> None:
     watch = Watch()
     seed_everything(3)
     trainer = Trainer(
-        accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", max_steps=2, max_epochs=-1,
+        accelerator="cpu", devices=ranks, strategy=strategy if ranks > 1 else "auto", max_steps=2, max_epochs=-1,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         limit_val_batches=0, default_root_dir=Path(out).parent, inference_mode=False, callbacks=[watch],
         plugins=[RacroCheckpointIO()], use_distributed_sampler=False,
     )  # fmt: skip
+    items = questions(16)
+    if "broken" in options:
+        items[3::4] = [replace(item, images=(ImageRef(data=b"no image"),)) for item in items[3::4]]
     error = ""
     try:
-        trainer.fit(module, datamodule=ListData(questions(16)[rank::ranks], 8 // ranks))
+        trainer.fit(module, datamodule=ListData(items[rank::ranks], 8 // ranks))
     except RolloutError as raised:
         error = str(raised)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    torch.save(
-        {"gradients": watch.gradients, "weights": adapter(module), "logged": logged, "error": error}, f"{out}.{rank}.pt"
-    )
+    weights = {name: whole(tensor) for name, tensor in adapter(module).items()}
+    torch.save({"gradients": watch.gradients, "weights": weights, "logged": logged, "error": error}, f"{out}.{rank}.pt")
 
 
 if __name__ == "__main__":

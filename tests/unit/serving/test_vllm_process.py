@@ -159,8 +159,8 @@ def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server
     server = fake_server("serve")
     command = [sys.executable, "-c", "import sys; from racro_pl.commands import serve; sys.exit(serve.main())"]
     command += ["reasoner", "--model", server.model, "--python", server.python, "--port", "0"]
-    command += ["--log", str(server.log_path), "--", "--enforce-eager"]
-    env = os.environ | server.env
+    command += ["--log", str(server.log_path), "--data-parallel-size", "2", "--", "--enforce-eager"]
+    env = os.environ | server.env | {"VLLM_API_KEY": "secret"}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = []
@@ -168,13 +168,23 @@ def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server
             lines.append(process.stdout.readline())
             assert lines[-1], f"ended early: {lines}"
         pids = recorded_pids(tmp_path)
-        assert "--enforce-eager" in Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")
+        started = Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")
+        assert "--enforce-eager" in started
+        assert started[started.index("--data-parallel-size") + 1] == "2"
+        assert "secret" not in started
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
     text = "".join(lines)
     assert "class_path: racro_pl.reward.HttpReasoner" in text
     assert "url: http://127.0.0.1:" in text
+    assert "api_key_env: VLLM_API_KEY" in text
+    assert "secret" not in text
     assert not any(map(is_alive, pids))
+
+
+def test_serve_command_refuses_no_copies_at_all():
+    with pytest.raises(VllmError, match="--data-parallel-size is 0; expected 1 or more"):
+        serve.main(["reasoner", "--model", "m", "--data-parallel-size", "0"])
 
 
 def test_serve_command_reports_a_server_that_ends_by_itself(fake_server, tmp_path, monkeypatch):

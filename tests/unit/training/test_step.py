@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,17 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+)
 
+from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.reward.scorer import UnscoredError
+from racro_pl.training.sharding import ShardedStrategy
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import ImageRef, RacroError
 from tests.unit.training.conftest import ListData, adapter, by_caption, fit, make_module, questions
@@ -230,6 +239,24 @@ def test_trainer_flags_that_would_be_ignored_are_refused(folder, tmp_path, optio
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path, **options)
     with pytest.raises(RacroError, match=message):
         check_trainer(trainer, make_module(folder).policy_settings)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "quantization", "message"),
+    [
+        (FSDPStrategy, "none", r"strategy FSDPStrategy is not supported; use ddp .* or fsdp2"),
+        (ModelParallelStrategy, "none", r"strategy ModelParallelStrategy is not supported; use ddp .* or fsdp2"),
+        (ShardedStrategy, "nf4", r"4-bit weights cannot be sharded.*use the ddp strategy, or quantization: none"),
+        (ShardedStrategy, "none", None),
+        (DDPStrategy, "nf4", None),
+        (SingleDeviceStrategy, "nf4", None),
+    ],
+)
+def test_strategies_that_would_go_wrong_are_refused_at_start(tmp_path, strategy, quantization, message):
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
+    trainer._accelerator_connector.strategy = strategy()
+    with nullcontext() if message is None else pytest.raises(RacroError, match=message):
+        check_trainer(trainer, PolicySettings("m", quantization=quantization))
 
 
 def test_a_policy_left_in_eval_mode_is_noticed(folder, tmp_path):
