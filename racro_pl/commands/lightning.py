@@ -21,6 +21,7 @@ from racro_pl.runs import new_version
 from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
+from racro_pl.training.preflight import Preflight
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import RacroError
 
@@ -121,6 +122,7 @@ def main(arguments: list[str]) -> int:
             "inference_mode": False,
             "callbacks": [
                 StepProgressBar(),
+                Preflight(),
                 CaptionLog(),
                 SaveResult(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),

@@ -18,12 +18,15 @@ from typing import Any, Literal
 from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.families import family_of
+from racro_pl.policy.families.shapes import KNOWN, known_config
 from racro_pl.policy.sampling import FIRST_ROOM
+from racro_pl.types import RacroError
 
 GIB = 2**30
 OVERHEAD = 0.7 * GIB
 """CUDA context, cuBLAS workspaces and what fragmentation loses: a guess, not a formula."""
 FLOAT32 = 4
+OPTIMIZER, FEATURES, CACHE = "optimizer: two moments", "image features of the step", "keys and values"
 Phase = Literal["tower", "sampling", "logits", "backward"]
 """The vision tower at work; captions being sampled; the end of a forward pass; a layer in the backward pass."""
 PHASES: tuple[Phase, ...] = ("tower", "sampling", "logits", "backward")
@@ -79,6 +82,10 @@ class Ledger:
         """Bytes of tensors at the worst moment."""
         return self.total(self.largest_phase)
 
+    def bytes_of(self, name: str) -> int:
+        """Bytes of one line; 0 when there is no such line."""
+        return sum(entry.bytes for entry in self.entries if entry.name == name)
+
     def lines(self) -> list[str]:
         """The ledger as text, one line an entry, in GiB; what makes up the peak is marked with a star."""
         rows = [
@@ -130,13 +137,13 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
     else:
         entries.append(Entry("adapters", trained))
     entries += [
-        Entry("optimizer: two moments", 2 * trained),
-        Entry("image features of the step", feature_bytes(shape, c, work)),
+        Entry(OPTIMIZER, 2 * trained),
+        Entry(FEATURES, feature_bytes(shape, c, work)),
         Entry("vision tower at work", tower_bytes(shape, c, work), ("tower",)),
     ]
     if work.sampled_together:
         entries += [
-            Entry("keys and values", cache_bytes(shape, c, work), ("sampling",)),
+            Entry(CACHE, cache_bytes(shape, c, work), ("sampling",)),
             Entry("prompts being read", prefill_bytes(shape, c, work), ("sampling",)),
         ]
     return Ledger(
@@ -148,6 +155,22 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
             Entry("a layer going backward", workspace_bytes(shape, c, policy, _row(work)), ("backward",)),
         )
     )
+
+
+def planning_config(path: str) -> Any:
+    """The config of a captioner for :func:`memory_ledger`, without a download where it is known here.
+
+    Raises:
+        RacroError: there is none at ``path``.
+    """
+    if path in KNOWN:
+        return known_config(path)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RacroError(f"policy.path {path!r}: cannot load a model config ({str(error).splitlines()[0]})") from error
 
 
 def _on_meta(config: Any) -> Any:

@@ -31,7 +31,8 @@ def settings_of(folder, kind):
 
 
 def line(found: ledger.Ledger, name: str) -> int:
-    return next(entry.bytes for entry in found.entries if entry.name == name)
+    assert name in [entry.name for entry in found.entries]
+    return found.bytes_of(name)
 
 
 def text_prompt(length: int = P) -> Prompt:
