@@ -23,6 +23,7 @@ from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.preflight import Preflight
 from racro_pl.training.startup import check_trainer
+from racro_pl.training.watch import CaptionWatch
 from racro_pl.types import RacroError
 
 _RUN_FOLDER = "RACRO_RUN_FOLDER"
@@ -124,6 +125,7 @@ def main(arguments: list[str]) -> int:
                 StepProgressBar(),
                 Preflight(),
                 CaptionLog(),
+                CaptionWatch(),
                 SaveResult(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
             ],
