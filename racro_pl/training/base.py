@@ -168,11 +168,11 @@ class CaptionerModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._accuracy = self.new_accuracy("validation")
 
-    def validation_step(self, questions: list[Question], batch_idx: int) -> list[Answered]:
+    def validation_step(self, questions: list[Question], batch_idx: int) -> dict[str, list[Answered]]:
         answered = self.answer(questions)
         for item in answered:
             self._accuracy.update(item)  # type: ignore[union-attr]
-        return answered
+        return {"answered": answered}
 
     def on_validation_epoch_end(self) -> None:
         figures = self._accuracy.compute()  # type: ignore[union-attr]

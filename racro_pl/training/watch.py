@@ -96,11 +96,11 @@ class CaptionWatch(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         self._answered = []
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: RacroModule, outputs: list[Answered], *args: Any
-    ) -> None:  # type: ignore[override]
+    def on_validation_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: RacroModule, outputs: dict[str, list[Answered]], *args: Any
+    ) -> None:
         """Remember the first questions and their captions."""
-        self._answered += outputs[: self.probe_questions - len(self._answered)]
+        self._answered += outputs["answered"][: self.probe_questions - len(self._answered)]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         """Ask with captions of other images, when it is time. Every rank takes part in the sums, whatever it has."""
