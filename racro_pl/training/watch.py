@@ -104,8 +104,10 @@ class CaptionWatch(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         """Ask with captions of other images, when it is time. Every rank takes part in the sums, whatever it has."""
+        if trainer.sanity_checking:
+            return
         self.validations += 1
-        if trainer.sanity_checking or not self.probe_every or (self.validations - 1) % self.probe_every:
+        if not self.probe_every or (self.validations - 1) % self.probe_every:
             return
         own, other, pairs = probe_other_images(pl_module.scorer, self._answered)
         self._answered = []
