@@ -68,6 +68,12 @@ class RacroCLI(LightningCLI):
             self.run_folder = folder
             place = (folder.parent.parent, folder.parent.name, folder.name)
             kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
+        # A callback of the configuration takes the place of the default one; checkpoints may be of several kinds.
+        callbacks = config.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        own = {type(callback) for callback in callbacks} - {ModelCheckpoint}
+        defaults = self.trainer_defaults["callbacks"]
+        self.trainer_defaults["callbacks"] = [callback for callback in defaults if type(callback) not in own]
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)

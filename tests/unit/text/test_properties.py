@@ -135,9 +135,9 @@ def test_reasoner_prompts_hold_every_part_once(question, caption, tentative):
     ["\\text{", "{", "}", "\\boxed{", "(", "\\frac{1}{", "1,", "1 ", " .", "(A", "\\left", "x=", "<think>", "<|", "9",
      "square ", "cm ", "the answer is ", "### Question: \n", "\\", "$", "A. ", "a b "],
 )  # fmt: skip
-def test_a_hundred_thousand_characters_are_read_in_seconds(piece):
+def test_a_long_text_is_read_in_seconds(piece):
     # Coarse: what goes quadratic here takes minutes. Twice, because nesting may be closed or not.
-    for text in (piece * (100_000 // len(piece)), piece * (50_000 // len(piece)) + "}" * 50_000):
+    for text in (piece * (40_000 // len(piece)), piece * (20_000 // len(piece)) + "}" * 20_000):
         start = time.monotonic()
         for parse in (extract_answer, unbox, choice_letter, inert, goes_round, split_elements):
             parse(text)
