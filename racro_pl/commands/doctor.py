@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -18,6 +18,10 @@ from rich.table import Table
 
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.types import RacroError
+
+if TYPE_CHECKING:
+    from racro_pl.data.datamodule import RacroDataModule
+    from racro_pl.training.module import RacroModule
 
 Status = Literal["ok", "warn", "fail"]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red bold"}
@@ -36,6 +40,8 @@ class Finding:
     status: Status
     found: str
     advice: str = ""
+    details: tuple[str, ...] = ()
+    """Lines to print below the table."""
 
 
 def main(arguments: list[str]) -> int:
@@ -57,6 +63,8 @@ def main(arguments: list[str]) -> int:
         mark = f"[{STYLES[finding.status]}]{finding.status}[/]"
         table.add_row(mark, escape(finding.what), escape(finding.found), escape(finding.advice))
     console.print(table)
+    for line in [line for finding in findings for line in finding.details]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
     console.print(f"{failed} failed, {warned} to look at, {len(findings) - failed - warned} fine")
@@ -175,7 +183,7 @@ def _reasoner(url: str) -> str:
 
 
 def check_config(path: str) -> list[Finding]:
-    """The parts that a configuration of ``fit`` names, without training: prompts, reasoner, data."""
+    """The parts that a configuration of ``fit`` names, without training: prompts, reasoner, data, memory."""
     from racro_pl.commands.lightning import parts_of
 
     parts = []
@@ -214,7 +222,31 @@ def check_config(path: str) -> list[Finding]:
         attempt("reasoner", reasoner),
         attempt("train data", lambda: split("train")),
         attempt("validation data", lambda: split("validation")),
+        check_memory(module, data),
     ]
+
+
+def check_memory(module: RacroModule, data: RacroDataModule) -> Finding:
+    """The memory ledger of a configuration, beside the first GPU where there is one."""
+    import torch
+
+    from racro_pl.policy.ledger import GIB, OVERHEAD
+    from racro_pl.training.memory import advise, plan_of
+
+    try:
+        plan = plan_of(module, data)
+    except RacroError as error:
+        return Finding("memory", "fail", "", str(error))
+    peak = plan.ledger.peak
+    found = f"peak of {peak / GIB:.1f} GiB by the ledger below"
+    if not torch.cuda.is_available():
+        return Finding("memory", "ok", found, details=tuple(plan.lines()))
+    card = torch.cuda.mem_get_info(0)[1]
+    found += f", about {OVERHEAD / GIB:.1f} besides, {card / GIB:.1f} on the card"
+    if peak + OVERHEAD <= card:
+        return Finding("memory", "ok", found, details=tuple(plan.lines()))
+    advice = "does not fit; what costs least first: " + "; ".join(advise(plan, int(card - OVERHEAD)))
+    return Finding("memory", "warn", found, advice, tuple(plan.lines()))
 
 
 def attempt(what: str, check: Callable[[], str]) -> Finding:

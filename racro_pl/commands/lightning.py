@@ -22,7 +22,9 @@ from racro_pl.runs import new_version
 from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
+from racro_pl.training.preflight import Preflight
 from racro_pl.training.startup import check_trainer
+from racro_pl.training.watch import CaptionWatch
 from racro_pl.types import RacroError
 
 _RUN_FOLDER = "RACRO_RUN_FOLDER"
@@ -67,6 +69,12 @@ class RacroCLI(LightningCLI):
             self.run_folder = folder if is_first_process() else None
             place = (folder.parent.parent, folder.parent.name, folder.name)
             kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
+        # A callback of the configuration takes the place of the default one; checkpoints may be of several kinds.
+        callbacks = config.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        own = {type(callback) for callback in callbacks} - {ModelCheckpoint}
+        defaults = self.trainer_defaults["callbacks"]
+        self.trainer_defaults["callbacks"] = [callback for callback in defaults if type(callback) not in own]
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
@@ -131,7 +139,9 @@ def main(arguments: list[str]) -> int:
             "inference_mode": False,
             "callbacks": [
                 StepProgressBar(),
+                Preflight(),
                 CaptionLog(),
+                CaptionWatch(),
                 SaveResult(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
             ],

@@ -53,6 +53,8 @@ class RacroDataModule(LightningDataModule):
         self.seed = seed
         self.questions: Mapping[Split, list[Question]] = _Splits(self)
         """Usable questions by split; a split is read when it is first asked for, and kept."""
+        self.longest: dict[Split, Question] = {}
+        """Of each split read, the question with the longest prompt; only where prompts are counted."""
 
     # ------------------------------------------------------------------ Lightning's hooks
 
@@ -114,7 +116,7 @@ class RacroDataModule(LightningDataModule):
         """
         result = self.reader.read(split)
         drops = Drops()
-        questions = self._short_enough(result.questions, drops)
+        questions = self._short_enough(split, result.questions, drops)
         dropped = result.dropped + drops.counts
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
         if dropped and not questions:
@@ -128,12 +130,13 @@ class RacroDataModule(LightningDataModule):
             )
         return questions
 
-    def _short_enough(self, questions: list[Question], drops: Drops) -> list[Question]:
+    def _short_enough(self, split: Split, questions: list[Question], drops: Drops) -> list[Question]:
         module = self.trainer.lightning_module if self.trainer is not None else None
         count_tokens = getattr(module, "count_prompt_tokens", None)
         if count_tokens is None:
             return questions
         kept = []
+        longest = 0
         for question in track(
             questions,
             "counting prompt tokens",
@@ -146,6 +149,8 @@ class RacroDataModule(LightningDataModule):
                 if tokens > self.max_prompt_tokens:
                     raise RowError("prompt too long", f"{tokens} tokens, the limit is {self.max_prompt_tokens}")
                 kept.append(question)
+                if tokens > longest:
+                    longest, self.longest[split] = tokens, question
             except RowError as error:
                 drops.add(f"question {question.id}", error)
             except (PromptError, ImageError) as error:

@@ -159,12 +159,13 @@ class ServedWriter(Writer):
         self._client.close()
 
     def _messages(self, question: Question, task: Task) -> Messages:
-        if token := _SPECIAL_TOKEN.search(question.text):
-            raise PromptError(f"the question's text holds {token[0]!r}, which looks like a special token")
         low = self.settings.min_pixels or MIN_PIXELS
         high = self.settings.max_pixels or MAX_PIXELS
         urls = iter([data_url(ref, low, high) for ref in question.images])
         messages = WORDINGS[task](question.text, len(question.images))
+        sent = "\n".join(part.get("text", "") for message in messages for part in message["content"])
+        if token := _SPECIAL_TOKEN.search(sent):
+            raise PromptError(f"the question's text holds {token[0]!r}, which looks like a special token")
         return [{"role": message["role"], "content": _openai_parts(message["content"], urls)} for message in messages]
 
 

@@ -72,9 +72,11 @@ class PromptEncoder:
         return count
 
     def _chat_text(self, question: Question, wording: Wording) -> str:
+        messages = wording(question.text, len(question.images))
         # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
-        written = [token for token in self._special_tokens if token in question.text]
+        # Looked for in what is sent: taking a sentence out of the question may join the two ends of a token.
+        sent = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        written = [token for token in self._special_tokens if any(token in text for text in sent)]
         if written:
             raise PromptError(f"the question's text holds {written[0]!r}, a special token of the captioner")
-        messages = wording(question.text, len(question.images))
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -63,6 +64,9 @@ class HttpReasoner(Reasoner):
         parts = urlsplit(url)
         require(parts.scheme in ("http", "https") and bool(parts.hostname), f"url={url!r}", "http://host:port/v1")
         require(not parts.username and not parts.password, "a url with a user or password in it", "api_key_env")
+        # The key itself, put here by mistake, would be in config.yaml and in messages.
+        named = api_key_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env)
+        require(bool(named), "an api_key_env that is no name of a variable", "one like MY_API_KEY, with the key in it")
         require(temperature >= 0, f"temperature={temperature}", "0 (greedy) or more")
         require(0 < top_p <= 1, f"top_p={top_p}", "a share above 0, at most 1")
         require(max_tokens >= 1, f"max_tokens={max_tokens}", "at least 1")

@@ -99,11 +99,15 @@ class BusyClock:
             return self._total + (time.monotonic() - self._since if self._running else 0.0)
 
 
+class SettingError(RacroError, ValueError):
+    """A constructor argument that cannot be: wherever the object is built, the user needs the message alone."""
+
+
 def require(condition: bool, got: str, expected: str) -> None:
     """Refuse a constructor argument.
 
     Raises:
-        ValueError: ``condition`` is false.
+        SettingError: ``condition`` is false.
     """
     if not condition:
-        raise ValueError(f"got {got}, expected {expected}")
+        raise SettingError(f"got {got}, expected {expected}")

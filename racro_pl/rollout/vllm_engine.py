@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
+from urllib.parse import urlsplit
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.canary import CANARY_THRESHOLDS, logprob_gap
@@ -74,6 +75,8 @@ class VllmEngine(RolloutEngine):
         problems = []
         if (url is None) == (server is None):
             problems.append("give either the url of a running vLLM server, or server with how to start one")
+        if url is not None and "@" in urlsplit(url).netloc:
+            problems.append("the url has a user or password in it, which would be logged; expected http://host:port/v1")
         for name, value in (
             ("canary_every", canary_every), ("canary_questions", canary_questions), ("concurrency", concurrency),
             ("attempts", attempts),

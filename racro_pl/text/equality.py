@@ -16,6 +16,8 @@ MAX_ANSWER_CHARS = 500
 """Longer answers are compared as strings alone: nothing of that length is a final answer."""
 _MAX_NUMBER_CHARS = 60
 _MAX_EXPONENT = 60
+_MAX_NESTING = 20
+"""Font macros within font macros that are taken off; a text of nothing else would otherwise take minutes."""
 
 _UNICODE = str.maketrans(
     {"−": "-", "–": "-", "π": r"\pi ", "°": r"^\circ", "×": r"\times ", "·": r"\cdot ", "√": r"\sqrt ", "∞": r"\infty ",
@@ -90,9 +92,10 @@ def strip_markup(answer: str) -> str:
     for opening, closing in _WRAPPERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             text = text[len(opening) : -len(closing)].strip()
-    previous = None
-    while previous != text:  # innermost first: \textbf{\text{A}}; every round removes a macro, so it ends
-        previous, text = text, _TEXT_MACRO.sub(r"\1", text)
+    for _ in range(_MAX_NESTING):  # innermost first: \textbf{\text{A}}
+        text, removed = _TEXT_MACRO.subn(r"\1", text)
+        if not removed:
+            break
     return text.strip()
 
 

@@ -186,9 +186,11 @@ class CaptionerModule(LightningModule):
         self._validating = ExitStack()
         self._validating.enter_context(self.sampling())
 
-    def validation_step(self, questions: list[Question], batch_idx: int) -> None:
-        for answered in self.answer(questions):
-            self._accuracy.update(answered)  # type: ignore[union-attr]
+    def validation_step(self, questions: list[Question], batch_idx: int) -> dict[str, list[Answered]]:
+        answered = self.answer(questions)
+        for item in answered:
+            self._accuracy.update(item)  # type: ignore[union-attr]
+        return {"answered": answered}
 
     def on_validation_epoch_end(self) -> None:
         self._validating.close()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from racro_pl.commands import doctor
+from racro_pl.commands.lightning import parts_of
 from racro_pl.types import RacroError
 from tests.fakes.reasoner_server import FaultServer
 
@@ -16,6 +17,7 @@ def test_a_good_configuration_passes(capsys, monkeypatch):
     assert "0 failed" in printed
     assert "4000 questions" in printed
     assert "NF4 works" in printed
+    assert "kept activations" in printed
 
 
 def test_every_fault_is_told_with_what_to_do_and_fails_the_command(capsys, monkeypatch, tmp_path):
@@ -58,3 +60,15 @@ def test_a_check_that_breaks_is_a_finding():
 
     finding = doctor.attempt("thing", broken)
     assert (finding.status, finding.advice) == ("fail", "got this, do that")
+
+
+def test_a_configuration_too_large_for_the_card_is_told_with_what_to_change(monkeypatch):
+    module, data = parts_of(str(ROOT / "configs/quickstart.yaml"))
+    module.policy_settings.path = "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert doctor.check_memory(module, data).status == "ok"  # no card here to compare with
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (24 * 2**30, 24 * 2**30))
+    finding = doctor.check_memory(module, data)
+    assert finding.status == "warn"
+    assert "model.policy.quantization: nf4" in finding.advice
+    assert any(line.startswith("weights") for line in finding.details)

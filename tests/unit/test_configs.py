@@ -1,0 +1,53 @@
+"""The configurations that ship: their parts can be built, and they say the memory that their settings give."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from racro_pl.commands.lightning import parts_of
+
+ROOT = Path(__file__).parents[2]
+FOR_FIT = [path for path in sorted(ROOT.glob("configs/**/*.yaml")) if not path.name.startswith("test_")]
+CARDS = sorted(ROOT.glob("configs/cards/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FOR_FIT, ids=lambda path: path.name)
+def test_the_parts_of_a_configuration_can_be_built(path):
+    module, data = parts_of(str(path))
+    assert module.engine.group_size >= 2
+    assert data.questions_per_step >= 1
+
+
+def test_there_is_a_configuration_for_every_class_of_cards():
+    sizes = {path.name.split("_")[0] for path in CARDS}
+    assert sizes == {"12gb", "16gb", "24gb"}
+
+
+def test_the_ledgers_in_the_configurations_are_what_the_settings_give():
+    script = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))
+    assert len(CARDS) == 6
+    for path in CARDS:
+        assert script["with_block"](path) == path.read_text(encoding="utf-8"), f"run scripts/card_ledgers.py: {path}"
+        assert script["FIRST"] in path.read_text(encoding="utf-8")
+
+
+def test_a_stale_ledger_is_found_and_one_too_large_refused(tmp_path, monkeypatch):
+    script = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))
+    text = (ROOT / "configs/cards/12gb_3b_shared.yaml").read_text()
+    longer = tmp_path / "12gb_3b_shared.yaml"
+    longer.write_text(text.replace("max_new_tokens: 512", "max_new_tokens: 640"))
+    assert script["with_block"](longer) != longer.read_text()
+    longer.write_text(text.replace("7B", "3B").replace("quantization: nf4", "quantization: none"))
+    with pytest.raises(ValueError, match="do not fit into 12"):
+        script["with_block"](longer)
+
+
+def test_the_script_says_what_it_checks(monkeypatch, capsys):
+    script = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))
+    monkeypatch.setattr(sys, "argv", ["card_ledgers.py", "--check"])
+    assert script["main"]() == 0
+    assert capsys.readouterr().out == ""
