@@ -38,8 +38,8 @@ from step_bench.workloads import (
     LEARNING_RATE,
     LORA_ALPHA,
     LORA_RANK,
-    WORKLOADS,
     Workload,
+    find_workload,
     fixed_captions,
     make_rows,
 )
@@ -141,7 +141,7 @@ class Gradients(Callback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("workload", type=find_workload)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=8)
@@ -154,7 +154,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    workload = WORKLOADS[options.workload]
+    workload = options.workload
     steps = 1 if options.check else options.warmup + options.steps
     policy = PolicySettings(
         path=str(options.model),
