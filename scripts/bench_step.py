@@ -92,11 +92,13 @@ def agreement(sides: dict[str, list[str]], work: list[str], scratch: Path, threa
         run([*command, *work, str(out), "--check", str(scratch / "adapter.safetensors")], threads)
         found.append(load_file(out))
     ours, theirs = found
+    if ours.keys() != theirs.keys():
+        raise SystemExit(f"the two sides train other tensors, e.g. {sorted(ours.keys() ^ theirs.keys())[:2]}")
     worst = max(
         float((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()) for name in ours if name != "loss"
     )
     losses = {f"loss_{name}": float(tensors["loss"]) for name, tensors in zip(sides, found, strict=True)}
-    if ours.keys() != theirs.keys() or not worst < AGREEMENT:
+    if not worst < AGREEMENT:
         raise SystemExit(f"the two sides do not compute the same gradients (largest difference {worst:.1e}): {losses}")
     return losses | {"largest_relative_gradient_difference": worst}
 

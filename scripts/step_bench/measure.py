@@ -128,6 +128,7 @@ def summarise(steps: list[dict[str, Any]]) -> dict[str, Any]:
             for name in sorted({name for step in steps for name in step["phase_peaks_gib"]})
         },
         "counts": steps[-1]["counts"],
+        "cache_hit_share": round(sum(step.get("cache_hit_share", 0.0) for step in steps) / len(steps), 3),
     }
 
 

@@ -109,6 +109,7 @@ class Timing(Callback):
         phases = {n.split("/")[1]: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("seconds/")}
         phases.pop("step")
         self.recorder.finish(phases)
+        self.recorder.steps[-1]["cache_hit_share"] = float(trainer.callback_metrics.get("images/cache_hit_share", 0.0))
         self.recorder.start()
 
 
@@ -161,6 +162,7 @@ def main() -> None:
         lora=LoraSettings(LORA_RANK, LORA_ALPHA),
         dtype="float32",
         gradient_checkpointing=False,
+        image_cache_mib=workload.image_cache_mib,
         min_pixels=28 * 28,
         max_pixels=workload.image_side**2,
     )

@@ -53,6 +53,10 @@ class Workload:
     """Rows of the embedding; None for as many as the tokenizer has."""
     tied: bool = False
     """Whether the head is the embedding."""
+    epoch: int = 0
+    """Questions after which the same ones come again; 0 for never."""
+    image_cache_mib: int = 0
+    """Our ``policy.image_cache_mib``; the peer has nothing like it."""
 
 
 SMALL: dict[str, Any] = {
@@ -169,8 +173,8 @@ def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, 
     from PIL import Image, ImageDraw
 
     draw, side = random.Random(seed), workload.image_side
-    rows = []
-    for _ in range(count):
+    rows: list[tuple[str, bytes]] = []
+    for _ in range(min(count, workload.epoch or count)):
         image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
         canvas = ImageDraw.Draw(image)
         for _ in range(6):
@@ -183,7 +187,7 @@ def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, 
             shape=draw.choice(["circle", "square", "image"]), side=draw.choice(["left", "right"])
         )
         rows.append((question, buffer.getvalue()))
-    return rows
+    return [rows[index % len(rows)] for index in range(count)]
 
 
 def fixed_captions(workload: Workload) -> tuple[list[list[int]], list[float]]:
