@@ -92,7 +92,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, key, fixed, label in (
@@ -107,6 +107,8 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel(label)
         axis.set_xticks([point[key] for point in line], [f"{point[key]:,}" for point in line], minor=False)
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("CPU seconds per step")
     axes[0].legend()
