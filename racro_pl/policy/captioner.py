@@ -17,11 +17,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from racro_pl.losses import head_logprobs
 from racro_pl.policy import attention
 from racro_pl.policy.families import Family
+from racro_pl.policy.features import ImageFeatures, join_features
+from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.sharding import Lockstep, Pass, gathered, shard
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
-from racro_pl.policy.vision import ImageFeatures, ImageMemory, encode_images, join_features
+from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
@@ -44,9 +46,17 @@ class Captioner(nn.Module):
         encoder: turns questions into prompts.
         family: names inside the model.
         reference: the frozen copy for full fine-tuning; None when switching the adapter off gives the reference.
+        image_cache: keeps what the frozen vision tower made of images from step to step; None for not at all.
     """
 
-    def __init__(self, model: Any, encoder: PromptEncoder, family: Family, reference: Any | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        encoder: PromptEncoder,
+        family: Family,
+        reference: Any | None = None,
+        image_cache: ImageCache | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.encoder = encoder
@@ -58,7 +68,7 @@ class Captioner(nn.Module):
         banned[list(_banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
         self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
-        self._images = ImageMemory()
+        self._images = ImageMemory(image_cache)
         self._lockstep: Lockstep | None = None
         for part in self.parts():
             attention.install(part)
@@ -87,7 +97,9 @@ class Captioner(nn.Module):
 
     def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
-        return self.encoder.encode(question, wording)
+        prompt = self.encoder.encode(question, wording)
+        self._images.name(prompt, question.images)
+        return prompt
 
     @torch.no_grad()
     def generate(
@@ -232,6 +244,10 @@ class Captioner(nn.Module):
         A tower that is being trained looks anew in every pass, with gradient.
         """
         return self._images.remembering()
+
+    def drain_figures(self) -> dict[str, float]:
+        """What the image cache did since the last call; nothing without one."""
+        return self._images.cache.drain_figures() if self._images.cache is not None else {}
 
     def _look(self, model: Any, prompts: Sequence[Prompt]) -> dict[str, ImageFeatures] | None:
         tower = model.get_submodule(self.family.vision_prefix)

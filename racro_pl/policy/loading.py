@@ -13,6 +13,7 @@ from torch import nn
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
+from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.types import RacroError
 
@@ -44,8 +45,18 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
     Raises:
         RacroError: the folder is missing, incomplete, or of a family that is not supported.
     """
-    family = _family(settings)
-    model = _load_base(settings, family, device)
+    model = _load_base(settings, _family(settings), device)
+    return make_trainable(model, settings, device, encoder or load_encoder(settings))
+
+
+def make_trainable(model: Any, settings: PolicySettings, device: torch.device, encoder: PromptEncoder) -> Captioner:
+    """The second half of :func:`load_captioner`: freeze the base, put adapters on it or a reference beside it.
+
+    Args:
+        model: a transformers model of a supported family, with its weights on ``device``.
+        settings, device, encoder: as there.
+    """
+    family = family_of(model.config.model_type)
     model.requires_grad_(False)
     reference = None
     if settings.lora is not None:
@@ -57,7 +68,8 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
             model.get_submodule(family.vision_prefix).requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    captioner = Captioner(model, encoder or load_encoder(settings), family, reference).to(device)
+    cache = ImageCache(settings.image_cache_mib * 2**20) if settings.image_cache_mib else None
+    captioner = Captioner(model, encoder, family, reference, cache).to(device)
     # from_pretrained leaves eval mode, and Lightning does not change it: gradient checkpointing would be off.
     return captioner.train()
 

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from racro_pl.policy.features import ImageFeatures
+from racro_pl.policy.image_cache import ImageCache, Images
 from racro_pl.types import Prompt
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What the tower makes of some images, under the names that transformers reads them by."""
-
-    pooler_output: tuple[Float[Tensor, "tokens hidden"], ...]
-    """Per image, the embeddings that take the places of its tokens."""
-    deepstack_features: tuple[tuple[Float[Tensor, "tokens hidden"], ...], ...] = ()
-    """Per early layer of the language model and image, what is added there (Qwen3-VL)."""
 
 
 def encode_images(model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
@@ -46,20 +36,22 @@ def encode_images(model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
     return features
 
 
-def join_features(features: Sequence[ImageFeatures]) -> dict[str, ImageFeatures] | None:
-    """The features of several prompts as the ``mm_encoder_outputs`` of one forward; None without any image."""
-    if not features:
-        return None
-    pooled = tuple(image for item in features for image in item.pooler_output)
-    layers = zip(*(item.deepstack_features for item in features), strict=True)
-    return {"image": ImageFeatures(pooled, tuple(tuple(i for images in layer for i in images) for layer in layers))}
-
-
 class ImageMemory:
-    """Remembers what a frozen tower made of a prompt's images, within :meth:`remembering` and only there."""
+    """Remembers what a frozen tower made of images: of a prompt's within :meth:`remembering`, and maybe beyond it.
 
-    def __init__(self) -> None:
+    Args:
+        cache: keeps features from step to step; None for not at all.
+    """
+
+    def __init__(self, cache: ImageCache | None = None) -> None:
+        self.cache = cache
         self._kept: dict[Prompt, ImageFeatures] | None = None
+        self._images: WeakKeyDictionary[Prompt, Images] = WeakKeyDictionary()
+
+    def name(self, prompt: Prompt, images: Images) -> None:
+        """Say which images are in a prompt: without that, the cache does not know it again."""
+        if self.cache is not None and images:
+            self._images[prompt] = images
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
@@ -76,5 +68,20 @@ class ImageMemory:
         kept = {} if self._kept is None else self._kept
         seeing = [prompt for prompt in prompts if prompt.pixel_values is not None]
         unseen = [prompt for prompt in dict.fromkeys(seeing) if prompt not in kept]
-        kept.update(zip(unseen, encode_images(model, unseen), strict=True))
+        if self.cache is None:
+            kept.update(zip(unseen, encode_images(model, unseen), strict=True))
+        else:
+            kept.update((prompt, self._recall(self.cache, model, prompt)) for prompt in unseen)
         return [kept[prompt] for prompt in seeing]
+
+    def _recall(self, cache: ImageCache, model: Any, prompt: Prompt) -> ImageFeatures:
+        # One prompt at a time: the last bits of a product may depend on how many rows it has, and a run that was
+        # resumed, with an empty cache, must see what the run that went on saw.
+        images = self._images.get(prompt)
+        known = cache.get(images, model.device) if images is not None else None
+        if known is not None:
+            return known
+        features = encode_images(model, [prompt])[0]
+        if images is not None:
+            cache.put(images, features)
+        return features

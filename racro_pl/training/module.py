@@ -183,6 +183,7 @@ class RacroModule(CaptionerModule):
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
         figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
+        figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:

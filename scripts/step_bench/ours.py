@@ -38,8 +38,8 @@ from step_bench.workloads import (
     LEARNING_RATE,
     LORA_ALPHA,
     LORA_RANK,
-    WORKLOADS,
     Workload,
+    find_workload,
     fixed_captions,
     make_rows,
 )
@@ -109,6 +109,7 @@ class Timing(Callback):
         phases = {n.split("/")[1]: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("seconds/")}
         del phases["step"], phases["idle"]  # the whole, and a part of the others
         self.recorder.finish(phases)
+        self.recorder.steps[-1]["cache_hit_share"] = float(trainer.callback_metrics.get("images/cache_hit_share", 0.0))
         self.recorder.start()
 
 
@@ -141,7 +142,7 @@ class Gradients(Callback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("workload", type=find_workload)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=8)
@@ -154,13 +155,14 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    workload = WORKLOADS[options.workload]
+    workload = options.workload
     steps = 1 if options.check else options.warmup + options.steps
     policy = PolicySettings(
         path=str(options.model),
         lora=LoraSettings(LORA_RANK, LORA_ALPHA),
         dtype="float32",
         gradient_checkpointing=False,
+        image_cache_mib=workload.image_cache_mib,
         min_pixels=28 * 28,
         max_pixels=workload.image_side**2,
     )

@@ -38,8 +38,8 @@ from step_bench.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     REQUEST,
-    WORKLOADS,
     Workload,
+    find_workload,
     fixed_captions,
     make_rows,
 )
@@ -86,9 +86,9 @@ class Steps(TrainerCallback):
         RECORDER.start()
 
 
-def settings(workload: Workload, steps: int, check: bool) -> GRPOConfig:
+def settings(workload: Workload, steps: int, check: bool, **changes: Any) -> GRPOConfig:
     captions = workload.questions * workload.group
-    return GRPOConfig(
+    chosen: dict[str, Any] = dict(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=workload.micro_batch,
         gradient_accumulation_steps=captions // workload.micro_batch, num_generations=workload.group,
         num_iterations=1, beta=KL_COEFFICIENT, loss_type="grpo", scale_rewards="group", temperature=1.0,
@@ -101,6 +101,7 @@ def settings(workload: Workload, steps: int, check: bool) -> GRPOConfig:
         shuffle_dataset=False, logging_strategy="no", save_strategy="no", eval_strategy="no", report_to="none",
         disable_tqdm=True, log_completions=False,
     )  # fmt: skip
+    return GRPOConfig(**(chosen | changes))
 
 
 def dataset(workload: Workload, steps: int) -> Dataset:
@@ -141,7 +142,7 @@ def rewards(server: str | None, values: list[float] | None) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("workload", type=find_workload)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=8)
@@ -152,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
-    workload = WORKLOADS[options.workload]
+    workload = options.workload
     steps = 1 if options.check else options.warmup + options.steps
     captions, values = fixed_captions(workload)
     lora = LoraConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ class Workload:
     reward_seconds: float = 0.0
     questions_per_batch: int = 8
     """Sampled together, on our side: fewer reach a slow reasoner sooner."""
+    heads: int = 4
+    kv_heads: int = 2
+    vision_heads: int = 4
+    rope_theta: float = 1e4
+    vocabulary: int | None = None
+    """Rows of the embedding; None for as many as the tokenizer has."""
+    tied: bool = False
+    """Whether the head is the embedding."""
+    epoch: int = 0
+    """Questions after which the same ones come again; 0 for never."""
+    image_cache_mib: int = 0
+    """Our ``policy.image_cache_mib``; the peer has nothing like it."""
 
 
 SMALL: dict[str, Any] = {
@@ -57,21 +69,57 @@ MIDDLE: dict[str, Any] = {
     "hidden": 256, "inner": 704, "layers": 6, "rope_sections": (8, 12, 12), "vision_hidden": 192, "vision_inner": 384,
     "vision_depth": 3, "vision_full_attention": (),
 }  # fmt: skip
+QWEN: dict[str, Any] = {
+    "rope_sections": (16, 24, 24), "rope_theta": 1e6, "vision_hidden": 1280, "vision_inner": 3420, "vision_depth": 32,
+    "vision_full_attention": (7, 15, 23, 31), "vision_heads": 16,
+}  # fmt: skip
+QWEN_3B = QWEN | {
+    "hidden": 2048, "inner": 11008, "layers": 36, "heads": 16, "kv_heads": 2, "vocabulary": 151936, "tied": True,
+}  # fmt: skip
+QWEN_7B = QWEN | {
+    "hidden": 3584, "inner": 18944, "layers": 28, "heads": 28, "kv_heads": 4, "vocabulary": 152064,
+}  # fmt: skip
 WORKLOADS = {
     "tiny": Workload(8, 8, 32, 112, 16, **SMALL),
     "long-prompt": Workload(2, 8, 64, 896, 8, **MIDDLE),
     "slow-reward": Workload(8, 8, 32, 112, 16, **SMALL, reward_seconds=1.0, questions_per_batch=4),
+    "3b": Workload(1, 8, 300, 512, 8, **QWEN_3B),
+    "7b": Workload(1, 8, 300, 512, 8, **QWEN_7B),
 }
+"""By name. 3b and 7b are the shapes of Qwen2.5-VL-3B and 7B, for scripts/bench_gpu.py."""
+
+
+def find_workload(text: str) -> Workload:
+    """A workload by its name, with numbers changed where asked: ``long-prompt:group=16:image_side=448``.
+
+    Raises:
+        ValueError: there is no such workload, or no such number in it.
+    """
+    name, *changes = text.split(":")
+    if name not in WORKLOADS:
+        raise ValueError(f"no workload {name!r}; expected one of {', '.join(sorted(WORKLOADS))}")
+    pairs = [change.partition("=") for change in changes]
+    try:
+        return replace(WORKLOADS[name], **{key: int(number) for key, _, number in pairs})
+    except TypeError as error:
+        raise ValueError(f"workload {text!r}: {error}") from error
 
 
 def build_model(workload: Workload, folder: Path) -> None:
     """Save a random model with processor and a small tokenizer; a small vocabulary, which favours neither side."""
     import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(save_processor(workload, folder)).save_pretrained(folder)
+
+
+def save_processor(workload: Workload, folder: Path) -> Any:
+    """Save a processor with a small tokenizer to ``folder``; returns the ``Qwen2_5_VLConfig`` that goes with it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
         Qwen2_5_VLProcessor,
         Qwen2VLImageProcessor,
         Qwen2VLVideoProcessor,
@@ -94,29 +142,32 @@ def build_model(workload: Workload, folder: Path) -> None:
     )  # fmt: skip
     ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": workload.hidden, "intermediate_size": workload.inner,
-        "num_hidden_layers": workload.layers, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(workload.rope_sections)},
+        "vocab_size": workload.vocabulary or len(tokenizer), "hidden_size": workload.hidden,
+        "intermediate_size": workload.inner, "num_hidden_layers": workload.layers,
+        "num_attention_heads": workload.heads, "num_key_value_heads": workload.kv_heads,
+        "tie_word_embeddings": workload.tied, "max_position_embeddings": 32768,
+        "bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": workload.rope_theta,
+            "mrope_section": list(workload.rope_sections),
+        },
     }  # fmt: skip
     vision = {
-        "depth": workload.vision_depth, "hidden_size": workload.vision_hidden, "num_heads": 4, "patch_size": 14,
+        "depth": workload.vision_depth, "hidden_size": workload.vision_hidden, "num_heads": workload.vision_heads,
         "intermediate_size": workload.vision_inner, "out_hidden_size": workload.hidden, "window_size": 112,
-        "fullatt_block_indexes": list(workload.vision_full_attention),
+        "patch_size": 14, "fullatt_block_indexes": list(workload.vision_full_attention),
     }  # fmt: skip
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=workload.tied,
     )  # fmt: skip
-    torch.manual_seed(0)
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
     size = {"shortest_edge": 28 * 28, "longest_edge": workload.image_side**2}
     image_processor = Qwen2VLImageProcessor(patch_size=14, merge_size=2, size=size)
     Qwen2_5_VLProcessor(
         image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE
     ).save_pretrained(folder)
+    return config
 
 
 def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, bytes]]:
@@ -124,8 +175,8 @@ def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, 
     from PIL import Image, ImageDraw
 
     draw, side = random.Random(seed), workload.image_side
-    rows = []
-    for _ in range(count):
+    rows: list[tuple[str, bytes]] = []
+    for _ in range(min(count, workload.epoch or count)):
         image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
         canvas = ImageDraw.Draw(image)
         for _ in range(6):
@@ -138,7 +189,7 @@ def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, 
             shape=draw.choice(["circle", "square", "image"]), side=draw.choice(["left", "right"])
         )
         rows.append((question, buffer.getvalue()))
-    return rows
+    return [rows[index % len(rows)] for index in range(count)]
 
 
 def fixed_captions(workload: Workload) -> tuple[list[list[int]], list[float]]:
