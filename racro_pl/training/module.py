@@ -23,10 +23,10 @@ from racro_pl.losses import grpo_loss
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
+from racro_pl.training.accuracy import Answered
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
-from racro_pl.training.refill import check_refill
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stopping import stop_with_checkpoint
 from racro_pl.training.stream import MicroBatch, micro_batches
@@ -66,8 +66,6 @@ class RacroModule(CaptionerModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.objective.refill_rounds:
-            check_refill(self.trainer)
         if self.objective.sample_ahead and stage == "fit":
             rank_zero_info(
                 "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
@@ -197,11 +195,12 @@ class RacroModule(CaptionerModule):
         if self._stop is not None:
             stop_with_checkpoint(self.trainer, self._stop)
 
-    def validation_step(self, questions: list[Question], batch_idx: int) -> None:
+    def validation_step(self, questions: list[Question], batch_idx: int) -> dict[str, list[Answered]]:
         try:
-            super().validation_step(questions, batch_idx)
+            return super().validation_step(questions, batch_idx)
         except RolloutError as error:
             self._supply.lost = error
+            return {"answered": []}
 
     def on_validation_epoch_end(self) -> None:
         """An accuracy of the questions that were captioned in time would be none: stop instead, on all ranks."""

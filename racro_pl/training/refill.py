@@ -14,24 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-
 from racro_pl.training.stream import PendingGroup
-from racro_pl.types import RacroError, Rewards
-
-
-def check_refill(trainer: Trainer) -> None:
-    """Refuse strategies under which the ranks could not refill each on its own.
-
-    Raises:
-        RacroError: the policy is sharded: then every forward is a collective, and ranks refill differently often.
-    """
-    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-        raise RacroError(
-            "objective.refill_rounds needs a policy that is whole on every rank, and the trainer's strategy is "
-            f"{type(trainer.strategy).__name__}: use ddp, or refill_rounds: 0"
-        )
+from racro_pl.types import Rewards
 
 
 def replace_flat(

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import FSDPStrategy
 
 from racro_pl.data.sampling import extra_indices
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
-from racro_pl.training.refill import check_refill, replace_flat
+from racro_pl.training.refill import replace_flat
 from racro_pl.training.settings import ObjectiveSettings
-from racro_pl.types import RacroError, Rewards
+from racro_pl.types import Rewards
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 
@@ -122,8 +120,3 @@ def test_a_resumed_run_draws_the_same_questions(folder, tmp_path):
     assert len(ids[0]) > 4
     expected, found = adapter(whole), adapter(second)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_a_sharded_policy_is_refused():
-    with pytest.raises(RacroError, match="whole on every rank, and the trainer's strategy is FSDPStrategy"):
-        check_refill(SimpleNamespace(strategy=FSDPStrategy()))  # type: ignore[arg-type]
