@@ -22,7 +22,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine
 from racro_pl.training.base import CaptionerModule
-from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
+from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.types import Question, Rewards, Rollout
@@ -179,7 +179,8 @@ class RacroModule(CaptionerModule):
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
-            reasons = [reason for group in rewards for reason in group.reasons]
+            # The share is that of all ranks, so all of them come here; each then tells the whole story.
+            reasons = join_ranks([reason for group in rewards for reason in group.reasons])
             self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
