@@ -40,6 +40,8 @@ class _Job:
     """``time.monotonic()`` at which it is given up."""
     tried: set[int] = field(default_factory=set)
     """Endpoints that failed it since the last round."""
+    may_heal: bool = False
+    """Whether one of them may do better a little later."""
 
 
 class ReasonerPool(Reasoner):
@@ -165,6 +167,7 @@ class ReasonerPool(Reasoner):
             return
         if index is None:  # all have failed it: another round a little later, while there is time
             job.tried.clear()
+            job.may_heal = False
             self._later(self.probe_s, lambda: self._dispatch(job), job)
             return
         try:
@@ -196,9 +199,10 @@ class ReasonerPool(Reasoner):
             return
         self._set_aside(endpoint, reply.error or "")
         job.tried.add(index)
+        job.may_heal |= _may_heal(reply)
         all_tried = len(job.tried) == len(self._endpoints)
         wait_s = self.probe_s if all_tried else 0.0
-        if time.monotonic() + wait_s >= job.deadline or (all_tried and not _may_heal(reply)):
+        if time.monotonic() + wait_s >= job.deadline or (all_tried and not job.may_heal):
             self._finish(job, reply)
         else:
             self._dispatch(job)
