@@ -254,7 +254,7 @@ class OutageOf(Callback):
         self.unscored.append(float(trainer.callback_metrics["reward/unscored_share"]))
 
 
-@pytest.mark.parametrize("fault", ["500", "hang", "garbage"])
+@pytest.mark.parametrize("fault", ["500", "hang"])
 def test_one_of_two_servers_fails_for_a_while_and_nothing_is_lost(tmp_path, fault):
     with FaultServer(answer=answers) as first, FaultServer(answer=answers) as second:
         module = fault_module(first.url)

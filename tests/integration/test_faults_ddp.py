@@ -11,6 +11,7 @@ from tests.fakes.ddp_fit import OUTAGE_DEADLINE_S
 from tests.fakes.models import save_small_model
 from tests.integration.test_ddp import fit
 
+pytestmark = pytest.mark.slow
 SLACK_S = 20.0
 """For everything but the reasoner, on a busy machine."""
 
