@@ -40,6 +40,8 @@ class _Job:
     """``time.monotonic()`` at which it is given up."""
     tried: set[int] = field(default_factory=set)
     """Endpoints that failed it since the last round."""
+    fault: Reply | None = None
+    """What it failed with last."""
     may_heal: bool = False
     """Whether one of them may do better a little later."""
 
@@ -157,13 +159,15 @@ class ReasonerPool(Reasoner):
     # ------------------------------------------------------------------ a prompt's way
 
     def _dispatch(self, job: _Job) -> None:
+        end = job.fault if time.monotonic() >= job.deadline else None
         with self._lock:
-            is_open = self._open
+            if not self._open:  # asking would open the connections again
+                end = Reply(error=CLOSED)
             index = self._pick(job.tried)
-            if index is not None and is_open:
+            if index is not None and end is None:
                 self._endpoints[index].in_flight += 1
-        if not is_open:  # asking would open the connections again
-            self._finish(job, Reply(error=CLOSED))
+        if end is not None:
+            self._finish(job, end)
             return
         if index is None:  # all have failed it: another round a little later, while there is time
             job.tried.clear()
@@ -199,11 +203,14 @@ class ReasonerPool(Reasoner):
             return
         self._set_aside(endpoint, reply.error or "")
         job.tried.add(index)
+        # What the job's own deadline cut short says less than a fault before it.
+        if job.fault is None or reply.kind != TIMEOUT or time.monotonic() < job.deadline:
+            job.fault = reply
         job.may_heal |= _may_heal(reply)
         all_tried = len(job.tried) == len(self._endpoints)
         wait_s = self.probe_s if all_tried else 0.0
         if time.monotonic() + wait_s >= job.deadline or (all_tried and not job.may_heal):
-            self._finish(job, reply)
+            self._finish(job, job.fault)
         else:
             self._dispatch(job)
 

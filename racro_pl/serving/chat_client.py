@@ -15,6 +15,9 @@ import httpx
 MAX_BODY_BYTES = 4_000_000
 """Largest response that is read; a reasoner's answer of 100,000 tokens is well below."""
 CONNECT_LIMIT_S = 10.0
+IDLE_LIMIT_S = 2.0
+"""Seconds after which an idle connection is not used again. Servers hang up after 5 (uvicorn, vLLM): a request that
+is sent just then is lost."""
 TIMEOUT = "timeout"
 CONNECTION_FAILED = "connection failed"
 MAX_WAIT_S = 30.0
@@ -58,7 +61,9 @@ class ChatClient:
             headers={"Accept-Encoding": "identity", "Content-Type": "application/json"}
             | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             timeout=httpx.Timeout(None, connect=CONNECT_LIMIT_S),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE_LIMIT_S
+            ),
             # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
             trust_env=not is_loopback(base_url),
         )

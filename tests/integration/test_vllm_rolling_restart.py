@@ -65,7 +65,7 @@ class RollingRestart(Callback):
             self.thread.join()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_rolling_restart_loses_nothing(vllm_server: VllmServer, second_server: VllmServer, tmp_path: Path):
     servers = [vllm_server, second_server]
     pids = [server.pid for server in servers]
