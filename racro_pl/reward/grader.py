@@ -36,6 +36,10 @@ class GraderError(RacroError):
     """The symbolic comparison cannot be started at all."""
 
 
+class _WorkerDiedError(Exception):
+    """The worker ended while it was asked, by no doing of ours."""
+
+
 def _read_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
     for line in stream:
         lines.put(line)
@@ -84,16 +88,23 @@ class _Worker:
             )
         errors.close()
 
-    def ask(self, request: tuple[str, ...], limit_s: float) -> tuple[Any, bool]:
-        """The result of an operation and its arguments, and whether the worker can be asked again."""
+    def ask(self, request: tuple[str, ...], limit_s: float) -> Any:
+        """The result of an operation and its arguments.
+
+        Raises:
+            queue.Empty: there was none within the limit; the worker cannot be asked again.
+            _WorkerDiedError: somebody has killed it.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([*request, limit_s]) + "\n")
             self._process.stdin.flush()
-            line = self._lines.get(timeout=limit_s)
-        except (queue.Empty, OSError):
-            return None, False
-        return (json.loads(line), True) if line else (None, False)
+        except OSError:
+            raise _WorkerDiedError from None
+        line = self._lines.get(timeout=limit_s)
+        if not line:
+            raise _WorkerDiedError
+        return json.loads(line)
 
 
 class Grader:
@@ -161,16 +172,25 @@ class Grader:
             # The captions of one group tend to lead to the same answer.
             if request in self._known:
                 return self._known[request]
-            if self._worker is None:
-                self._worker = _Worker()
-            result, usable = self._worker.ask(request, self.limit_s)
-            if not usable:
-                self._worker.kill()
-                self._worker = None
+            result = self._ask_worker(request)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[request] = result
             return result
+
+    def _ask_worker(self, request: tuple[str, ...]) -> Any:
+        # Twice: a worker may be killed for reasons of the machine's; one that dies of an expression dies again.
+        for _ in range(2):
+            if self._worker is None:
+                self._worker = _Worker()
+            try:
+                return self._worker.ask(request, self.limit_s)
+            except (queue.Empty, _WorkerDiedError) as fault:
+                self._worker.kill()
+                self._worker = None
+                if isinstance(fault, queue.Empty):
+                    break
+        return None
 
     def close(self) -> None:
         """End the worker. A later comparison starts another."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 from urllib.parse import urlsplit
 
+from racro_pl.reward.http_session import HttpSession, Request, require_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
-from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT, ChatClient, Fault, read_reply
+from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
 from racro_pl.types import Messages
 
 LIST_LIMIT_S = 15.0
@@ -27,8 +29,9 @@ LIST_LIMIT_S = 15.0
 class HttpReasoner(Reasoner):
     """Asks a server, many prompts at a time.
 
-    When as many requests in a row as may be in flight get no answer at all, the server counts as down: what was
-    already waiting in line fails at once instead of waiting out its deadline behind them. Later prompts try again.
+    When as many requests in a row as may be in flight get no answer in all their attempts, the server counts as down:
+    what was already waiting in line fails at once instead of waiting out its deadline behind them. Later prompts try
+    again.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class HttpReasoner(Reasoner):
         self.backoff_s = backoff_s
         self.api_key_env = api_key_env
         self._lock = threading.Lock()
-        self._session: _Session | None = None
+        self._session: HttpSession | None = None
         self._clock = BusyClock()
+        self._answered_as: str | None = None
+        """What the server called itself when it was checked; it need not be the name that it is asked by."""
 
     @property
     def identity(self) -> str:
@@ -131,11 +136,17 @@ class HttpReasoner(Reasoner):
             choices = data.get("choices") if isinstance(data, dict) else None
             if not choices:  # an answer of one token may well have no text yet
                 raise Fault("bad response", "no choices in it")
+            require_model(data, self._answered_as)
+            self._answered_as = data["model"] if isinstance(data.get("model"), str) else None
         except Fault as fault:
             raise ReasonerError(f"the reasoner at {self.url} serves {model!r} but answers no chat: {fault}") from None
 
-    def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
+    def submit(self, prompts: Sequence[Messages], deadline: float = math.inf) -> list[Future[Reply]]:
         """Send prompts; each future has its reply by the request's deadline, counted from when it gets its turn.
+
+        Args:
+            prompts: chats.
+            deadline: ``time.monotonic()`` at which they end too, the wait in line included.
 
         Raises:
             ReasonerError: ``model`` is not set, ``check`` did not find it yet, and the server cannot be asked.
@@ -143,27 +154,28 @@ class HttpReasoner(Reasoner):
         if not prompts:
             return []
         settings = self._settings(self._resolve_model())
-        futures: list[Future[Reply]] = [Future() for _ in prompts]
-        for future in futures:
-            future.set_running_or_notify_cancel()  # a request under way is ended by close(), not by its future
-        payloads = [{**settings, "messages": messages} for messages in prompts]
-        self._open().start(list(zip(payloads, futures, strict=True)))
-        return futures
+        requests = [Request({**settings, "messages": messages}, self._answered_as, deadline) for messages in prompts]
+        for request in requests:
+            request.future.set_running_or_notify_cancel()  # one under way is ended by close(), not by its future
+        self._open().start(requests)
+        return [request.future for request in requests]
 
     def close(self) -> None:
         """Cancel what is under way and close the connections."""
         with self._lock:
             session, self._session = self._session, None
+            self._answered_as = None
         if session is not None:
             session.close()
 
     def _settings(self, model: str) -> dict[str, Any]:
         return {"model": model, **self.sampling, "stream": False, **self.extra_body}
 
-    def _open(self) -> _Session:
+    def _open(self) -> HttpSession:
         with self._lock:
             if self._session is None:
-                self._session = _Session(self, self._api_key())
+                client = ChatClient(self.url, self._api_key(), self.attempts, self.attempt_s, self.backoff_s)
+                self._session = HttpSession(client, self.concurrency, self.deadline_s, self._clock)
             return self._session
 
     def _api_key(self) -> str | None:
@@ -181,7 +193,10 @@ class HttpReasoner(Reasoner):
     def _call(self, method: str, path: str, payload: dict[str, Any] | None, limit_s: float) -> Any:
         session = self._open()
         work = session.client.call(method, path, payload, time.monotonic() + limit_s)
-        return asyncio.run_coroutine_threadsafe(work, session.loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, session.loop).result()
+        except CancelledError:
+            raise Fault("closed", "the reasoner was closed before it answered") from None
 
     def _resolve_model(self) -> str:
         if self.model is None:
@@ -202,7 +217,7 @@ class HttpReasoner(Reasoner):
             hint = "start the reasoner's server, or correct the reasoner's url"
             if fault.kind == TIMEOUT:
                 hint = "a server is there and hangs, or is still loading its model: look at its log"
-            elif fault.kind.startswith("HTTP 40"):
+            elif fault.kind.startswith(("HTTP 3", "HTTP 40")):
                 hint = "is this the base URL of an OpenAI-compatible server, and is api_key_env right?"
             raise ReasonerError(f"no reasoner at {self.url} ({fault}): {hint}") from None
         entries = data.get("data") if isinstance(data, dict) else None
@@ -218,75 +233,3 @@ class HttpReasoner(Reasoner):
                 "(or leave it out when there is one), or start the right server"
             )
         return served
-
-
-class _Session:
-    """The event loop, its thread, and the connections of an open ``HttpReasoner``."""
-
-    def __init__(self, reasoner: HttpReasoner, api_key: str | None) -> None:
-        self._reasoner = reasoner
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._unanswered_in_a_row = 0
-        self._down_since = 0.0
-        self._slots = asyncio.Semaphore(reasoner.concurrency)
-        self.loop = asyncio.new_event_loop()
-        self.client = ChatClient(reasoner.url, api_key, reasoner.attempts, reasoner.attempt_s, reasoner.backoff_s)
-        # A daemon: a run that ends by an exception must not wait for the network.
-        self._thread = threading.Thread(target=self.loop.run_forever, name="reasoner-http", daemon=True)
-        self._thread.start()
-
-    def start(self, work: Sequence[tuple[dict[str, Any], Future[Reply]]]) -> None:
-        """Begin requests, from any thread."""
-        self.loop.call_soon_threadsafe(self._start, work, time.monotonic())
-
-    def _start(self, work: Sequence[tuple[dict[str, Any], Future[Reply]]], submitted: float) -> None:
-        for payload, future in work:
-            task = self.loop.create_task(self._answer(payload, future, submitted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, payload: dict[str, Any], future: Future[Reply], submitted: float) -> None:
-        try:
-            async with self._slots:
-                reply = await self._ask(payload, submitted)
-        except asyncio.CancelledError:
-            future.set_result(Reply(error="closed: the reasoner was closed before it answered"))
-            raise
-        except Exception as error:  # not a fault of the network but of this program: let the caller see it
-            future.set_exception(error)
-        else:
-            future.set_result(reply)
-
-    async def _ask(self, payload: dict[str, Any], submitted: float) -> Reply:
-        if self._down_since > submitted:
-            return Reply(error=f"server down: not asked, the {self._unanswered_in_a_row} requests before got no answer")
-        reasoner = self._reasoner
-        deadline = time.monotonic() + reasoner.deadline_s
-        reasoner._clock.start()
-        try:
-            reply = Reply(text=read_reply(await self.client.call("POST", "chat/completions", payload, deadline)))
-        except Fault as fault:
-            reply = Reply(error=str(fault))
-            if fault.kind in (TIMEOUT, CONNECTION_FAILED):
-                self._unanswered_in_a_row += 1
-                if self._unanswered_in_a_row >= reasoner.concurrency:
-                    self._down_since = time.monotonic()
-                return reply
-        finally:
-            reasoner._clock.stop()
-        self._unanswered_in_a_row = 0
-        return reply
-
-    async def _shut_down(self) -> None:
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
-
-    def close(self) -> None:
-        """End every request, then the loop and its thread."""
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()

@@ -10,11 +10,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from racro_pl.reward.http import HttpReasoner
+from racro_pl.reward.http_session import SERVER_DOWN
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
 from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.types import Messages
 
 log = logging.getLogger(__name__)
+CLOSED = "closed: the reasoner was closed before it answered"
+PROMPT_FAULTS = ("HTTP 400", "HTTP 413", "HTTP 422")
+"""Of the prompt, for instance when it is too long: no other server does better."""
 
 
 @dataclass
@@ -36,14 +40,19 @@ class _Job:
     """``time.monotonic()`` at which it is given up."""
     tried: set[int] = field(default_factory=set)
     """Endpoints that failed it since the last round."""
+    fault: Reply | None = None
+    """What it failed with last."""
+    may_heal: bool = False
+    """Whether one of them may do better a little later."""
 
 
 class ReasonerPool(Reasoner):
     """Shares prompts out over servers. Each prompt ends by its deadline, whatever the servers do.
 
     A server that does not answer, or answers 429 or 5xx after its own attempts, is set aside; its prompts go to the
-    others, and it is asked again for a sign of life every ``probe_s`` seconds. Give the servers few ``attempts``: the
-    pool moves on instead of waiting.
+    others, again and again while there is time, and it is asked for a sign of life every ``probe_s`` seconds. The
+    same happens to one that answers with nonsense, but each server gets such a prompt only once. Give the servers
+    few ``attempts`` and a short ``attempt_s``: the pool moves on instead of waiting.
     """
 
     def __init__(self, reasoners: list[HttpReasoner], deadline_s: float = 600.0, probe_s: float = 10.0) -> None:
@@ -63,6 +72,7 @@ class ReasonerPool(Reasoner):
         self._timers: dict[threading.Timer, _Job | None] = {}
         self._open = True
         self._clock = BusyClock()
+        self._identity: str | None = None
 
     @property
     def identity(self) -> str:
@@ -71,6 +81,11 @@ class ReasonerPool(Reasoner):
         Raises:
             ReasonerError: no server can be asked for its model's name, or they serve different things.
         """
+        if self._identity is None:
+            self._identity = self._common_identity()
+        return self._identity
+
+    def _common_identity(self) -> str:
         found: dict[str, str] = {}
         problems = []
         for reasoner in self.reasoners:
@@ -111,6 +126,10 @@ class ReasonerPool(Reasoner):
         if len(problems) == len(self._endpoints):
             raise ReasonerError("no server of the pool can be used: " + "; ".join(problems))
         _ = self.identity
+        # One that was away joins later, with the others' model. Asking for its name then would keep prompts waiting.
+        name = next(reasoner.model for reasoner in self.reasoners if reasoner.model is not None)
+        for reasoner in self.reasoners:
+            reasoner.model = reasoner.model or name
 
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
         """Send prompts, each to the least busy server."""
@@ -132,23 +151,31 @@ class ReasonerPool(Reasoner):
         for timer, job in timers.items():
             timer.cancel()
             if job is not None:
-                self._finish(job, Reply(error="closed: the reasoner was closed before it answered"))
+                self._finish(job, Reply(error=CLOSED))
         for endpoint in self._endpoints:
             endpoint.reasoner.close()
+            endpoint.away = False  # nothing probes it any more
 
     # ------------------------------------------------------------------ a prompt's way
 
     def _dispatch(self, job: _Job) -> None:
+        end = job.fault if time.monotonic() >= job.deadline else None
         with self._lock:
+            if not self._open:  # asking would open the connections again
+                end = Reply(error=CLOSED)
             index = self._pick(job.tried)
-            if index is not None:
+            if index is not None and end is None:
                 self._endpoints[index].in_flight += 1
+        if end is not None:
+            self._finish(job, end)
+            return
         if index is None:  # all have failed it: another round a little later, while there is time
             job.tried.clear()
+            job.may_heal = False
             self._later(self.probe_s, lambda: self._dispatch(job), job)
             return
         try:
-            (answer,) = self._endpoints[index].reasoner.submit([job.messages])
+            (answer,) = self._endpoints[index].reasoner.submit([job.messages], job.deadline)
         except ReasonerError as error:  # its model's name is not known yet, and it cannot be asked
             answer = Future()
             answer.set_result(Reply(error=f"{CONNECTION_FAILED}: {error}"))
@@ -171,14 +198,19 @@ class ReasonerPool(Reasoner):
             self._clock.stop()
             job.future.set_exception(error)
             return
-        if reply.text is not None or not is_open or not _may_heal(reply):
+        if reply.text is not None or not is_open or reply.kind in PROMPT_FAULTS:
             self._finish(job, reply)
             return
         self._set_aside(endpoint, reply.error or "")
         job.tried.add(index)
-        wait_s = self.probe_s if len(job.tried) == len(self._endpoints) else 0.0
-        if time.monotonic() + wait_s >= job.deadline:
-            self._finish(job, reply)
+        # What the job's own deadline cut short says less than a fault before it.
+        if job.fault is None or reply.kind != TIMEOUT or time.monotonic() < job.deadline:
+            job.fault = reply
+        job.may_heal |= _may_heal(reply)
+        all_tried = len(job.tried) == len(self._endpoints)
+        wait_s = self.probe_s if all_tried else 0.0
+        if time.monotonic() + wait_s >= job.deadline or (all_tried and not job.may_heal):
+            self._finish(job, job.fault)
         else:
             self._dispatch(job)
 
@@ -223,5 +255,5 @@ class ReasonerPool(Reasoner):
 
 
 def _may_heal(reply: Reply) -> bool:
-    """Whether another server may do better: it does not with a prompt that is too long."""
-    return reply.kind in (TIMEOUT, CONNECTION_FAILED, "server down", "HTTP 429") or reply.kind.startswith("HTTP 5")
+    """Whether a server may do better a little later."""
+    return reply.kind in (TIMEOUT, CONNECTION_FAILED, SERVER_DOWN, "HTTP 429") or reply.kind.startswith("HTTP 5")

@@ -15,6 +15,9 @@ import httpx
 MAX_BODY_BYTES = 4_000_000
 """Largest response that is read; a reasoner's answer of 100,000 tokens is well below."""
 CONNECT_LIMIT_S = 10.0
+IDLE_LIMIT_S = 2.0
+"""Seconds after which an idle connection is not used again. Servers hang up after 5 (uvicorn, vLLM): a request that
+is sent just then is lost."""
 TIMEOUT = "timeout"
 CONNECTION_FAILED = "connection failed"
 MAX_WAIT_S = 30.0
@@ -63,7 +66,7 @@ class ChatClient:
             "base_url": base_url,
             "headers": headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             "timeout": httpx.Timeout(None, connect=CONNECT_LIMIT_S),
-            "limits": httpx.Limits(max_connections=1),
+            "limits": httpx.Limits(max_connections=1, keepalive_expiry=IDLE_LIMIT_S),
             "trust_env": trust_env,
             # One for all: reading the certificates takes longer than a call.
             "verify": httpx.create_ssl_context(trust_env=trust_env),
@@ -126,7 +129,7 @@ class ChatClient:
         if status != 200:
             raise Fault(
                 f"HTTP {status}",
-                self._redact(_server_message(bytes(body)) or response.reason_phrase),
+                self._redact(_refusal(response, bytes(body))),
                 heals=status == 429 or status >= 500,
                 retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
             )
@@ -135,8 +138,10 @@ class ChatClient:
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
+            coding = response.headers.get("content-encoding", "identity")
+            packed = "" if coding == "identity" else f" (sent as {coding[:40]!r}, though asked for it unpacked)"
             start = self._redact(bytes(body[:80]).decode(errors="replace"))
-            raise Fault("bad response", f"not JSON: {start!r}") from None
+            raise Fault("bad response", f"not JSON: {start!r}{packed}") from None
 
     def _redact(self, text: str) -> str:
         # Servers and HTTP libraries quote the key back in their error messages.
@@ -164,7 +169,15 @@ def is_loopback(url: str) -> bool:
 
 def _retry_after_s(header: str) -> float:
     # Servers of this kind send seconds; the HTTP-date form falls back to our own backoff.
-    return float(header) if header.strip().isdecimal() and len(header) < 9 else 0.0
+    return float(header) if header.strip().isdecimal() else 0.0
+
+
+def _refusal(response: httpx.Response, body: bytes) -> str:
+    if response.is_redirect:
+        # Captions and the API key are meant for the address in the settings, and for no other.
+        where = response.headers.get("location", "")[:_MAX_MESSAGE_CHARS]
+        return f"sent on to {where!r}, which is not followed; set url to the server's own address"
+    return _server_message(body) or response.reason_phrase
 
 
 def _server_message(body: bytes) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+Item = TypeVar("Item")
 
 
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
@@ -34,6 +37,15 @@ def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
         values = [each[name] for each in gathered if name in each]
         result[name] = {"seconds": max(values), "cache_hit_rate": sum(values) / len(values)}.get(name, sum(values))
     return result
+
+
+def join_ranks(items: list[Item]) -> list[Item]:
+    """The lists of all ranks, one behind the other. To be called by all ranks or none."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return items
+    gathered: list[list[Item]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(gathered, items)
+    return [item for each in gathered for item in each]
 
 
 def normalise_gradients(parameters: Sequence[nn.Parameter], tokens: float, max_norm: float) -> tuple[float, bool]:

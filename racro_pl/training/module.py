@@ -25,7 +25,7 @@ from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.base import CaptionerModule
-from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
+from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stopping import stop_with_checkpoint
@@ -185,7 +185,8 @@ class RacroModule(CaptionerModule):
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
-            reasons = [reason for _, rewards in groups for reason in rewards.reasons]
+            # The share is that of all ranks, so all of them come here; each then tells the whole story.
+            reasons = join_ranks([reason for _, rewards in groups for reason in rewards.reasons])
             self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
         if figures["questions/unsampled"]:
             self._stop = self._supply.lost or RolloutError(LOST_ELSEWHERE)

@@ -2,13 +2,16 @@
 
     python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [OPTION ...]
 
-Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, and what was logged last.
+Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, what was logged last, the longest
+step (seconds), and the error that ended the run. ``outage``: the second rank's reasoner answers the check at the start
+and hangs from then on; ``stop``: so it does, and that is more than the run allows.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +23,15 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.distributed.tensor import DTensor
 
 from racro_pl.policy.captioner import Captioner
+from racro_pl.reward import HttpReasoner, UnscoredError
 from racro_pl.rollout import RolloutError
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.types import ImageRef, Rollout
+from tests.fakes.reasoner_server import FaultServer
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
+
+OUTAGE_DEADLINE_S = 3.0
 
 
 class FixedEngine(RolloutEngine):
@@ -63,11 +70,18 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         self.gradients: list[torch.Tensor] = []
+        self.longest_step = 0.0
         trainer.optimizers[0].register_step_pre_hook(
             lambda optimizer, *_: self.gradients.append(
                 torch.cat([whole(p.grad).flatten().clone() for p in optimizer.param_groups[0]["params"]])
             )
         )
+
+    def on_train_batch_start(self, *args: object) -> None:
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, *args: object) -> None:
+        self.longest_step = max(self.longest_step, time.monotonic() - self.started)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,6 +91,12 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def silent_for_odd(prompt: str) -> str | None:
     """Answers nothing about the odd questions, which are those of the second of two ranks."""
     return None if "figure x ?" in prompt or "figure xxx ?" in prompt else by_caption(prompt)
+
+
+def served_reasoner(script: list[str]) -> HttpReasoner:
+    """This rank's own, behind a server that lives as long as the process."""
+    server = FaultServer(script, answer=lambda chat: by_caption(chat[-1]["content"])).__enter__()
+    return HttpReasoner(server.url, deadline_s=OUTAGE_DEADLINE_S, attempts=2)
 
 
 def main(folder: str, out: str, *options: str) -> None:
@@ -93,7 +113,9 @@ def main(folder: str, out: str, *options: str) -> None:
     lost = "lost" in options
     module.engine = (LostEngine if lost else FixedEngine)(group_size=4, max_new_tokens=6)
     module.objective.refill_rounds = 2 if lost else 0
-    module.scorer.max_unscored_share = 1.0
+    module.scorer.max_unscored_share = 0.4 if "stop" in options else 1.0
+    if "outage" in options or "stop" in options:
+        module.scorer.reasoner = served_reasoner(["ok", "hang"] if rank == 1 else ["ok"])
     watch = Watch()
     seed_everything(3)
     trainer = Trainer(
@@ -108,11 +130,17 @@ def main(folder: str, out: str, *options: str) -> None:
     error = ""
     try:
         trainer.fit(module, datamodule=ListData(items[rank::ranks], 8 // ranks))
-    except RolloutError as raised:
-        error = str(raised)
+    except (RolloutError, UnscoredError) as stop:
+        error = str(stop)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    weights = {name: whole(tensor) for name, tensor in adapter(module).items()}
-    torch.save({"gradients": watch.gradients, "weights": weights, "logged": logged, "error": error}, f"{out}.{rank}.pt")
+    torch.save(
+        {
+            "gradients": watch.gradients, "weights": {name: whole(tensor) for name, tensor in adapter(module).items()},
+            "logged": logged, "error": error,
+            "longest_step": watch.longest_step,
+        },
+        f"{out}.{rank}.pt",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from racro_pl.reward import grader as grader_module
 from racro_pl.reward.grader import Grader
 from racro_pl.types import Question
 
@@ -147,10 +148,28 @@ def test_the_worker_starts_only_when_needed_and_is_replaced_after_a_crash():
         assert grader._worker is None
         assert grader.grade(*(ALGEBRA[0], question(ALGEBRA[1]))) is True
         grader._worker._process.kill()
-        assert grader.grade("x+y", question("y+x")) is None  # its worker was gone: not graded
+        assert grader.grade("x+y", question("y+x")) is True  # by the next worker
         assert grader.grade("x+z", question("z+x")) is True
         process = grader._worker._process
     assert process.poll() is not None
+
+
+def test_an_expression_that_kills_its_worker_again_is_not_graded(monkeypatch):
+    asked = []
+    ask = grader_module._Worker.ask
+
+    def die(worker, request, limit_s):
+        asked.append(request)
+        worker._process.kill()
+        return ask(worker, request, limit_s)
+
+    with Grader() as grader:
+        monkeypatch.setattr(grader_module._Worker, "ask", die)
+        assert grader.grade("x+y", question("y+x")) is None
+        assert grader.grade("x+y", question("y+x")) is None  # remembered
+        assert len(asked) == 2
+        monkeypatch.undo()
+        assert grader.grade("x+z", question("z+x")) is True
 
 
 def test_the_worker_dies_with_its_parent():

@@ -49,12 +49,12 @@ def test_lone_surrogates_survive_the_way(connect):
         assert future.result(60).text == "\ud800 é"
 
 
-@pytest.mark.parametrize("healing", ["429", "500", "503", "drop"])
+@pytest.mark.parametrize("healing", ["429 1", "500", "503", "drop"])
 def test_what_can_heal_is_tried_again(connect, healing):
     with FaultServer(script=[healing, "ok"]) as server:
         began = time.monotonic()
         assert ask(connect(server.url, deadline_s=10.0))[0].text == ANSWER
-        if healing == "429":
+        if healing == "429 1":
             assert time.monotonic() - began >= 1.0  # Retry-After: 1
     assert len(server.chats) == 2
 
@@ -79,7 +79,7 @@ def test_an_attempt_that_hangs_is_tried_again(connect):
         ("drip", 1, "timeout: no complete answer within 2 s"),
         ("500", 3, "HTTP 500: told to fail with 500 (attempt 3)"),
         ("drop", 3, "connection failed: "),
-        ("429 later", 1, "HTTP 429: told to fail"),  # told to come back in an hour: past the deadline, so not at all
+        ("429 3600", 1, "HTTP 429: told to fail"),  # told to come back in an hour: past the deadline, so not at all
     ],
 )
 def test_a_fault_ends_by_the_deadline_with_its_reason(connect, mode, attempts, error):
@@ -153,6 +153,49 @@ def test_a_line_behind_a_dead_server_does_not_wait_out_every_deadline(connect):
     kinds = [reply.kind for reply in replies]
     assert set(kinds) == {"timeout", "server down"}
     assert len(server.chats) <= 4
+
+
+@pytest.mark.parametrize("mode", ["500", "429 0", "drop"])
+def test_a_server_that_only_fails_is_not_asked_by_the_whole_line(connect, mode):
+    with FaultServer(script=[mode]) as server:
+        replies = ask(connect(server.url, concurrency=2, attempts=2, deadline_s=30.0), 40)
+        assert len(server.chats) <= 2 * 4
+    assert replies[-1].kind == "server down"
+
+
+def test_a_deadline_of_the_callers_holds_in_the_line_too(connect):
+    with FaultServer(script=["hang"]) as server:
+        reasoner = connect(server.url, model="tiny", concurrency=1, deadline_s=60.0, attempt_s=60.0)
+        began = time.monotonic()
+        futures = reasoner.submit([PROMPT] * 3, began + 1.0)
+        assert {future.result(30).kind for future in futures} == {"timeout"}
+        assert time.monotonic() - began < 10
+        assert len(server.chats) == 1
+
+
+def test_a_redirect_is_not_followed(connect):
+    with FaultServer(script=["redirect"]) as server, FaultServer() as elsewhere:
+        server.elsewhere = f"{elsewhere.url}/v1"
+        error = ask(connect(server.url))[0].error
+    assert error.startswith(f"HTTP 307: sent on to '{elsewhere.url}/v1/chat/completions', which is not followed")
+    assert elsewhere.chats == elsewhere.headers == []
+
+
+def test_another_model_behind_the_same_name_is_noticed(connect):
+    with FaultServer(script=["ok", "ok", "wrong model"]) as server:
+        reasoner = connect(server.url)
+        reasoner.check()
+        assert ask(reasoner)[0].text == ANSWER
+        assert ask(reasoner)[0].error == "wrong model: 'another' answered; when the run began it was 'tiny'"
+        with pytest.raises(ReasonerError, match="wrong model"):
+            reasoner.check()
+        reasoner.close()
+        reasoner.check()  # a new run: what answers now is what it begins with
+
+
+def test_a_compressed_answer_is_not_unpacked(connect):
+    with FaultServer(script=["gzip"]) as server:
+        assert "(sent as 'gzip', though asked for it unpacked)" in ask(connect(server.url))[0].error
 
 
 def test_after_an_outage_the_next_prompts_are_tried(connect):

@@ -156,7 +156,16 @@ def test_unscored_error_counts_the_kinds():
     assert count_reasons(reasons) == {"timeout": 2, "HTTP 500": 1}
     message = str(UnscoredError.build(reasons, 0.5))
     assert "3 of 4 captions have no score" in message
-    assert "2x timeout, 1x HTTP 500. For example: timeout: a." in message
+    assert "2x timeout, 1x HTTP 500. For example: timeout: a. What to do: look whether the reasoner's server" in message
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [("HTTP 401: no", "api_key_env"), ("HTTP 302: away", "url"), ("HTTP 422: no", "refuses the prompts"),
+     ("HTTP 429: slow", "concurrency"), ("down: odd", "is up")],
+)  # fmt: skip
+def test_unscored_error_says_what_to_do(reason, advice):
+    assert advice in str(UnscoredError.build([reason, None, reason], 0.5)).partition("What to do:")[2]
 
 
 def test_over_http_every_fault_is_unscored_and_nothing_is_invented():

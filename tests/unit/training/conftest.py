@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,8 @@ from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import ImageRef, Question
 from tests.fakes.models import save_small_model
+from tests.fakes.reasoner_server import by_caption
 from tests.fakes.reasoners import ScriptedReasoner
-
-
-def by_caption(prompt: str) -> str:
-    """Right for about half of all captions, and always the same for one caption."""
-    return r"\boxed{red}" if zlib.crc32(prompt.encode()) % 2 else r"\boxed{blue}"
 
 
 def questions(count: int) -> list[Question]:

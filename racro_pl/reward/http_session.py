@@ -1,0 +1,135 @@
+"""The event loop behind an ``HttpReasoner``: its requests, their order, and when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from racro_pl.reward.reasoner import BusyClock, Reply
+from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault, read_reply
+
+SERVER_DOWN = "server down"
+WRONG_MODEL = "wrong model"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A chat on its way."""
+
+    payload: dict[str, Any]
+    model: str | None
+    """What the server has to call itself in the answer; None when that is not known."""
+    deadline: float
+    """``time.monotonic()`` at which it ends, also when its turn has not come."""
+    submitted: float = field(default_factory=time.monotonic)
+    future: Future[Reply] = field(default_factory=Future)
+
+
+class HttpSession:
+    """An event loop in a thread of its own, with the connections to one server.
+
+    Args:
+        client: the connections.
+        concurrency: requests in flight at once.
+        deadline_s: seconds from a request's first attempt until it is given up.
+        clock: runs while a request is in flight.
+    """
+
+    def __init__(self, client: ChatClient, concurrency: int, deadline_s: float, clock: BusyClock) -> None:
+        self.client = client
+        self.loop = asyncio.new_event_loop()
+        self._concurrency = concurrency
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unanswered_in_a_row = 0
+        self._down_since = 0.0
+        self._slots = asyncio.Semaphore(concurrency)
+        # A daemon: a run that ends by an exception must not wait for the network.
+        self._thread = threading.Thread(target=self.loop.run_forever, name="reasoner-http", daemon=True)
+        self._thread.start()
+
+    def start(self, requests: Sequence[Request]) -> None:
+        """Begin requests, from any thread."""
+        self.loop.call_soon_threadsafe(self._start, requests)
+
+    def _start(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            task = self.loop.create_task(self._answer(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            reply = await self._ask_in_turn(request)
+        except asyncio.CancelledError:
+            request.future.set_result(Reply(error="closed: the reasoner was closed before it answered"))
+            raise
+        except Exception as error:  # not a fault of the network but of this program: let the caller see it
+            request.future.set_exception(error)
+        else:
+            request.future.set_result(reply)
+
+    async def _ask_in_turn(self, request: Request) -> Reply:
+        try:
+            async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
+                await self._slots.acquire()
+        except TimeoutError:
+            return Reply(error=f"{TIMEOUT}: not asked, its deadline came before its turn")
+        try:
+            return await self._ask(request)
+        finally:
+            self._slots.release()
+
+    async def _ask(self, request: Request) -> Reply:
+        if self._down_since > request.submitted:
+            error = f"not asked, the {self._unanswered_in_a_row} requests before got no answer"
+            return Reply(error=f"{SERVER_DOWN}: {error}")
+        deadline = min(request.deadline, time.monotonic() + self._deadline_s)
+        self._clock.start()
+        try:
+            data = await self.client.call("POST", "chat/completions", request.payload, deadline)
+            reply = Reply(text=read_reply(data))
+            require_model(data, request.model)
+        except Fault as fault:
+            reply = Reply(error=str(fault))
+            if fault.heals:  # and yet did not, in all the attempts that are allowed
+                self._unanswered_in_a_row += 1
+                if self._unanswered_in_a_row >= self._concurrency:
+                    self._down_since = time.monotonic()
+                return reply
+        finally:
+            self._clock.stop()
+        self._unanswered_in_a_row = 0
+        return reply
+
+    async def _shut_down(self) -> None:
+        # All of the loop's, not only those begun here: another thread may be waiting for a check.
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.client.close()
+
+    def close(self) -> None:
+        """End every request, then the loop and its thread."""
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+def require_model(data: dict[str, Any], expected: str | None) -> None:
+    """Refuse an answer in which the server calls itself something else: its rewards would be another model's.
+
+    Raises:
+        Fault: ``wrong model``.
+    """
+    found = data.get("model")
+    if expected is not None and isinstance(found, str) and found != expected:
+        raise Fault(WRONG_MODEL, f"{found[:100]!r} answered; when the run began it was {expected!r}")

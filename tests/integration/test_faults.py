@@ -1,0 +1,272 @@
+"""Faults of the reasoner as a run meets them: a real ``fit``, a real HTTP client, a server that misbehaves on script.
+
+One fit goes through all faults: in every other step the server misbehaves for about a third of the captions (which
+ones follows from their words), in the steps between it is well. Every test looks at what the run noted of its fault.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from racro_pl.reward import HttpReasoner, ReasonerPool, Scorer, UnscoredError
+from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.training.module import RacroModule
+from tests.fakes.reasoner_server import FaultServer, by_caption
+from tests.unit.training.conftest import adapter, fit, make_module
+
+CAPTIONER = Path("embedded:figure-captioner")
+DEADLINE_S = 3.0
+SLACK_S = 15.0
+"""For sampling and learning, on a busy machine."""
+
+FAULTS = {
+    "refuse": "connection failed",
+    "drop": "connection failed",
+    "cut": "connection failed",
+    "no http": "timeout",  # an SSH banner: the start of what never becomes a header
+    "huge headers": "connection failed",
+    "endless headers": "timeout",
+    "hang": "timeout",
+    "drip": "timeout",
+    "429 0": "HTTP 429",
+    "429 3600": "HTTP 429",
+    "429 1e9": "HTTP 429",
+    "429 99999999999999999999": "HTTP 429",
+    "429 -5": "HTTP 429",
+    "429 Wed, 21 Oct 2099 07:28:00 GMT": "HTTP 429",
+    "429 soon": "HTTP 429",
+    "500": "HTTP 500",
+    "503": "HTTP 503",
+    "400": "HTTP 400",
+    "401": "HTTP 401",
+    "404": "HTTP 404",
+    "redirect": "HTTP 307",
+    "garbage": "bad response",
+    "empty": "bad response",
+    "null": "bad response",
+    "nested": "bad response",
+    "long number": "bad response",
+    "empty choices": "bad response",
+    "null content": "bad response",
+    "nan content": "bad response",
+    "infinite message": "bad response",
+    "huge": "bad response",
+    "gzip": "bad response",
+    "wrong model": "wrong model",
+    "odd numbers": None,  # beside a good answer: no fault of the answer
+}
+"""What the server does, and as what it is counted."""
+
+
+def prompt_of(question_text: str, caption: str) -> str:
+    return reasoner_messages(question_text, caption)[-1]["content"]
+
+
+def is_hit(prompt: str) -> bool:
+    return zlib.crc32(prompt[::-1].encode()) % 3 == 0
+
+
+@dataclass
+class Caption:
+    """What became of one caption."""
+
+    prompt: str
+    empty: bool
+    scored: bool
+    reward: float
+    reason: str | None
+
+
+@dataclass
+class Step:
+    """What one step noted."""
+
+    seconds: float
+    figures: dict[str, float]
+    captions: list[Caption]
+    weights: dict[str, torch.Tensor]
+    redirected: int
+    """Requests that reached the server to which the first one had sent them."""
+
+
+@dataclass
+class Faults(Callback):
+    """Makes the server misbehave in every other step, and notes what the step made of it."""
+
+    server: FaultServer
+    elsewhere: FaultServer
+    steps: list[Step] = field(default_factory=list)
+    mode: str = "ok"
+    state_key = "faults"
+
+    def script(self, chat: list[dict]) -> str:
+        return self.mode if is_hit(chat[-1]["content"]) else "ok"
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
+        fault = list(FAULTS)[len(self.steps) // 2] if len(self.steps) % 2 == 0 else "ok"
+        if fault == "refuse":
+            self.server.go_away()
+        else:
+            self.mode = fault
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
+        seconds = time.monotonic() - self.started
+        if len(self.steps) == list(FAULTS).index("refuse") * 2:
+            self.server.come_back()
+        captions = [
+            Caption(prompt_of(rollout.question.text, text), not text.strip(), scored, reward, reason)
+            for rollout, rewards in pl_module.last_step
+            for text, scored, reward, reason in zip(
+                rollout.texts, rewards.scored, rewards.total, rewards.reasons, strict=True
+            )
+        ]
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.steps.append(Step(seconds, figures, captions, adapter(pl_module), len(self.elsewhere.chats)))
+
+
+def fault_module(url: str, **reasoner: object) -> RacroModule:
+    module = make_module(CAPTIONER)
+    settings = {"deadline_s": DEADLINE_S, "attempt_s": 2.0, "attempts": 2, "backoff_s": 0.05, "max_tokens": 8}
+    module.scorer = Scorer(HttpReasoner(url, **(settings | reasoner)), cache="off", max_unscored_share=1.0)
+    return module
+
+
+def answers(chat: list[dict]) -> str:
+    return by_caption(chat[-1]["content"])
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory) -> dict[str, tuple[Step, Step]]:
+    """Per fault, its step and the one behind it."""
+    with FaultServer(answer=answers) as server, FaultServer(answer=answers) as elsewhere:
+        server.elsewhere = f"{elsewhere.url}/v1"
+        faults = Faults(server, elsewhere)
+        server.script = faults.script
+        module = fault_module(server.url)
+        fit(module, tmp_path_factory.mktemp("fit"), steps=2 * len(FAULTS), callbacks=[faults])
+    return dict(zip(FAULTS, zip(faults.steps[::2], faults.steps[1::2], strict=True), strict=True))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_masks_its_captions_and_nothing_else(steps, fault):
+    kind, (during, _) = FAULTS[fault], steps[fault]
+    lost = 0
+    for caption in during.captions:
+        hit = kind is not None and not caption.empty and (fault == "refuse" or is_hit(caption.prompt))
+        lost += hit
+        assert caption.scored != hit, caption
+        assert (caption.reason is not None) == hit
+        if hit:
+            assert caption.reason.startswith(f"{kind}: ")
+        right = not caption.empty and by_caption(caption.prompt) == r"\boxed{red}"
+        assert caption.reward == (0.0 if hit else float(right))
+    assert lost > 0 or kind is None
+    assert during.figures["reasoner/unscored"] == lost
+    assert during.figures["reward/unscored_share"] == pytest.approx(lost / len(during.captions))
+    counted = {name: n for name, n in during.figures.items() if name.startswith("reasoner/unscored/") and n}
+    # Figures of earlier steps stay in Lightning's table: only this step's kind is looked at.
+    assert counted[f"reasoner/unscored/{kind}"] == lost if kind else True
+    assert during.seconds < DEADLINE_S + SLACK_S
+    assert during.redirected == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_when_the_server_is_well_again_training_goes_on(steps, fault):
+    during, after = steps[fault]
+    assert all(caption.scored for caption in after.captions)
+    assert after.figures["reasoner/unscored"] == after.figures["reward/unscored_share"] == 0
+    assert any(not torch.equal(after.weights[name], during.weights[name]) for name in after.weights)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in after.weights.values())
+
+
+class FromSecondStep(Callback):
+    """The server is well in the first step, and misbehaves from then on."""
+
+    def __init__(self, server: FaultServer, fault: str) -> None:
+        self.server = server
+        self.fault = fault
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: RacroModule, batch: object, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            self.server.script = lambda chat: self.fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted", "advice"),
+    [
+        ("500", r"16x HTTP 500\. For example: HTTP 500: told to fail with 500 \(attempt 2\)", "look into the log"),
+        ("hang", r"16x timeout\. For example: timeout: no complete answer within", "hangs .* raise deadline_s"),
+        (
+            "wrong model",
+            r"16x wrong model\. For example: wrong model: 'another' answered; .* 'tiny'",
+            "serve the model",
+        ),
+    ],
+)
+def test_above_the_limit_the_run_stops_says_why_and_goes_on_later(tmp_path, fault, counted, advice):
+    with FaultServer(answer=answers) as server:
+        module = fault_module(server.url)
+        module.scorer.max_unscored_share = 0.5
+        with pytest.raises(
+            UnscoredError, match=rf"16 of 16 captions.*0\.5.*: {counted}.*What to do: .*{advice}"
+        ) as stop:
+            fit(module, tmp_path, steps=9, callbacks=[FromSecondStep(server, fault)])
+        saved = tmp_path / "checkpoints/stopped-step=2.ckpt"
+        assert str(saved) in str(stop.value)
+        assert torch.load(saved, weights_only=True)["global_step"] == 2
+        # Nothing was learnt from the second step: it has no reward.
+        assert module.updates_done == 1
+        server.script = ["ok"]
+        resumed = fault_module(server.url)
+        assert fit(resumed, tmp_path, steps=3, ckpt=str(saved)).global_step == 3
+        assert resumed.updates_done == 2
+
+
+class OutageOf(Callback):
+    """A server fails in steps 2 and 3, and is back behind them."""
+
+    def __init__(self, server: FaultServer, fault: str) -> None:
+        self.server = server
+        self.fault = fault
+        self.asked: list[int] = []
+        self.unscored: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
+        if trainer.global_step == 1:
+            self.server.script = lambda chat: self.fault
+        elif trainer.global_step == 3:
+            self.server.script = ["ok"]
+            end = time.monotonic() + 20
+            while pl_module.scorer.reasoner._endpoints[0].away:  # until a probe has found it well
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
+        self.asked.append(len(self.server.chats))
+        self.unscored.append(float(trainer.callback_metrics["reward/unscored_share"]))
+
+
+@pytest.mark.parametrize("fault", ["500", "hang"])
+def test_one_of_two_servers_fails_for_a_while_and_nothing_is_lost(tmp_path, fault):
+    with FaultServer(answer=answers) as first, FaultServer(answer=answers) as second:
+        module = fault_module(first.url)
+        clients = [
+            HttpReasoner(server.url, model="tiny", attempts=1, attempt_s=2.0, deadline_s=5.0, max_tokens=8)
+            for server in (first, second)
+        ]
+        module.scorer = Scorer(ReasonerPool(clients, deadline_s=60.0, probe_s=0.3), cache="off")
+        outage = OutageOf(first, fault)
+        fit(module, tmp_path, steps=5, callbacks=[outage])
+        assert outage.unscored == [0.0] * 5
+        served = outage.asked[0] - 1  # without the check's
+        assert 0 < served < 16  # the first step was shared
+        assert outage.asked[4] - outage.asked[3] > 0  # it is used again
+        assert len(second.chats) > 16 * 2
