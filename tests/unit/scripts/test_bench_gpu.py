@@ -154,6 +154,7 @@ def test_the_real_shapes_are_those_of_the_models(tmp_path):
         assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.005)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_flex_attention_computes_what_ours_computes():
     """Ragged prompts and captions, query heads that share keys; on a CPU it has no backward to compare."""
     prompts = Rows(torch.arange(9) < torch.tensor([9, 4, 6])[:, None])
