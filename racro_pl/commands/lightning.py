@@ -50,6 +50,8 @@ class RacroCLI(LightningCLI):
             raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
+        # The saved configuration shows what a null stood for.
+        self._get(self.config, "model").objective.update(self.model.objective.resolved())
         try:
             check_trainer(self.trainer, self.model.policy_settings)
         except RacroError:
