@@ -50,8 +50,10 @@ class RacroCLI(LightningCLI):
             raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
-        # The saved configuration shows what a null stood for.
-        self._get(self.config, "model").objective.update(self.model.objective.resolved())
+        # The saved configuration shows what a null stood for, and which adapter was started from.
+        model = self._get(self.config, "model")
+        model.objective.update(self.model.objective.resolved())
+        model.policy.adapter = self.model.policy_settings.adapter
         try:
             check_trainer(self.trainer, self.model.policy_settings)
         except RacroError:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from racro_pl.figures.models import resolve_model
 from racro_pl.images import ImageError
+from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
@@ -53,6 +54,9 @@ class CaptionerModule(LightningModule):
         # A checkpoint holds what was trained, not the base: loading is partial by design, and checked by hand.
         self.strict_loading = False
         policy.path = resolve_model(policy.path)
+        if policy.adapter is not None:
+            # Now: "the newest version of a run" may be another one tomorrow, and the saved configuration names this.
+            policy.adapter = str(find_adapter(policy.adapter))
         self.policy_settings = policy
         self.engine = rollout
         self.scorer = reward
@@ -194,7 +198,7 @@ class CaptionerModule(LightningModule):
         checkpoint["racro_updates_done"] = self.updates_done
         checkpoint["racro_rng"] = torch.get_rng_state()
         if self.policy_settings.lora is not None:
-            checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config["default"])
+            checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config[TRAINED])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Non-strict loading would hide a checkpoint of another policy: compare the names by hand."""
