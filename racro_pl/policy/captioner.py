@@ -20,7 +20,6 @@ from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageFeatures, ImageMemory, encode_images, join_features
-from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
 
@@ -72,7 +71,7 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
+    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
         return self.encoder.encode(question, wording)
 

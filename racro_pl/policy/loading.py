@@ -13,12 +13,17 @@ from racro_pl.policy.adapters import TRAINED, find_adapter, start_from
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
-from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import RacroError
 
 
-def load_encoder(settings: PolicySettings) -> PromptEncoder:
+def load_encoder(settings: PolicySettings, wording: Wording = captioner_messages) -> PromptEncoder:
     """The prompt encoder alone: enough to count prompt tokens while data is built, without the weights.
+
+    Args:
+        settings: the ``policy`` section.
+        wording: what questions are asked for, see :class:`PromptEncoder`.
 
     Raises:
         RacroError: there is no usable processor at ``settings.path``.
@@ -30,7 +35,7 @@ def load_encoder(settings: PolicySettings) -> PromptEncoder:
         raise RacroError(
             f"policy.path {settings.path!r} has no image processor and tokenizer; expected a vision-language model"
         )
-    return PromptEncoder(processor, settings.min_pixels, settings.max_pixels)
+    return PromptEncoder(processor, settings.min_pixels, settings.max_pixels, wording)
 
 
 def load_captioner(settings: PolicySettings, device: torch.device, encoder: PromptEncoder | None = None) -> Captioner:

@@ -17,6 +17,7 @@ from typing import Literal
 from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.reasoner import Reasoner, Reply, require
+from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.text.reasoner_prompt import reasoner_messages
@@ -105,7 +106,7 @@ class PendingRewards:
         return self._rewards
 
 
-class Scorer:
+class Scorer(Rewarder):
     """Rewards captions by what a frozen reasoner answers from them: 1 for the gold answer, 0 for another or none."""
 
     def __init__(

@@ -19,15 +19,17 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import divisor, grpo_loss
 from racro_pl.policy.config import PolicySettings
-from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine
+from racro_pl.training import objectives
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.types import Question, Rewards, Rollout
 
-PendingGroup = tuple[Rollout, PendingRewards]
+PendingGroup = tuple[Rollout, Pending]
 
 
 class RacroModule(CaptionerModule):
@@ -36,18 +38,19 @@ class RacroModule(CaptionerModule):
     Args:
         policy: the captioner: weights, quantisation, adapters.
         rollout: the engine that samples captions.
-        reward: the reasoner and how its answers become rewards.
-        objective: the GRPO update.
+        reward: the reasoner and how its answers become rewards; null only for ``objective.name: qa``, which asks none.
+        objective: what is learnt, and the GRPO update.
     """
 
     def __init__(
         self,
         policy: PolicySettings,
         rollout: RolloutEngine,
-        reward: Scorer,
+        reward: Scorer | None = None,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
-        super().__init__(policy, rollout, reward)
+        rewards = objectives.rewarder(objective, reward, lambda: self.captioner)
+        super().__init__(policy, rollout, rewards, objectives.wording(objective))
         self.automatic_optimization = False
         self.objective = objective
         self.last_step: list[tuple[Rollout, Rewards]] = []

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from racro_pl.losses import VARIANTS, Estimator, LossName, Variant
 
+ObjectiveName = Literal["cro", "qa", "vpo"]
+QA_CLIP_HIGH = 0.25
+"""Clip-higher of the paper's question-answering stage (RAPID)."""
 FULL_LEARNING_RATE = 1e-6
 """The reference run's, for training all weights."""
 LORA_LEARNING_RATE = 1e-5
@@ -16,8 +19,16 @@ moves the policy far less. Ten is the factor that RL trainers with adapters advi
 
 @dataclass
 class ObjectiveSettings:
-    """The GRPO update. Defaults are the reference run's, except where said."""
+    """What is learnt, and the GRPO update. Defaults are the reference run's, except where said."""
 
+    name: ObjectiveName = "cro"
+    """``cro``: captions, rewarded by the reasoner's success. ``vpo``: the same with a penalty on solutions in place of
+    captions. ``qa``: the captioner's own boxed answers, without a reasoner. See ``training/objectives.py``."""
+    caption_penalty: float = 0.1
+    """vpo only: what is taken off the reward of a text that led to a right answer and holds no caption (lambda)."""
+    caption_judge: Literal["policy", "reasoner", "rule"] = "policy"
+    """vpo only: who tells captions from solutions: the model that the run began with (as in the paper), the reasoner
+    of ``reward`` (one more call per caption), or a rule of words."""
     learning_rate: float | None = None
     """null: 1e-6 for full fine-tuning (the reference's), 1e-5 for adapters."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -33,7 +44,8 @@ class ObjectiveSettings:
     micro_batch_size: int = 8
     """Captions per forward and backward pass, rounded up to whole groups. Changes memory and speed, not the result."""
     loss: LossName = "grpo"
-    """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five."""
+    """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five.
+    (In brackets: where they differ. ``qa``, in the paper's recipe, has clip_high 0.25 with grpo, and no KL term.)"""
     clip_low: float | None = None
     """How far the probability ratio may fall below 1; null: 0.2 (gspo 3e-4)."""
     clip_high: float | None = None
@@ -59,6 +71,8 @@ class ObjectiveSettings:
             )
             if values[name] < least
         ]  # fmt: skip
+        if not 0 <= self.caption_penalty <= 1:
+            problems.append(f"caption_penalty is {self.caption_penalty}; expected between 0 and 1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             problems.append(f"learning_rate is {self.learning_rate}; expected more than 0, or null for the default")
         if not self.max_grad_norm > 0:
@@ -74,9 +88,14 @@ class ObjectiveSettings:
 
     @property
     def variant(self) -> Variant:
-        """The loss with its numbers: those given here, else the defaults of ``loss``."""
+        """The loss with its numbers: those given here, else the defaults of ``name`` and ``loss``."""
+        default = VARIANTS[self.loss]
+        if self.name == "qa":
+            default = replace(default, kl_coefficient=0.0)
+            if self.loss == "grpo":
+                default = replace(default, clip_high=QA_CLIP_HIGH)
         given = {name: getattr(self, name) for name in _OF_THE_LOSS if getattr(self, name) is not None}
-        return replace(VARIANTS[self.loss], **given)
+        return replace(default, **given)
 
     def resolved(self) -> dict[str, Any]:
         """The settings that null leaves to the loss, with the values that they have in this run."""
