@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from racro_pl.reward.cache import ReplyCache
     from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge
+    from racro_pl.reward.gain import GainScorer
     from racro_pl.reward.grader import Grader
     from racro_pl.reward.http import HttpReasoner
     from racro_pl.reward.in_process import InProcessReasoner
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
     from racro_pl.reward.rewarder import Rewarder
     from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+    from racro_pl.reward.several import SeveralReasoners
 
 _HOMES = {
     "CaptionJudge": "caption_penalty",
     "CaptionPenalty": "caption_penalty",
+    "GainScorer": "gain",
     "Grader": "grader",
     "HttpReasoner": "http",
     "InProcessReasoner": "in_process",
@@ -37,12 +40,14 @@ _HOMES = {
     "Rewarder": "rewarder",
     "RuleJudge": "caption_penalty",
     "Scorer": "scorer",
+    "SeveralReasoners": "several",
     "UnscoredError": "scorer",
 }
 
 __all__ = [
     "CaptionJudge",
     "CaptionPenalty",
+    "GainScorer",
     "Grader",
     "HttpReasoner",
     "InProcessReasoner",
@@ -57,6 +62,7 @@ __all__ = [
     "Rewarder",
     "RuleJudge",
     "Scorer",
+    "SeveralReasoners",
     "UnscoredError",
 ]
 

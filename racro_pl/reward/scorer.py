@@ -171,7 +171,7 @@ class Scorer(Rewarder):
         """
         text = with_choices(question.text, question.choices)
         rows = [
-            [self._look_up(reasoner_messages(text, caption), vote) for vote in range(self.votes)]
+            [self._look_up(self._messages(text, caption), vote) for vote in range(self.votes)]
             if caption.strip()
             else []
             for caption in captions
@@ -183,6 +183,10 @@ class Scorer(Rewarder):
         self._stats["requests"] += len(futures)
         votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
         return PendingRewards(self, question, votes)
+
+    def _messages(self, question_text: str, caption: str) -> Messages:
+        """What the reasoner is asked about one caption."""
+        return reasoner_messages(question_text, caption)
 
     def _look_up(self, messages: Messages, vote: int) -> _Query:
         if self._cache is None:
