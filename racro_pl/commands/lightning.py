@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
-from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
+from racro_pl.training.callbacks import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import check_trainer
@@ -128,6 +128,8 @@ def main(arguments: list[str]) -> int:
                 StepProgressBar(),
                 CaptionLog(),
                 SaveResult(),
+                # Before the checkpoint: what a step solved belongs into it.
+                SolvedQuestions(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
             ],
         },

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
+from racro_pl.data.curriculum import Curriculum
 from racro_pl.figures.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
@@ -15,12 +17,13 @@ from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
+from racro_pl.training.callbacks import SolvedQuestions
 from racro_pl.training.module import RacroModule
 from racro_pl.training.objectives import PolicyJudge
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Question, RacroError
 from tests.unit.text.labelled import labelled
-from tests.unit.training.conftest import adapter, fit, make_module
+from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions
 
 
 def named(name: str, **settings: Any) -> ObjectiveSettings:
@@ -131,3 +134,28 @@ def test_the_embedded_captioner_is_no_judge(embedded):
     rows = labelled()
     verdicts = [judge.judge(Question("q", (), row["question"], "", "text"), [row["text"]])[0] for row in rows]
     assert sum(verdict == row["has_caption"] for verdict, row in zip(verdicts, rows, strict=True)) == 30
+
+
+def test_solved_questions_reach_the_data_module(folder, tmp_path):
+    """Right whatever the caption for the third question of a step, by chance for the others."""
+    notes: list[dict[str, bool]] = []
+
+    class Noting(ListData):
+        curriculum = Curriculum(solved_weight=0.5)
+
+        def note_solved(self, results: dict[str, bool]) -> None:
+            notes.append(results)
+
+    def script(prompt: str) -> str:
+        return r"\boxed{red}" if "figure xx ?" in prompt else r"\boxed{blue}"
+
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, max_epochs=-1, default_root_dir=str(tmp_path),
+        inference_mode=False, callbacks=[SolvedQuestions()],
+    )  # fmt: skip
+    trainer.fit(make_module(folder, script), datamodule=Noting(questions(8), 4))
+    assert notes == [
+        {"0": False, "1": False, "2": True, "3": False},
+        {"4": False, "5": False, "6": True, "7": False},
+    ]
