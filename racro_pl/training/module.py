@@ -59,6 +59,10 @@ class RacroModule(CaptionerModule):
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
         self._stop: UnscoredError | None = None
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        objectives.check_strategy(self.objective, self.trainer)
+
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
         with self.captioner.seeing_once():

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -65,6 +66,20 @@ def rewarder(objective: ObjectiveSettings, reward: Scorer | None, captioner: Cal
         "rule": RuleJudge,
     }
     return CaptionPenalty(reward, judges[objective.caption_judge](), objective.caption_penalty)
+
+
+def check_strategy(objective: ObjectiveSettings, trainer: Trainer) -> None:
+    """Refuse a judge whose forwards would leave ranks waiting for each other.
+
+    Raises:
+        RacroError: the policy is to judge, and its weights are sharded.
+    """
+    sharded = type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
+    if sharded and objective.name == "vpo" and objective.caption_judge == "policy":
+        raise RacroError(
+            "objective.caption_judge: policy needs the whole model on every rank, and this strategy shards it: each "
+            "rank judges another number of texts; choose the judge reasoner or rule, or the ddp strategy"
+        )
 
 
 class PolicyJudge(CaptionJudge):

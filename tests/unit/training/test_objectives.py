@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from racro_pl.commands.lightning import parts_of
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.figures.models import resolve_model
 from racro_pl.policy.config import PolicySettings
@@ -19,11 +22,13 @@ from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
 from racro_pl.training.callbacks import SolvedQuestions
 from racro_pl.training.module import RacroModule
-from racro_pl.training.objectives import PolicyJudge
+from racro_pl.training.objectives import PolicyJudge, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Question, RacroError
 from tests.unit.text.labelled import labelled
 from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions
+
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def named(name: str, **settings: Any) -> ObjectiveSettings:
@@ -60,6 +65,25 @@ def test_without_a_reasoner_only_answers_can_be_learnt(folder):
     assert isinstance(RacroModule(policy, engine, objective=named("qa")).scorer, OwnAnswers)
     with pytest.raises(RacroError, match="objective cro learns from a reasoner's answers"):
         RacroModule(policy, engine)
+
+
+def test_a_sharded_policy_cannot_judge():
+    class ModelParallelStrategy:
+        pass
+
+    trainer = SimpleNamespace(strategy=ModelParallelStrategy())
+    with pytest.raises(RacroError, match="choose the judge reasoner or rule"):
+        check_strategy(named("vpo"), trainer)
+    check_strategy(named("vpo", caption_judge="rule"), trainer)
+    check_strategy(named("cro"), trainer)
+
+
+@pytest.mark.parametrize(("config", "kind"), [("quickstart_qa", OwnAnswers), ("quickstart_vpo", CaptionPenalty)])
+def test_the_quickstarts_parse(config, kind):
+    module, data = parts_of(f"{CONFIGS / config}.yaml")
+    assert isinstance(module.scorer, kind)
+    assert module.objective.name == config.removeprefix("quickstart_")
+    assert data.questions_per_step == 16
 
 
 def test_question_answering_asks_for_answers_and_no_reasoner(folder, tmp_path, monkeypatch):
