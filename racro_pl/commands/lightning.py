@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
-from racro_pl.training.callbacks import CaptionLog, SaveResult, StepProgressBar
+from racro_pl.training.callbacks import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
 from racro_pl.training.checkpoints import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.preflight import Preflight
@@ -53,6 +53,11 @@ class RacroCLI(LightningCLI):
             raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
+        # The saved configuration shows what a null stood for, and which adapter was started from.
+        model = self._get(self.config, "model")
+        for name, value in self.model.objective.resolved().items():
+            model.objective[name] = value
+        model.policy.adapter = self.model.policy_settings.adapter
         try:
             check_trainer(self.trainer, self.model.policy_settings)
         except RacroError:
@@ -143,6 +148,8 @@ def main(arguments: list[str]) -> int:
                 CaptionLog(),
                 CaptionWatch(),
                 SaveResult(),
+                # Before the checkpoint: what a step solved belongs into it.
+                SolvedQuestions(),
                 ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
             ],
         },

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from racro_pl.data.curriculum import Curriculum
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
 from racro_pl.data.sampling import QuestionSampler, ResumableLoader
 from racro_pl.images import ImageError
@@ -28,6 +29,7 @@ class RacroDataModule(LightningDataModule):
         eval_batch_size: questions per validation batch, per rank.
         max_prompt_tokens: drop questions whose prompt, image tokens counted, is longer; nothing is ever cut.
         seed: seeds the order of the training questions.
+        curriculum: which training questions come how often; null: each once an epoch, shuffled.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class RacroDataModule(LightningDataModule):
         eval_batch_size: int = 64,
         max_prompt_tokens: int = 8192,
         seed: int = 1,
+        curriculum: Curriculum | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -51,6 +54,11 @@ class RacroDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
+        self.curriculum = curriculum
+        self._solved: set[str] = set()
+        """Ids of training questions all of whose captions were right when they last came."""
+        self._solved_before: tuple[int, frozenset[str]] = (-1, frozenset())
+        """The epoch under way, and what was solved when it began: later news is for the next."""
         self.questions: Mapping[Split, list[Question]] = _Splits(self)
         """Usable questions by split; a split is read when it is first asked for, and kept."""
         self.longest: dict[Split, Question] = {}
@@ -78,7 +86,7 @@ class RacroDataModule(LightningDataModule):
         return ResumableLoader(
             questions,  # type: ignore[arg-type]
             batch_size=self.questions_per_step // ranks,
-            sampler=QuestionSampler(len(questions), self.seed, rank, ranks),
+            sampler=QuestionSampler(len(questions), self.seed, rank, ranks, self._order if self.curriculum else None),
             drop_last=True,
             **_PLAIN,
             generator=torch.Generator(),
@@ -92,7 +100,28 @@ class RacroDataModule(LightningDataModule):
         sampler = QuestionSampler(len(questions), None, *self._place())
         return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is solved, for the checkpoint."""
+        epoch, before = self._solved_before
+        return {"solved": sorted(self._solved), "epoch": epoch, "solved_before": sorted(before)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was solved."""
+        self._solved = set(state_dict["solved"])
+        self._solved_before = (state_dict["epoch"], frozenset(state_dict["solved_before"]))
+
     # ------------------------------------------------------------------ what the module asks
+
+    def note_solved(self, results: Mapping[str, bool]) -> None:
+        """Take in whether questions, by id, were solved in a step; on all ranks the questions of all ranks."""
+        for name, solved in results.items():
+            (self._solved.add if solved else self._solved.discard)(name)
+
+    def _order(self, epoch: int, generator: torch.Generator) -> list[int]:
+        assert self.curriculum is not None
+        if self._solved_before[0] != epoch:
+            self._solved_before = (epoch, frozenset(self._solved))
+        return self.curriculum.order(self.questions["train"], self._solved_before[1], epoch, generator)
 
     def categories(self, split: Split) -> list[str]:
         """Every question type of a split, sorted."""
@@ -116,7 +145,10 @@ class RacroDataModule(LightningDataModule):
         """
         result = self.reader.read(split)
         drops = Drops()
-        questions = self._short_enough(split, result.questions, drops)
+        questions = result.questions
+        if split == "train" and self.curriculum is not None:
+            questions = self.curriculum.select(questions, drops)
+        questions = self._short_enough(split, questions, drops)
         dropped = result.dropped + drops.counts
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
         if dropped and not questions:

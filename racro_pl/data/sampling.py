@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -24,15 +24,24 @@ class QuestionSampler(DistributedSampler[int]):
         size: number of questions.
         seed: seeds the shuffling; None keeps the order.
         rank, ranks: this process, of how many.
+        order: gives an epoch's ``size`` indices from the epoch and a generator seeded for it; None for a shuffle.
     """
 
-    def __init__(self, size: int, seed: int | None = None, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        order: Callable[[int, torch.Generator], list[int]] | None = None,
+    ) -> None:
         # The base class's own arithmetic is not used: it would pad or cut the shares to equal length.
         self.size = size
         self.shuffle_seed = seed
         self.rank = rank
         self.num_replicas = ranks
         self.epoch = 0
+        self.order = order
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle_seed is None:
@@ -40,7 +49,10 @@ class QuestionSampler(DistributedSampler[int]):
         generator = torch.Generator()
         # Mixed, so that epoch 1 of seed 1 is not epoch 0 of seed 2.
         generator.manual_seed(self.shuffle_seed * 1_000_003 + self.epoch)
-        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        if self.order is not None:
+            order = self.order(self.epoch, generator)
+        else:
+            order = torch.randperm(self.size, generator=generator).tolist()
         return iter(order[self.rank :: self.num_replicas][: len(self)])
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from racro_pl.losses import head_logprobs
 from racro_pl.policy import attention
+from racro_pl.policy.adapters import START, TRAINED
 from racro_pl.policy.families import Family
 from racro_pl.policy.features import ImageFeatures, join_features
 from racro_pl.policy.image_cache import ImageCache
@@ -24,7 +25,6 @@ from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.sharding import Lockstep, Pass, gathered, shard
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageMemory, encode_images
-from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
 
@@ -45,7 +45,7 @@ class Captioner(nn.Module):
         model: a transformers image-text-to-text model, or a PEFT model around one.
         encoder: turns questions into prompts.
         family: names inside the model.
-        reference: the frozen copy for full fine-tuning; None when switching the adapter off gives the reference.
+        reference: the frozen copy for full fine-tuning; None when switching adapters gives the reference.
         image_cache: keeps what the frozen vision tower made of images from step to step; None for not at all.
     """
 
@@ -95,7 +95,7 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
+    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
         prompt = self.encoder.encode(question, wording)
         self._images.name(prompt, question.images)
@@ -168,16 +168,34 @@ class Captioner(nn.Module):
         *,
         reference: bool,
     ) -> Float[Tensor, "n t"]:
-        """As :meth:`logprobs`, without gradient: of the reference, or of the policy as it is now."""
+        """As :meth:`logprobs`, without gradient: of the reference (what the run began with), or of the policy now."""
         self._enter(Pass.REFERENCE if reference else Pass.FROZEN)
         return self._frozen(prompts, prompt_index, token_ids, mask, temperature, reference=reference)
 
     @torch.no_grad()
     def _frozen(self, *inputs: Any, reference: bool) -> Float[Tensor, "n t"]:
-        model = self.reference if reference and self.reference is not None else self.model
-        adapter_off = self.model.disable_adapter() if reference and self.reference is None else nullcontext()
-        with self._evaluating(), adapter_off:
+        chosen = self._as_reference() if reference else nullcontext(self.model)
+        with self._evaluating(), chosen as model:
             return self(partial(self._score, model, *inputs))[0]
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The reference: a frozen copy, the base with the adapter that the run started from, or the bare base."""
+        if self.reference is not None:
+            yield self.reference
+        elif START in self.model.peft_config:
+            self.model.set_adapter(START, inference_mode=True)
+            try:
+                yield self.model
+            finally:
+                self.model.set_adapter(TRAINED)
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """While this lasts, a policy with adapters is its bare base."""
+        return self.model.disable_adapter()
 
     def _score(
         self,
@@ -272,8 +290,10 @@ class Captioner(nn.Module):
             folder: to be created.
             weights: whole ones, by name, where the model itself holds a rank's shards only.
         """
-        self.model.save_pretrained(str(folder), state_dict=weights)
-        if self.reference is not None:
+        if self.reference is None:
+            self.model.save_pretrained(str(folder), selected_adapters=[TRAINED])
+        else:
+            self.model.save_pretrained(str(folder), state_dict=weights)
             self.encoder.processor.save_pretrained(str(folder))
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
@@ -57,6 +58,28 @@ class CaptionLog(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
+
+
+class SolvedQuestions(Callback):
+    """Tells the data module which questions were solved, where its curriculum draws those less often.
+
+    A question is solved when all its captions have a score and every one led to the right answer.
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
+        """Join what all ranks found, so that they go on to draw the same order."""
+        curriculum = getattr(trainer.datamodule, "curriculum", None)  # type: ignore[attr-defined]
+        if curriculum is None or curriculum.solved_weight == 1:
+            return
+        found = {
+            rollout.question.id: all(rewards.scored) and min(rewards.parts["correct"]) == 1.0
+            for rollout, rewards in pl_module.last_step
+        }
+        everywhere = [found] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(everywhere, found)
+        for results in everywhere:
+            trainer.datamodule.note_solved(results)  # type: ignore[attr-defined]
 
 
 class StepProgressBar(RichProgressBar):

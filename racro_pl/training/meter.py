@@ -113,7 +113,7 @@ class StepMeter:
             "questions/unsampled": float(sums["unsampled"]),
             "questions/refilled": float(sums["refilled"]),
             "questions/replaced": float(sums["replaced"]),
-            "policy/loss": mean("loss", "loss_tokens"),
+            "policy/loss": mean("loss", "divisor"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
             **importance,
@@ -130,7 +130,7 @@ class StepMeter:
 
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "unsampled", "refilled", "replaced", "loss", "loss_tokens", "forwarded_tokens", "skipped",
+    "dropped", "unsampled", "refilled", "replaced", "loss", "divisor", "forwarded_tokens", "skipped",
     "skipped_updates",
 )  # fmt: skip
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from racro_pl.reward.scorer import PendingRewards
+from racro_pl.reward.rewarder import Pending
 from racro_pl.types import Rollout
 
-PendingGroup = tuple[Rollout, PendingRewards]
+PendingGroup = tuple[Rollout, Pending]
 
 
 @dataclass(frozen=True)

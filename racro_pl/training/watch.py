@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.habits import goes_round, states_answer, states_gold
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.callbacks import run_folder
@@ -107,7 +107,8 @@ class CaptionWatch(Callback):
         if trainer.sanity_checking:
             return
         self.validations += 1
-        if not self.probe_every or (self.validations - 1) % self.probe_every:
+        due = bool(self.probe_every) and (self.validations - 1) % self.probe_every == 0
+        if not due or pl_module.objective.name == "qa":  # own answers are nobody's captions
             return
         own, other, pairs = probe_other_images(pl_module.scorer, self._answered)
         self._answered = []
@@ -117,7 +118,7 @@ class CaptionWatch(Callback):
             pl_module.log_dict(shares)
 
 
-def probe_other_images(scorer: Scorer, answered: Sequence[Answered]) -> tuple[float, float, int]:
+def probe_other_images(scorer: Rewarder, answered: Sequence[Answered]) -> tuple[float, float, int]:
     """How often the reasoner is right with a question's own caption, and with that of a question on another image.
 
     Captions are handed on by the rotation that pairs the most questions with another image: each is used once. Pairs

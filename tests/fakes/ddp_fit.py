@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.distributed.tensor import DTensor
 
+from racro_pl.losses import VARIANTS
 from racro_pl.policy.captioner import Captioner
 from racro_pl.reward import HttpReasoner, UnscoredError
 from racro_pl.rollout import RolloutError
@@ -107,8 +108,9 @@ def main(folder: str, out: str, *options: str) -> None:
     if "full" in options:
         policy = {"lora": None, "freeze_vision": "vision" not in options}
     strategy = "fsdp2" if "fsdp2" in options else "ddp"
+    loss = next((option for option in options if option in VARIANTS), "grpo")
     module = make_module(
-        Path(folder), script, policy=policy, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
+        Path(folder), script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
     )
     lost = "lost" in options
     module.engine = (LostEngine if lost else FixedEngine)(group_size=4, max_new_tokens=6)

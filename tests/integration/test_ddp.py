@@ -33,12 +33,19 @@ def folder(tmp_path_factory) -> Path:
     return save_small_model(tmp_path_factory.mktemp("policy"), "qwen2_5_vl")
 
 
-@pytest.mark.parametrize("option", ["", "silent", "nf4", "fsdp2 broken", "fsdp2 full vision silent"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "", "silent", "nf4", "gspo", "fsdp2 broken", "fsdp2 full vision silent",
+        pytest.param("dr_grpo", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
     """Ragged captions, a group without signal, two updates per rollout.
 
     ``silent``: rank 1 has nothing to learn; ``broken``: it has half as many groups. Both would leave sharded ranks
-    (``fsdp2``) waiting for passes that the other does not make.
+    (``fsdp2``) waiting for passes that the other does not make. The losses differ in what the summed gradient is
+    divided by: tokens, captions, or a constant for each.
     """
     options = option.split()
     (one,) = fit(folder, tmp_path / "one", 1, *options)

@@ -167,3 +167,16 @@ def test_a_server_lost_in_a_validation_stops_the_run_with_a_checkpoint(folder, t
         again = module_on(server, folder)
         fit(again, tmp_path, steps=3, ckpt=str(path), **options)
         assert again.updates_done == 3
+
+
+def test_a_stage_that_starts_from_an_adapter_pushes_one_that_holds_both(folder, tmp_path):
+    """The canary compares the server's log-probs with the trainer's from the first push on."""
+    build(folder, min_pixels=1).save(tmp_path / "start")
+    with serve(folder) as server:
+        module = module_on(server, folder, policy={"adapter": str(tmp_path / "start")})
+        logger = CSVLogger(tmp_path, name="run", flush_logs_every_n_steps=1)
+        fit(module, tmp_path, steps=2, logger=logger, log_every_n_steps=1)
+    rows = list(csv.DictReader((tmp_path / "run/version_0/metrics.csv").open()))
+    assert [float(row["rollout/canary_gap"]) < 1e-4 for row in rows] == [True, True]
+    # Far from the bare base already at the first push, where a fresh adapter would be the base itself.
+    assert float(rows[0]["rollout/canary_base_gap"]) > 1e-3
