@@ -61,7 +61,7 @@ def score(reasoner: Any, captions: Sequence[str]) -> Rewards:
 
 def test_r1_reads_its_first_token_once_and_its_answer_is_what_follows_the_thought(tmp_path):
     """Its template opens the thought, so only the end of it is in the text; decoding must not take that out."""
-    answers = ["Is it \\boxed{7}? No.</think>\\boxed{42}", "It is \\boxed{42}.\n</think>\n\nSo \\boxed{7}"]
+    answers = ["Is it \\boxed{7}? No.</think>\\boxed{42}", "It is \\boxed{42}.\n</think>\n\nI cannot say."]
     reasoner, read = in_process(tmp_path, r1_tokenizer(), answers)
     rewards = score(reasoner, ["Two cats."] * 2)
     assert read == [R1_PROMPT] * 2
