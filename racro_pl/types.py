@@ -136,7 +136,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss summed over tokens (not yet normalised) and the sums behind its metrics."""
+    """A loss summed over tokens or captions (not yet normalised) and the sums behind its metrics."""
 
     loss: Float[Tensor, ""]
     tokens: Float[Tensor, ""]

@@ -50,6 +50,11 @@ class RacroCLI(LightningCLI):
             raise RacroError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
+        # The saved configuration shows what a null stood for, and which adapter was started from.
+        model = self._get(self.config, "model")
+        for name, value in self.model.objective.resolved().items():
+            model.objective[name] = value
+        model.policy.adapter = self.model.policy_settings.adapter
         try:
             check_trainer(self.trainer, self.model.policy_settings)
         except RacroError:

@@ -77,12 +77,13 @@ def draft(
     )
 
 
-def assemble(pending: Draft, rewards: Sequence[Rewards]) -> Experience:
+def assemble(pending: Draft, rewards: Sequence[Rewards], divide_by_std: bool = True) -> Experience:
     """Add advantages to a draft; captions without a score are masked out of the loss.
 
     Args:
         pending: the micro-batch.
         rewards: one per group, in the draft's order.
+        divide_by_std: whether advantages are divided by their group's standard deviation.
     """
     device = pending.token_ids.device
     total = torch.tensor([group.total for group in rewards], dtype=torch.float32, device=device)
@@ -92,7 +93,7 @@ def assemble(pending: Draft, rewards: Sequence[Rewards]) -> Experience:
         group_index=pending.group_index,
         token_ids=pending.token_ids,
         mask=pending.mask & scored.flatten().unsqueeze(1),
-        advantages=group_advantages(total, scored).flatten(),
+        advantages=group_advantages(total, scored, divide_by_std).flatten(),
         old_logprobs=pending.old_logprobs,
         ref_logprobs=pending.ref_logprobs,
         importance=pending.importance.weights if pending.importance is not None else None,

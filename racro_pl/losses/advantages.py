@@ -10,7 +10,9 @@ STD_EPSILON = 1e-6
 """Added to the group's standard deviation, as in the reference implementation."""
 
 
-def group_advantages(rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"]) -> Float[Tensor, "b g"]:
+def group_advantages(
+    rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"], divide_by_std: bool = True
+) -> Float[Tensor, "b g"]:
     """Rewards relative to their group: ``(r - mean) / (std + 1e-6)``, the std unbiased (n - 1).
 
     A caption without a score leaves its group's mean and std and gets advantage 0. A group with fewer than two
@@ -20,6 +22,8 @@ def group_advantages(rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"])
     Args:
         rewards: one per caption; ignored where ``scored`` is False.
         scored: whether the reasoner's verdict on the caption is known.
+        divide_by_std: False leaves them ``r - mean``, as Dr. GRPO has them: dividing makes questions that are almost
+            always or almost never answered weigh as much as those in between.
 
     Example:
         >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.ones(1, 4, dtype=torch.bool)).round(decimals=4)
@@ -29,6 +33,8 @@ def group_advantages(rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"])
     count = weight.sum(dim=1, keepdim=True)
     rewards = torch.where(scored, rewards, torch.zeros_like(rewards))
     mean = rewards.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    centred = (rewards - mean) * weight
+    centred = torch.where(count >= 2, (rewards - mean) * weight, torch.zeros_like(rewards))
+    if not divide_by_std:
+        return centred
     std = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    return torch.where(count >= 2, centred / (std + STD_EPSILON), torch.zeros_like(centred))
+    return centred / (std + STD_EPSILON)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from racro_pl.losses import head_logprobs
 from racro_pl.policy import attention
+from racro_pl.policy.adapters import START, TRAINED
 from racro_pl.policy.families import Family
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageFeatures, ImageMemory, encode_images, join_features
-from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
 
@@ -40,7 +40,7 @@ class Captioner(nn.Module):
         model: a transformers image-text-to-text model, or a PEFT model around one.
         encoder: turns questions into prompts.
         family: names inside the model.
-        reference: the frozen copy for full fine-tuning; None when switching the adapter off gives the reference.
+        reference: the frozen copy for full fine-tuning; None when switching adapters gives the reference.
     """
 
     def __init__(self, model: Any, encoder: PromptEncoder, family: Family, reference: Any | None = None) -> None:
@@ -71,7 +71,7 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
+    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
         return self.encoder.encode(question, wording)
 
@@ -140,11 +140,29 @@ class Captioner(nn.Module):
         *,
         reference: bool,
     ) -> Float[Tensor, "n t"]:
-        """As :meth:`logprobs`, without gradient: of the reference, or of the policy as it is now."""
-        model = self.reference if reference and self.reference is not None else self.model
-        adapter_off = self.model.disable_adapter() if reference and self.reference is None else nullcontext()
-        with self._evaluating(), adapter_off:
+        """As :meth:`logprobs`, without gradient: of the reference (what the run began with), or of the policy now."""
+        chosen = self._as_reference() if reference else nullcontext(self.model)
+        with self._evaluating(), chosen as model:
             return self._score(model, prompts, prompt_index, token_ids, mask, temperature)[0]
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The reference: a frozen copy, the base with the adapter that the run started from, or the bare base."""
+        if self.reference is not None:
+            yield self.reference
+        elif START in self.model.peft_config:
+            self.model.set_adapter(START, inference_mode=True)
+            try:
+                yield self.model
+            finally:
+                self.model.set_adapter(TRAINED)
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """While this lasts, a policy with adapters is its bare base."""
+        return self.model.disable_adapter()
 
     def _score(
         self,
@@ -195,8 +213,10 @@ class Captioner(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor."""
-        self.model.save_pretrained(str(folder))
-        if self.reference is not None:
+        if self.reference is None:
+            self.model.save_pretrained(str(folder), selected_adapters=[TRAINED])
+        else:
+            self.model.save_pretrained(str(folder))
             self.encoder.processor.save_pretrained(str(folder))
 
 

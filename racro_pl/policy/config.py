@@ -31,7 +31,8 @@ class PolicySettings:
     lora: LoraSettings | None = field(default_factory=LoraSettings)
     """null trains the weights themselves, with a frozen copy as reference."""
     adapter: str | None = None
-    """PEFT folder to start from, as an earlier run wrote it."""
+    """Another stage's adapter to start from: a PEFT folder, a run's folder, or a checkpoint file. It must have the
+    rank and alpha of ``lora``, and is also the reference of the KL term."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the base weights. Adapters are always float32."""
     freeze_vision: bool = True

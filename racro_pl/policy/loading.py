@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from racro_pl.policy.adapters import TRAINED, find_adapter, start_from
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
-from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import RacroError
 
 
-def load_encoder(settings: PolicySettings) -> PromptEncoder:
+def load_encoder(settings: PolicySettings, wording: Wording = captioner_messages) -> PromptEncoder:
     """The prompt encoder alone: enough to count prompt tokens while data is built, without the weights.
+
+    Args:
+        settings: the ``policy`` section.
+        wording: what questions are asked for, see :class:`PromptEncoder`.
 
     Raises:
         RacroError: there is no usable processor at ``settings.path``.
@@ -30,7 +35,7 @@ def load_encoder(settings: PolicySettings) -> PromptEncoder:
         raise RacroError(
             f"policy.path {settings.path!r} has no image processor and tokenizer; expected a vision-language model"
         )
-    return PromptEncoder(processor, settings.min_pixels, settings.max_pixels)
+    return PromptEncoder(processor, settings.min_pixels, settings.max_pixels, wording)
 
 
 def load_captioner(settings: PolicySettings, device: torch.device, encoder: PromptEncoder | None = None) -> Captioner:
@@ -42,7 +47,8 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
         encoder: reuse one that :func:`load_encoder` built.
 
     Raises:
-        RacroError: the folder is missing, incomplete, or of a family that is not supported.
+        RacroError: the folder is missing, incomplete, or of a family that is not supported; or the adapter to start
+            from does not fit ``settings.lora``.
     """
     family = _family(settings)
     model = _load_base(settings, family, device)
@@ -71,7 +77,7 @@ def probe_for_inference(settings: PolicySettings) -> None:
     _family(settings)
     load_encoder(settings)
     if settings.adapter is not None:
-        _check_adapter(settings.adapter)
+        find_adapter(settings.adapter)
 
 
 def load_for_inference(settings: PolicySettings, device: torch.device) -> Captioner:
@@ -83,7 +89,10 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
     family = _family(settings)
     model = _load_base(settings, family, device)
     if settings.adapter is not None:
-        model = _load_adapter(model, settings.adapter, is_trainable=False)
+        from peft import PeftModel
+
+        folder = str(find_adapter(settings.adapter))
+        model = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
     model.requires_grad_(False)
     return Captioner(model, load_encoder(settings), family).to(device).eval()
 
@@ -129,8 +138,6 @@ def keep_cpu_gradients(model: nn.Module) -> None:
 def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: Family) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    if adapter is not None:
-        return _load_adapter(model, adapter, is_trainable=True)
     matched = [name for name, _ in model.named_modules() if re.fullmatch(family.lora_targets, name)]
     if not matched:
         raise RacroError(
@@ -140,24 +147,10 @@ def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: F
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=family.lora_targets, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
-
-
-def _load_adapter(model: Any, adapter: str, is_trainable: bool) -> Any:
-    from peft import PeftModel
-
-    _check_adapter(adapter)
-    return PeftModel.from_pretrained(model, adapter, is_trainable=is_trainable, autocast_adapter_dtype=True)
-
-
-def _check_adapter(adapter: str) -> None:
-    folder = Path(adapter)
-    # Without safetensors peft would read a pickle.
-    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise RacroError(
-            f"policy.adapter {adapter!r} holds no adapter_config.json and adapter_model.safetensors; "
-            "expected a PEFT folder"
-        )
+    model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
+    if adapter is not None:
+        start_from(model, find_adapter(adapter), lora)
+    return model
 
 
 def _load(loader: Any, path: str, what: str, **options: Any) -> Any:

@@ -21,20 +21,22 @@ class PromptEncoder:
     Args:
         processor: a transformers processor with ``image_processor`` and ``tokenizer``.
         min_pixels, max_pixels: limits on width * height of an image as the model sees it.
+        wording: what questions are asked for, unless said otherwise: a caption, or (``tentative_messages``) an answer.
     """
 
-    def __init__(self, processor: Any, min_pixels: int, max_pixels: int) -> None:
+    def __init__(self, processor: Any, min_pixels: int, max_pixels: int, wording: Wording = captioner_messages) -> None:
+        self.wording = wording
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
 
-    def encode(self, question: Question, wording: Wording = captioner_messages) -> Prompt:
+    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
         """Open the images and tokenise. The one place where images are decoded.
 
         Args:
             question: what to ask about.
-            wording: what to ask for: a caption, or (``tentative_messages``) an answer.
+            wording: what to ask for; None for the encoder's own.
 
         Raises:
             ImageError: an image cannot be read.
@@ -42,7 +44,7 @@ class PromptEncoder:
         """
         images = [open_image(ref) for ref in question.images]
         inputs = self.processor(
-            text=[self._chat_text(question, wording)],
+            text=[self._chat_text(question, wording or self.wording)],
             images=images or None,
             return_mm_token_type_ids=True,
             return_tensors="pt",
@@ -55,15 +57,13 @@ class PromptEncoder:
         )
 
     def count_tokens(self, question: Question) -> int:
-        """Length of the prompt for a caption, image tokens counted, from the image headers alone.
+        """Length of the prompt, image tokens counted, from the image headers alone.
 
         Raises:
             ImageError, PromptError: as for :meth:`encode`, but broken pixels behind a good header go unseen.
         """
         processor = self.processor.image_processor
-        count = len(
-            self.tokenizer(self._chat_text(question, captioner_messages), add_special_tokens=False)["input_ids"]
-        )
+        count = len(self.tokenizer(self._chat_text(question, self.wording), add_special_tokens=False)["input_ids"])
         for ref in question.images:
             width, height = image_size(ref)
             patches = processor.get_number_of_image_patches(height, width)
@@ -71,10 +71,24 @@ class PromptEncoder:
             count += patches // processor.merge_size**2 - 1
         return count
 
+    def encode_text(self, messages: Messages) -> Prompt:
+        """Tokenise a chat without images.
+
+        Raises:
+            PromptError: its text holds a special token.
+        """
+        self._refuse_special_tokens("".join(message["content"] for message in messages), "the chat's text")
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return Prompt(ids, ids.new_zeros(len(ids)), None, None)
+
     def _chat_text(self, question: Question, wording: Wording) -> str:
         # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
-        written = [token for token in self._special_tokens if token in question.text]
-        if written:
-            raise PromptError(f"the question's text holds {written[0]!r}, a special token of the captioner")
+        self._refuse_special_tokens(question.text, "the question's text")
         messages = wording(question.text, len(question.images))
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _refuse_special_tokens(self, text: str, what: str) -> None:
+        written = [token for token in self._special_tokens if token in text]
+        if written:
+            raise PromptError(f"{what} holds {written[0]!r}, a special token of the captioner")

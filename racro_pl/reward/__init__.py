@@ -10,38 +10,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from racro_pl.reward.cache import ReplyCache
+    from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge
+    from racro_pl.reward.gain import GainScorer
     from racro_pl.reward.grader import Grader
     from racro_pl.reward.http import HttpReasoner
     from racro_pl.reward.in_process import InProcessReasoner
+    from racro_pl.reward.own_answer import OwnAnswers
     from racro_pl.reward.pool import ReasonerPool
     from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
+    from racro_pl.reward.rewarder import Rewarder
     from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+    from racro_pl.reward.several import SeveralReasoners
 
 _HOMES = {
+    "CaptionJudge": "caption_penalty",
+    "CaptionPenalty": "caption_penalty",
+    "GainScorer": "gain",
     "Grader": "grader",
     "HttpReasoner": "http",
     "InProcessReasoner": "in_process",
+    "OwnAnswers": "own_answer",
     "PendingRewards": "scorer",
     "Reasoner": "reasoner",
     "ReasonerError": "reasoner",
+    "ReasonerJudge": "caption_penalty",
     "ReasonerPool": "pool",
     "Reply": "reasoner",
     "ReplyCache": "cache",
+    "Rewarder": "rewarder",
+    "RuleJudge": "caption_penalty",
     "Scorer": "scorer",
+    "SeveralReasoners": "several",
     "UnscoredError": "scorer",
 }
 
 __all__ = [
+    "CaptionJudge",
+    "CaptionPenalty",
+    "GainScorer",
     "Grader",
     "HttpReasoner",
     "InProcessReasoner",
+    "OwnAnswers",
     "PendingRewards",
     "Reasoner",
     "ReasonerError",
+    "ReasonerJudge",
     "ReasonerPool",
     "Reply",
     "ReplyCache",
+    "Rewarder",
+    "RuleJudge",
     "Scorer",
+    "SeveralReasoners",
     "UnscoredError",
 ]
 

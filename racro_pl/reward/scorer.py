@@ -17,6 +17,7 @@ from typing import Literal
 from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.reasoner import Reasoner, Reply, require
+from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.text.reasoner_prompt import reasoner_messages
@@ -105,7 +106,7 @@ class PendingRewards:
         return self._rewards
 
 
-class Scorer:
+class Scorer(Rewarder):
     """Rewards captions by what a frozen reasoner answers from them: 1 for the gold answer, 0 for another or none."""
 
     def __init__(
@@ -170,7 +171,7 @@ class Scorer:
         """
         text = with_choices(question.text, question.choices)
         rows = [
-            [self._look_up(reasoner_messages(text, caption), vote) for vote in range(self.votes)]
+            [self._look_up(self._messages(text, caption), vote) for vote in range(self.votes)]
             if caption.strip()
             else []
             for caption in captions
@@ -182,6 +183,10 @@ class Scorer:
         self._stats["requests"] += len(futures)
         votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
         return PendingRewards(self, question, votes)
+
+    def _messages(self, question_text: str, caption: str) -> Messages:
+        """What the reasoner is asked about one caption."""
+        return reasoner_messages(question_text, caption)
 
     def _look_up(self, messages: Messages, vote: int) -> _Query:
         if self._cache is None:

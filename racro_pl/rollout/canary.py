@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -44,9 +45,11 @@ def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: 
         assert rollout.sampler_logprobs is not None
         everyone = torch.zeros(len(rollout.texts), dtype=torch.long)
         for base, found in gaps.items():
-            own = captioner.frozen_logprobs(
-                [rollout.prompt], everyone, rollout.token_ids, rollout.mask, temperature, reference=base
-            )
+            # The bare base, not the reference: an engine that ignores adapters ignores the one to start from as well.
+            with captioner.without_adapter() if base else nullcontext():
+                own = captioner.frozen_logprobs(
+                    [rollout.prompt], everyone, rollout.token_ids, rollout.mask, temperature, reference=False
+                )
             found.append((own - rollout.sampler_logprobs).abs()[rollout.mask])
     policy, base_only = torch.cat(gaps[False]), torch.cat(gaps[True])
     return Gap(float(policy.mean()), float(policy.max()), float(base_only.mean()), len(policy))

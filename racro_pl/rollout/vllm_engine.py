@@ -176,7 +176,7 @@ class VllmEngine(RolloutEngine):
         waiting: list[Future[Any]] = []
         for question, prompt in questions:
             request = sampling_request(
-                exact_messages(question, prompt, captioner.encoder.processor.image_processor),
+                exact_messages(question, prompt, captioner.encoder),
                 model=name,
                 captions=captions,
                 max_new_tokens=self.max_new_tokens,

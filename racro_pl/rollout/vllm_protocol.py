@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
 BAN = -100.0
@@ -80,20 +80,20 @@ def sampling_request(
     }
 
 
-def exact_messages(question: Question, prompt: Prompt, image_processor: Any) -> Messages:
+def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -> Messages:
     """The captioner's chat with its images in place: one image part, so one placeholder, per image.
 
     The images are those that the trainer processed, in their final size: vLLM's processor then has nothing to scale,
     and cannot scale it differently.
     """
-    urls = iter([_png_url(image) for image in processed_images(prompt, image_processor)])
+    urls = iter([_png_url(image) for image in processed_images(prompt, encoder.processor.image_processor)])
 
     def part(piece: dict[str, Any]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": next(urls)}} if piece["type"] == "image" else piece
 
     return [
         {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
-        for message in captioner_messages(question.text, len(question.images))
+        for message in encoder.wording(question.text, len(question.images))
     ]
 
 

@@ -1,4 +1,4 @@
-"""The reasoner's two prompts, text only: a caption and a question in; at inference a tentative answer too.
+"""The reasoner's prompts, text only: a caption and a question in; at inference a tentative answer too.
 
 The wording is the reference implementation's, down to its odd spaces. One deviation: ``<image>`` tags are taken out of
 the question (the reference sends them as literal text, though the reasoner sees no image).
@@ -35,6 +35,12 @@ def reasoner_messages(question_text: str, caption: str) -> Messages:
         f"### The detailed caption of the provided image: {caption}"
         f"\n\n### Question: {reasoner_question(question_text)} {ANSWER_FORMAT}"
     )
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def text_only_messages(question_text: str) -> Messages:
+    """The chat that asks for an answer from the question alone, as the reference asks where there is no image."""
+    content = f"{reasoner_question(question_text)}\n\n### {ANSWER_FORMAT}"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
 
 

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from racro_pl.figures.models import resolve_model
 from racro_pl.images import ImageError
+from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
-from racro_pl.policy.prompts import PromptEncoder
-from racro_pl.reward.scorer import Scorer
+from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.reward.rewarder import Rewarder
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
+from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients
@@ -43,19 +45,26 @@ class CaptionerModule(LightningModule):
     Args:
         policy: the captioner: weights, quantisation, adapters.
         rollout: the engine that samples captions.
-        reward: the reasoner and how its answers become rewards.
+        reward: gives what is sampled its rewards.
+        wording: what the captioner is asked for.
     """
 
     captioner: Captioner
 
-    def __init__(self, policy: PolicySettings, rollout: RolloutEngine, reward: Scorer) -> None:
+    def __init__(
+        self, policy: PolicySettings, rollout: RolloutEngine, reward: Rewarder, wording: Wording = captioner_messages
+    ) -> None:
         super().__init__()
         # A checkpoint holds what was trained, not the base: loading is partial by design, and checked by hand.
         self.strict_loading = False
         policy.path = resolve_model(policy.path)
+        if policy.adapter is not None:
+            # Now: "the newest version of a run" may be another one tomorrow, and the saved configuration names this.
+            policy.adapter = str(find_adapter(policy.adapter))
         self.policy_settings = policy
         self.engine = rollout
         self.scorer = reward
+        self.wording = wording
         self.updates_done = 0
         self._encoder: PromptEncoder | None = None
         self._accuracy: PipelineAccuracy | None = None
@@ -73,7 +82,7 @@ class CaptionerModule(LightningModule):
     def encoder(self) -> PromptEncoder:
         """The prompt encoder, without the weights."""
         if self._encoder is None:
-            self._encoder = load_encoder(self.policy_settings)
+            self._encoder = load_encoder(self.policy_settings, self.wording)
         return self._encoder
 
     def count_prompt_tokens(self, question: Question) -> int:
@@ -194,7 +203,7 @@ class CaptionerModule(LightningModule):
         checkpoint["racro_updates_done"] = self.updates_done
         checkpoint["racro_rng"] = torch.get_rng_state()
         if self.policy_settings.lora is not None:
-            checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config["default"])
+            checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config[TRAINED])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Non-strict loading would hide a checkpoint of another policy: compare the names by hand."""

@@ -35,22 +35,22 @@ def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
     return result
 
 
-def normalise_gradients(parameters: Sequence[nn.Parameter], tokens: float, max_norm: float) -> tuple[float, bool]:
-    """Turn summed gradients into the gradient of the mean over all ranks' tokens, and clip it.
+def normalise_gradients(parameters: Sequence[nn.Parameter], divisor: float, max_norm: float) -> tuple[float, bool]:
+    """Divide summed gradients by the divisors of all ranks together (a mean over their tokens, say), and clip.
 
     Every rank takes part in the same collectives, also one that had nothing to learn from: its gradients count as
     zeros. One flat buffer per dtype is reduced.
 
     Args:
         parameters: those being trained.
-        tokens: tokens that counted on this rank since the last update.
+        divisor: what this rank adds to the number to divide by, see ``losses.variants.divisor``.
         max_norm: bound on the global gradient norm.
 
     Returns:
-        The norm before clipping, and whether the update may be made: False when no token counted anywhere or the
+        The norm before clipping, and whether the update may be made: False when nothing counted anywhere or the
         norm is not finite (the reference skips such updates too).
     """
-    total = float(all_reduce(torch.tensor([tokens], dtype=torch.float64))[0])
+    total = float(all_reduce(torch.tensor([divisor], dtype=torch.float64))[0])
     if total == 0:
         return 0.0, False
     for parameter in parameters:

@@ -102,7 +102,7 @@ class StepMeter:
             "caption/tokens": mean("caption_tokens", "captions"),
             "caption/truncated_share": mean("truncated", "captions"),
             "questions/dropped": float(sums["dropped"]),
-            "policy/loss": mean("loss", "loss_tokens"),
+            "policy/loss": mean("loss", "divisor"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
             **importance,
@@ -117,7 +117,7 @@ class StepMeter:
 
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "loss", "loss_tokens", "forwarded_tokens", "skipped", "skipped_updates",
+    "dropped", "loss", "divisor", "forwarded_tokens", "skipped", "skipped_updates",
 )  # fmt: skip
 
 

@@ -17,17 +17,19 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from racro_pl.experience import Draft, assemble, draft
-from racro_pl.losses import grpo_loss
+from racro_pl.losses import divisor, grpo_loss
 from racro_pl.policy.config import PolicySettings
-from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine
+from racro_pl.training import objectives
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.types import Question, Rewards, Rollout
 
-PendingGroup = tuple[Rollout, PendingRewards]
+PendingGroup = tuple[Rollout, Pending]
 
 
 class RacroModule(CaptionerModule):
@@ -36,24 +38,25 @@ class RacroModule(CaptionerModule):
     Args:
         policy: the captioner: weights, quantisation, adapters.
         rollout: the engine that samples captions.
-        reward: the reasoner and how its answers become rewards.
-        objective: the GRPO update.
+        reward: the reasoner and how its answers become rewards; null only for ``objective.name: qa``, which asks none.
+        objective: what is learnt, and the GRPO update.
     """
 
     def __init__(
         self,
         policy: PolicySettings,
         rollout: RolloutEngine,
-        reward: Scorer,
+        reward: Scorer | None = None,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
-        super().__init__(policy, rollout, reward)
+        rewards = objectives.rewarder(objective, reward, lambda: self.captioner)
+        super().__init__(policy, rollout, rewards, objectives.wording(objective))
         self.automatic_optimization = False
         self.objective = objective
         self.last_step: list[tuple[Rollout, Rewards]] = []
         """The groups of the step just made, for callbacks."""
-        self._tokens = 0.0
-        """Tokens whose gradients were summed since the last update, on this rank."""
+        self._divisor = 0.0
+        """What the gradients summed since the last update are to be divided by: this rank's part of it."""
         self._stop: UnscoredError | None = None
 
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
@@ -101,7 +104,7 @@ class RacroModule(CaptionerModule):
                     self.captioner,
                     [rollout for rollout, _ in micro_batch],
                     old=old,
-                    reference=self.objective.kl_coefficient > 0,
+                    reference=self.objective.variant.kl_coefficient > 0,
                     temperature=self.engine.temperature,
                     level=self.objective.importance,
                     cap=self.objective.importance_cap,
@@ -118,15 +121,16 @@ class RacroModule(CaptionerModule):
             return [pending.result() for _, pending in groups]
 
     def _accumulate(self, pending: Draft, rewards: Sequence[Rewards], meter: StepMeter) -> None:
-        """Add a micro-batch's gradient, summed over its tokens."""
-        experience = assemble(pending, rewards)
-        settings = self.objective
-        tokens, mask = float(experience.mask.sum()), experience.mask
-        if settings.kl_coefficient == 0:
+        """Add a micro-batch's gradient, summed over its tokens or captions."""
+        variant = self.objective.variant
+        experience = assemble(pending, rewards, variant.divide_by_std)
+        mask = experience.mask
+        share = divisor(variant, mask, self.engine.max_new_tokens)
+        if variant.kl_coefficient == 0:
             # A caption with advantage 0 then moves nothing: it counts in the mean, but need not be forwarded.
             mask = mask & (experience.advantages != 0).unsqueeze(1)
-        self._tokens += tokens
-        meter.add(loss_tokens=tokens, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
+        self._divisor += share
+        meter.add(divisor=share, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
         if not mask.any():
             return
         with meter.phase("update"):
@@ -140,25 +144,22 @@ class RacroModule(CaptionerModule):
                 experience.advantages,
                 mask,
                 experience.importance,
-                clip_low=settings.clip_low,
-                clip_high=settings.clip_high,
-                dual_clip=settings.dual_clip,
-                kl_coefficient=settings.kl_coefficient,
+                variant,
             )
             self.manual_backward(out.loss)
         sums = {**out.sums, "entropy": entropy[mask].sum()}
         meter.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
 
     def _update(self, meter: StepMeter, *, last: bool) -> None:
-        """Normalise by the tokens of all ranks, clip, and let the optimizer step.
+        """Normalise over all ranks, clip, and let the optimizer step.
 
         Only a step's last update goes through Lightning's wrapper, which counts ``global_step``; with nothing to
         learn the gradients are gone and that call moves no weight, but the count stays right.
         """
         optimizer, schedule = self._optimizer, self.lr_schedulers()
         with meter.phase("update"):
-            norm, usable = normalise_gradients(self._trained, self._tokens, self.objective.max_grad_norm)
-            self._tokens = 0.0
+            norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm)
+            self._divisor = 0.0
             if not usable:
                 optimizer.zero_grad(set_to_none=True)
                 meter.add(skipped_updates=1.0 / self.trainer.world_size)

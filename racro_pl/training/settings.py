@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from racro_pl.losses import VARIANTS, Estimator, LossName, Variant
+
+ObjectiveName = Literal["cro", "qa", "vpo"]
+QA_CLIP_HIGH = 0.25
+"""Clip-higher of the paper's question-answering stage (RAPID)."""
 FULL_LEARNING_RATE = 1e-6
 """The reference run's, for training all weights."""
 LORA_LEARNING_RATE = 1e-5
@@ -14,8 +19,16 @@ moves the policy far less. Ten is the factor that RL trainers with adapters advi
 
 @dataclass
 class ObjectiveSettings:
-    """The GRPO update. Defaults are the reference run's, except where said."""
+    """What is learnt, and the GRPO update. Defaults are the reference run's, except where said."""
 
+    name: ObjectiveName = "cro"
+    """``cro``: captions, rewarded by the reasoner's success. ``vpo``: the same with a penalty on solutions in place of
+    captions. ``qa``: the captioner's own boxed answers, without a reasoner. See ``training/objectives.py``."""
+    caption_penalty: float = 0.1
+    """vpo only: what is taken off the reward of a text that led to a right answer and holds no caption (lambda)."""
+    caption_judge: Literal["policy", "reasoner", "rule"] = "policy"
+    """vpo only: who tells captions from solutions: the model that the run began with (as in the paper), the reasoner
+    of ``reward`` (one more call per caption), or a rule of words."""
     learning_rate: float | None = None
     """null: 1e-6 for full fine-tuning (the reference's), 1e-5 for adapters."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -30,37 +43,63 @@ class ObjectiveSettings:
     """Optimizer updates per step: the step's questions are split into this many parts, one update each."""
     micro_batch_size: int = 8
     """Captions per forward and backward pass, rounded up to whole groups. Changes memory and speed, not the result."""
-    clip_low: float = 0.2
-    """How far the probability ratio may fall below 1."""
-    clip_high: float = 0.2
-    """How far the probability ratio may rise above 1."""
-    dual_clip: float = 3.0
-    """Bound on the ratio of captions with a negative advantage."""
-    kl_coefficient: float = 1e-3
-    """Weight of the k3 divergence from the reference, per token; 0 also saves the reference pass."""
+    loss: LossName = "grpo"
+    """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five.
+    (In brackets: where they differ. ``qa``, in the paper's recipe, has clip_high 0.25 with grpo, and no KL term.)"""
+    clip_low: float | None = None
+    """How far the probability ratio may fall below 1; null: 0.2 (gspo 3e-4)."""
+    clip_high: float | None = None
+    """How far the probability ratio may rise above 1; null: 0.2 (dapo 0.28, gspo 4e-4)."""
+    dual_clip: float | None = None
+    """Bound on the ratio of captions with a negative advantage; null: 3 (others than grpo: .inf, which is none)."""
+    kl_coefficient: float | None = None
+    """Weight of the divergence from the reference; 0 also saves the reference pass. null: 1e-3 (dapo, dr_grpo: 0)."""
+    kl: Estimator | None = None
+    """How the divergence is estimated: ``k1``, ``k2`` or ``k3``; null: k3. The gradient of k1 pulls nowhere."""
     importance: Literal["token", "sequence"] = "token"
     """Over what the ratio of policy and sampler is taken where another engine (vLLM) sampled the captions."""
     importance_cap: float = 2.0
     """Largest such weight; larger ratios are cut to it."""
 
     def __post_init__(self) -> None:
+        values = {**vars(self), **self.resolved()}
         problems = [
-            f"{name} is {getattr(self, name)}; expected {least} or more"
+            f"{name} is {values[name]}; expected {least} or more"
             for name, least in (
                 ("updates_per_rollout", 1), ("micro_batch_size", 1), ("warmup_updates", 0), ("weight_decay", 0),
                 ("kl_coefficient", 0), ("clip_high", 0),
             )
-            if getattr(self, name) < least
+            if values[name] < least
         ]  # fmt: skip
+        if not 0 <= self.caption_penalty <= 1:
+            problems.append(f"caption_penalty is {self.caption_penalty}; expected between 0 and 1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             problems.append(f"learning_rate is {self.learning_rate}; expected more than 0, or null for the default")
         if not self.max_grad_norm > 0:
             problems.append(f"max_grad_norm is {self.max_grad_norm}; expected more than 0")
         if not self.importance_cap >= 1:
             problems.append(f"importance_cap is {self.importance_cap}; expected 1 or more")
-        if not 0 <= self.clip_low <= 1:
-            problems.append(f"clip_low is {self.clip_low}; expected between 0 and 1")
-        if not self.dual_clip > 1:
-            problems.append(f"dual_clip is {self.dual_clip}; expected more than 1")
+        if not 0 <= self.variant.clip_low <= 1:
+            problems.append(f"clip_low is {self.variant.clip_low}; expected between 0 and 1")
+        if not self.variant.dual_clip > 1:
+            problems.append(f"dual_clip is {self.variant.dual_clip}; expected more than 1 (.inf for none)")
         if problems:
             raise ValueError("objective: " + "; ".join(problems))
+
+    @property
+    def variant(self) -> Variant:
+        """The loss with its numbers: those given here, else the defaults of ``name`` and ``loss``."""
+        default = VARIANTS[self.loss]
+        if self.name == "qa":
+            default = replace(default, kl_coefficient=0.0)
+            if self.loss == "grpo":
+                default = replace(default, clip_high=QA_CLIP_HIGH)
+        given = {name: getattr(self, name) for name in _OF_THE_LOSS if getattr(self, name) is not None}
+        return replace(default, **given)
+
+    def resolved(self) -> dict[str, Any]:
+        """The settings that null leaves to the loss, with the values that they have in this run."""
+        return {name: getattr(self.variant, name) for name in _OF_THE_LOSS}
+
+
+_OF_THE_LOSS = ("clip_low", "clip_high", "dual_clip", "kl_coefficient", "kl")

@@ -1,6 +1,6 @@
 """A short fit whose captions are fixed, for comparing one process with several. Run by torch.distributed.run.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [nf4|silent]
+    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [nf4|silent|LOSS]
 
 Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, and what was logged last.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from racro_pl.losses import VARIANTS
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
 from racro_pl.training.checkpoints import RacroCheckpointIO
@@ -66,8 +67,9 @@ def main(folder: str, out: str, *options: str) -> None:
     script = silent_for_odd if "silent" in options else by_caption
     # A learning rate that moves nothing: AdamW turns the rounding of a gradient near zero into a whole step.
     policy = {"quantization": "nf4"} if "nf4" in options else None
+    loss = next((option for option in options if option in VARIANTS), "grpo")
     module = make_module(
-        Path(folder), script, policy=policy, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
+        Path(folder), script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
     )
     module.engine = FixedEngine(group_size=4, max_new_tokens=6)
     module.scorer.max_unscored_share = 1.0

@@ -33,9 +33,12 @@ def folder(tmp_path_factory) -> Path:
     return save_small_model(tmp_path_factory.mktemp("policy"), "qwen2_5_vl")
 
 
-@pytest.mark.parametrize("option", ["", "silent", "nf4"])
+@pytest.mark.parametrize("option", ["", "silent", "nf4", "gspo", pytest.param("dr_grpo", marks=pytest.mark.slow)])
 def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
-    """Ragged captions, a group without signal, two updates per rollout; ``silent``: rank 1 has nothing to learn."""
+    """Ragged captions, a group without signal, two updates per rollout; ``silent``: rank 1 has nothing to learn.
+
+    The losses differ in what the summed gradient is divided by: tokens, captions, or a constant for each.
+    """
     options = [option] if option else []
     (one,) = fit(folder, tmp_path / "one", 1, *options)
     first, second = fit(folder, tmp_path / "two", 2, *options)

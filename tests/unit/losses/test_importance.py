@@ -1,9 +1,11 @@
 """Importance weights against hand-worked numbers, and what they do to the loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from racro_pl.losses import grpo_loss, truncated_importance
+from racro_pl.losses import VARIANTS, grpo_loss, truncated_importance
 from racro_pl.losses.importance import effective_sample_share
 
 
@@ -80,7 +82,7 @@ def test_the_loss_weighs_the_policy_term_and_not_the_divergence():
     reference = OLD + 0.3
     advantages = torch.tensor([1.0, -2.0])
     weights = truncated_importance(OLD, SAMPLER, MASK).weights
-    out = grpo_loss(policy, OLD, reference, advantages, MASK, weights, kl_coefficient=0.5)
+    out = grpo_loss(policy, OLD, reference, advantages, MASK, weights, replace(VARIANTS["grpo"], kl_coefficient=0.5))
     # ratio 1: policy term -A w: -(2 + .5 + 1) + 2 (1 + 2) = 2.5; k3 at .3: e^.3 - 1.3 = .049859, five tokens
     assert float(out.loss.detach()) == pytest.approx(2.5 + 0.5 * 5 * 0.049859, abs=1e-5)
     out.loss.backward()

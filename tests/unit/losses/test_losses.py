@@ -1,6 +1,7 @@
 """Every formula against hand-worked numbers and an independent float64 computation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racro_pl.losses import group_advantages, grpo_loss, head_logprobs, k3_divergence, token_logprobs
+from racro_pl.losses import VARIANTS, group_advantages, grpo_loss, head_logprobs, kl_estimate, token_logprobs
+
+GRPO = VARIANTS["grpo"]
+NO_KL = replace(GRPO, kl_coefficient=0.0)
 
 
 def all_scored(rewards: torch.Tensor) -> torch.Tensor:
@@ -50,18 +54,27 @@ def test_nan_in_an_unscored_caption_reaches_nobody():
     assert advantages[0, 2] == 0
 
 
+@pytest.mark.parametrize("divide_by_std", [True, False])
 @pytest.mark.parametrize("scored", [(False, False, False), (True, False, False)])
-def test_a_group_without_two_scores_teaches_nothing(scored):
+def test_a_group_without_two_scores_teaches_nothing(scored, divide_by_std):
     rewards = torch.tensor([[1.0, 0.0, 0.0]])
-    assert torch.equal(group_advantages(rewards, torch.tensor([scored])), torch.zeros(1, 3))
+    assert torch.equal(group_advantages(rewards, torch.tensor([scored]), divide_by_std), torch.zeros(1, 3))
+
+
+def test_advantages_without_std_are_distances_from_the_mean():
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 99.0]])
+    scored = torch.tensor([[True, True, True, False]])
+    # mean of (1, 0, 0) is 1/3
+    expected = torch.tensor([[2 / 3, -1 / 3, -1 / 3, 0.0]])
+    torch.testing.assert_close(group_advantages(rewards, scored, divide_by_std=False), expected)
 
 
 def test_k3_is_the_formula_and_bounded():
     # d = 0.5: e^.5 - .5 - 1 = .148721
-    assert k3_divergence(torch.tensor([[-1.0]]), torch.tensor([[-0.5]])).item() == pytest.approx(0.148721, abs=1e-6)
-    assert k3_divergence(torch.tensor([[-200.0]]), torch.tensor([[0.0]])).item() == 10.0
+    assert kl_estimate(torch.tensor([[-1.0]]), torch.tensor([[-0.5]])).item() == pytest.approx(0.148721, abs=1e-6)
+    assert kl_estimate(torch.tensor([[-200.0]]), torch.tensor([[0.0]])).item() == 10.0
     policy = torch.tensor([[-200.0]], requires_grad=True)
-    k3_divergence(policy, torch.tensor([[0.0]])).sum().backward()
+    kl_estimate(policy, torch.tensor([[0.0]])).sum().backward()
     assert torch.isfinite(policy.grad).all()
 
 
@@ -72,7 +85,7 @@ def test_clip_and_dual_clip_by_hand():
     # A=-1, r=1.5: max(1.5, 1.2) = 1.5       A=-1, r=.5: max(.5, .8) = .8      A=-1, r=4: min(3, 4) = 3
     zeros = torch.zeros(5, 1)
     mask = torch.ones(5, 1, dtype=torch.bool)
-    out = grpo_loss(ratio.log(), zeros, None, advantages, mask, kl_coefficient=0.0)
+    out = grpo_loss(ratio.log(), zeros, None, advantages, mask, variant=NO_KL)
     assert out.loss.item() == pytest.approx(-1.2 - 0.5 + 1.5 + 0.8 + 3.0, abs=1e-5)
     assert out.tokens == 5
     assert out.sums["clip_share"] == 2
@@ -110,7 +123,7 @@ def test_loss_and_gradient_equal_the_independent_computation(seed, spread, beta)
     tensor = torch.tensor(policy, requires_grad=True)
     out = grpo_loss(
         tensor, torch.tensor(old), torch.tensor(ref), torch.tensor(advantages), torch.tensor(mask),
-        clip_high=0.3, kl_coefficient=beta,
+        variant=replace(GRPO, clip_high=0.3, kl_coefficient=beta),
     )  # fmt: skip
     out.loss.backward()
     assert out.loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -130,7 +143,7 @@ def test_garbage_under_the_mask_changes_nothing():
 def test_without_old_logprobs_the_gradient_is_that_of_ratio_one():
     policy = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     mask = torch.ones(1, 2, dtype=torch.bool)
-    grpo_loss(policy, None, None, torch.tensor([2.0]), mask, kl_coefficient=0.0).loss.backward()
+    grpo_loss(policy, None, None, torch.tensor([2.0]), mask, variant=NO_KL).loss.backward()
     # d(-A r)/d logp = -A r = -2
     assert torch.equal(policy.grad, torch.full((1, 2), -2.0))
 
@@ -138,7 +151,7 @@ def test_without_old_logprobs_the_gradient_is_that_of_ratio_one():
 def test_a_missing_reference_is_an_error_not_a_missing_term():
     logprobs = torch.zeros(1, 1)
     with pytest.raises(ValueError, match="no reference log-probs"):
-        grpo_loss(logprobs, None, None, torch.ones(1), torch.ones(1, 1, dtype=torch.bool), kl_coefficient=0.1)
+        grpo_loss(logprobs, None, None, torch.ones(1), torch.ones(1, 1, dtype=torch.bool))
 
 
 def test_logprobs_and_entropy_against_log_softmax_in_float64():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from racro_pl.policy.captioner import Captioner, mask_to_first_end
-from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import RacroError
@@ -201,8 +201,8 @@ def test_saved_adapter_loads_and_scores_alike(folders, tmp_path):
     captioner = build(folders["qwen2_5_vl"])
     captioner.save(tmp_path / "adapter")
     settings = PolicySettings(
-        path=str(folders["qwen2_5_vl"]), adapter=str(tmp_path / "adapter"), dtype="float32", min_pixels=56 * 56,
-        max_pixels=128 * 128,
+        path=str(folders["qwen2_5_vl"]), adapter=str(tmp_path / "adapter"), lora=LoraSettings(4, 8), dtype="float32",
+        min_pixels=56 * 56, max_pixels=128 * 128,
     )  # fmt: skip
     loaded = load_captioner(settings, torch.device("cpu"))
     assert torch.equal(scores(loaded, [0, 1]), scores(captioner, [0, 1]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from racro_pl.losses import grpo_loss
+from racro_pl.losses import VARIANTS, grpo_loss
 from racro_pl.policy import attention
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings
@@ -40,7 +42,8 @@ def loss_and_gradients(
     draw = torch.Generator().manual_seed(5)
     old = around.detach() + 0.3 * torch.randn(mask.shape, generator=draw)
     reference = around.detach() + 0.5 * torch.randn(mask.shape, generator=draw)
-    out = grpo_loss(logprobs, old, reference, torch.randn(len(mask), generator=draw), mask, kl_coefficient=0.1)
+    variant = replace(VARIANTS["grpo"], kl_coefficient=0.1)
+    out = grpo_loss(logprobs, old, reference, torch.randn(len(mask), generator=draw), mask, variant=variant)
     captioner.zero_grad()
     out.loss.backward()
     return out.loss.detach(), {n: p.grad.clone() for n, p in captioner.named_parameters() if p.grad is not None}

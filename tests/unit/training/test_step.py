@@ -96,12 +96,14 @@ class GradientsOfEveryUpdate(Callback):
         )
 
 
-def test_the_gradient_is_the_token_mean_of_the_whole_step(folder, tmp_path):
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "gspo"])
+def test_the_gradient_is_the_mean_of_the_whole_step(folder, tmp_path, loss):
     """Against the objective written out over the step's own captions: -A * ratio + beta * k3, over all tokens.
 
-    The adapter starts at zero, so ratio is 1 and k3 is 0 with gradient 0: d/dlogp = -A / tokens.
+    The adapter starts at zero, so ratio is 1 and k3 is 0 with gradient 0: d/dlogp = -A / tokens; or, without std,
+    -A / (captions * the length limit of 6); or, for a sequence's ratio, -A / (its tokens * captions).
     """
-    module = make_module(folder, max_grad_norm=1e9)
+    module = make_module(folder, max_grad_norm=1e9, loss=loss)
     found = {}
 
     class Watch(Callback):
@@ -112,17 +114,19 @@ def test_the_gradient_is_the_token_mean_of_the_whole_step(folder, tmp_path):
     fit(reference, tmp_path, steps=1, callbacks=[_StopBeforeStep(reference)])
     fit(module, tmp_path, steps=1, callbacks=[Watch()])
     captioner, groups = reference.captioner, module.last_step
-    total, tokens = 0.0, 0
+    total, tokens, captions = 0.0, 0, 4 * 4
     for rollout, rewards in groups:
         reward = torch.tensor(rewards.total)
-        advantage = (reward - reward.mean()) / (reward.std() + 1e-6)
+        advantage = reward - reward.mean()
+        if loss != "dr_grpo":
+            advantage = advantage / (reward.std() + 1e-6)
         for row in range(4):
             ids = rollout.token_ids[row, : int(rollout.mask[row].sum())][None]
             ones = torch.ones_like(ids, dtype=torch.bool)
             logprobs, _ = captioner.logprobs([rollout.prompt], torch.tensor([0]), ids, ones)
-            total = total - advantage[row] * logprobs.sum()
+            total = total - advantage[row] * (logprobs.mean() if loss == "gspo" else logprobs.sum())
             tokens += ids.shape[1]
-    (total / tokens).backward()
+    (total / {"grpo": tokens, "dr_grpo": 6 * captions, "gspo": captions}[loss]).backward()
     assert found
     for name, parameter in captioner.named_parameters():
         if name in found:

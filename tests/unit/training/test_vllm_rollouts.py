@@ -84,3 +84,16 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
     mine = draft(own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0)
     assert mine.old_logprobs is None
     assert mine.importance is None
+
+
+def test_a_stage_that_starts_from_an_adapter_pushes_one_that_holds_both(folder, tmp_path):
+    """The canary compares the server's log-probs with the trainer's from the first push on."""
+    build(folder, min_pixels=1).save(tmp_path / "start")
+    with serve(folder) as server:
+        module = module_on(server, folder, policy={"adapter": str(tmp_path / "start")})
+        logger = CSVLogger(tmp_path, name="run", flush_logs_every_n_steps=1)
+        fit(module, tmp_path, steps=2, logger=logger, log_every_n_steps=1)
+    rows = list(csv.DictReader((tmp_path / "run/version_0/metrics.csv").open()))
+    assert [float(row["rollout/canary_gap"]) < 1e-4 for row in rows] == [True, True]
+    # Far from the bare base already at the first push, where a fresh adapter would be the base itself.
+    assert float(rows[0]["rollout/canary_base_gap"]) > 1e-3

@@ -1,0 +1,111 @@
+"""The gain reward: what the caption added to what the reasoner knew from the question alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from racro_pl.reward.reasoner import Reasoner
+from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.scorer import Scorer
+from racro_pl.text.reasoner_prompt import text_only_messages
+from racro_pl.types import Messages, Question, Rewards
+
+
+class GainScorer(Scorer):
+    """``R = c * (1 - b)``: right with the caption (``c``), as far as it is not right without one (``b``).
+
+    ``c`` and ``b`` are shares of right votes. A question that the reasoner answers without any caption (from common
+    knowledge, or by a lucky option) teaches nothing about captions: with ``b = 1`` its rewards are all 0. ``b`` is
+    asked once per question and kept for the run; after a resume it is asked again.
+
+    The plain difference ``c - b`` (as in "Caption as Reward", 2025) is reported as the part ``gain``. As a reward it
+    would change nothing here: ``b`` is the same for all captions of a group, and group-relative advantages do not see
+    a constant. For the same reason a ``b`` between 0 and 1 scales rewards and matters only for losses whose advantages
+    are not divided by the std (dr_grpo).
+
+    Parts, beside a scorer's own: ``without_caption`` (b) and ``gain``. Where b is unknown, the captions go unscored.
+    """
+
+    def __init__(self, reasoner: Reasoner, **options: Any) -> None:
+        """
+        Args:
+            reasoner: Who answers, with and without captions.
+            **options: A scorer's.
+        """
+        super().__init__(reasoner, **options)
+        self._text_only = _TextOnly(reasoner, **options)
+        self._known: dict[str, float] = {}
+        """b of each question asked so far, by its id."""
+
+    def submit(self, question: Question, captions: Sequence[str]) -> Pending:  # type: ignore[override]
+        pending = super().submit(question, captions)
+        blind = None if question.id in self._known else self._text_only.submit(question, ["nothing"])
+        return _Gained(self, question.id, pending, blind)
+
+    def without_caption(self, question_id: str, blind: Pending | None) -> tuple[float | None, str | None]:
+        """b of a question, or why it is not known; a failed answer is not kept."""
+        if blind is not None and question_id not in self._known:
+            rewards = blind.result()
+            if not rewards.scored[0]:
+                return None, rewards.reasons[0]
+            self._known[question_id] = rewards.parts["correct"][0]
+        return self._known[question_id], None
+
+    def drain_stats(self) -> dict[str, float]:
+        """A scorer's, with the ``requests`` made without captions among them."""
+        stats = super().drain_stats()
+        stats["requests"] += self._text_only.drain_stats()["requests"]
+        return stats
+
+    def close(self) -> None:
+        super().close()
+        self._text_only.close()
+
+
+class _TextOnly(Scorer):
+    """A scorer whose reasoner is not told the caption."""
+
+    def _messages(self, question_text: str, caption: str) -> Messages:
+        return text_only_messages(question_text)
+
+
+class _Gained:
+    def __init__(self, scorer: GainScorer, question_id: str, pending: Pending, blind: Pending | None) -> None:
+        self._scorer = scorer
+        self._question_id = question_id
+        self._pending = pending
+        self._blind = blind
+        self._rewards: Rewards | None = None
+
+    def result(self) -> Rewards:
+        if self._rewards is None:
+            rewards = self._pending.result()
+            base, reason = self._scorer.without_caption(self._question_id, self._blind)
+            self._rewards = _unscored(rewards, reason) if base is None else _relative(rewards, base)
+        return self._rewards
+
+
+def _relative(rewards: Rewards, base: float) -> Rewards:
+    correct = rewards.parts["correct"]
+    return replace(
+        rewards,
+        total=tuple(total * (1.0 - base) for total in rewards.total),
+        parts={
+            **rewards.parts,
+            "without_caption": (base,) * len(correct),
+            "gain": tuple(share - base for share in correct),
+        },
+    )
+
+
+def _unscored(rewards: Rewards, reason: str | None) -> Rewards:
+    nothing = (0.0,) * len(rewards.total)
+    return replace(
+        rewards,
+        total=nothing,
+        parts={**rewards.parts, "without_caption": nothing, "gain": nothing},
+        scored=(False,) * len(rewards.total),
+        reasons=tuple(own or f"without caption: {reason}" for own in rewards.reasons),
+    )

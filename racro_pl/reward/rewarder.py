@@ -1,0 +1,48 @@
+"""What the training step needs of whoever gives rewards: captions in, rewards later."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Protocol
+
+from racro_pl.types import Question, Rewards
+
+
+class Pending(Protocol):
+    """The rewards of one question's captions, on their way."""
+
+    def result(self) -> Rewards:
+        """Wait for them. A second call returns the same object."""
+
+
+class Rewarder(abc.ABC):
+    """Gives each caption a reward, or says why it has none."""
+
+    max_unscored_share: float
+    """Share of a step's captions without a score above which the run stops."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Make sure that rewards can be given, before a run starts.
+
+        Raises:
+            RacroError: they cannot; the message says what to do.
+        """
+
+    @abc.abstractmethod
+    def submit(self, question: Question, captions: Sequence[str]) -> Pending:
+        """Begin to score captions, without waiting.
+
+        Args:
+            question: what they are about.
+            captions: G texts.
+        """
+
+    @abc.abstractmethod
+    def drain_stats(self) -> dict[str, float]:
+        """Counts since the last call, for the log; ``captions`` is among them."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of servers and workers. Using the rewarder again opens them again."""

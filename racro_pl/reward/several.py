@@ -1,0 +1,105 @@
+"""Several reasoners at once: captions that more than one reader can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from racro_pl.reward.reasoner import Reasoner, require
+from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.scorer import Scorer
+from racro_pl.types import Question, Rewards
+
+Combine = Literal["mean", "minimum"]
+
+
+class SeveralReasoners(Scorer):
+    """``R = mean_k R_k`` or ``R = min_k R_k`` over reasoners ``k``, each asked all the votes.
+
+    The mean pays for every reader that understood; the minimum only for what all of them did (with one vote: 1 when
+    all are right). A caption has a score when every reasoner gave it one: a mean over those that happened to answer
+    would compare captions by who was reachable. Parts: ``correct`` combined likewise, ``correct/1``, ``correct/2``,
+    ... of each reasoner in order, the others averaged.
+    """
+
+    def __init__(self, reasoners: list[Reasoner], combine: Combine = "mean", **options: Any) -> None:
+        """
+        Args:
+            reasoners: Who answers; two or more of different identity.
+            combine: ``mean`` or ``minimum``.
+            **options: A scorer's, for each of them.
+        """
+        require(len(reasoners) >= 2, f"{len(reasoners)} reasoners", "two or more; for one, use Scorer")
+        require(combine in ("mean", "minimum"), f"combine={combine!r}", "mean or minimum")
+        identities = {reasoner.identity for reasoner in reasoners}
+        require(
+            len(identities) == len(reasoners), "the same reasoner twice", "different ones, or votes for one of them"
+        )
+        super().__init__(reasoners[0], **options)
+        self.combine = combine
+        self._others = [Scorer(reasoner, **options) for reasoner in reasoners[1:]]
+
+    def check(self) -> None:
+        super().check()
+        for scorer in self._others:
+            scorer.check()
+
+    def submit(self, question: Question, captions: Sequence[str]) -> Pending:  # type: ignore[override]
+        waiting = [super().submit(question, captions)]
+        waiting += [scorer.submit(question, captions) for scorer in self._others]
+        return _Together(waiting, mean if self.combine == "mean" else min)
+
+    def drain_stats(self) -> dict[str, float]:
+        """Counts of all reasoners together; ``captions`` once, ``seconds`` of the longest."""
+        stats = super().drain_stats()
+        for scorer in self._others:
+            for name, value in scorer.drain_stats().items():
+                if name in ("captions", "seconds", "cache_hit_rate"):
+                    stats[name] = max(stats.get(name, 0.0), value)
+                else:
+                    stats[name] = stats.get(name, 0.0) + value
+        return stats
+
+    def close(self) -> None:
+        super().close()
+        for scorer in self._others:
+            scorer.close()
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean."""
+    return sum(values) / len(values)
+
+
+class _Together:
+    def __init__(self, waiting: Sequence[Pending], combine: Callable[[Sequence[float]], float]) -> None:
+        self._waiting = waiting
+        self._combine = combine
+        self._rewards: Rewards | None = None
+
+    def result(self) -> Rewards:
+        if self._rewards is None:
+            self._rewards = _combined([pending.result() for pending in self._waiting], self._combine)
+        return self._rewards
+
+
+def _combined(each: Sequence[Rewards], combine: Callable[[Sequence[float]], float]) -> Rewards:
+    def over(name: str, how: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
+        return tuple(how(values) for values in zip(*(rewards.parts[name] for rewards in each), strict=True))
+
+    scored = tuple(all(flags) for flags in zip(*(rewards.scored for rewards in each), strict=True))
+    totals = [combine(values) for values in zip(*(rewards.total for rewards in each), strict=True)]
+    reasons = zip(*(rewards.reasons for rewards in each), strict=True)
+    parts = {name: over(name, mean) for name in each[0].parts if name != "correct"}
+    return Rewards(
+        total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
+        parts={
+            "correct": over("correct", combine),
+            **parts,
+            **{f"correct/{index}": rewards.parts["correct"] for index, rewards in enumerate(each, start=1)},
+        },
+        scored=scored,
+        reasons=tuple(next((reason for reason in row if reason is not None), None) for row in reasons),
+        answers=tuple(sum(texts, ()) for texts in zip(*(rewards.answers for rewards in each), strict=True)),
+        extracted=tuple(sum(found, ()) for found in zip(*(rewards.extracted for rewards in each), strict=True)),
+    )

@@ -1,0 +1,115 @@
+"""What an objective's name stands for: how questions are asked, and who rewards what is written.
+
+=======  ==========================================  =============================================================
+name     the captioner is asked for                  reward
+=======  ==========================================  =============================================================
+``cro``  a caption (the paper's stage)               1 when the frozen reasoner answers right from it
+``vpo``  a caption                                   the same, less a penalty when what helped was no caption
+``qa``   its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
+=======  ==========================================  =============================================================
+
+The training step is the same for all: it samples texts, gets their rewards, and learns. So are the numbers it
+reports; an accuracy of ``qa`` is that of the captioner's own answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.prompts import Wording
+from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
+from racro_pl.reward.own_answer import OwnAnswers
+from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.scorer import Scorer
+from racro_pl.text.caption_judge import judge_messages
+from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
+from racro_pl.training.settings import ObjectiveSettings
+from racro_pl.types import Question, RacroError
+
+
+def wording(objective: ObjectiveSettings) -> Wording:
+    """What the captioner is asked for."""
+    return tentative_messages if objective.name == "qa" else captioner_messages
+
+
+def rewarder(objective: ObjectiveSettings, reward: Scorer | None, captioner: Callable[[], Captioner]) -> Rewarder:
+    """Who rewards what is written.
+
+    Args:
+        objective: says which objective this is.
+        reward: the ``reward`` section: a reasoner and how its answers become rewards.
+        captioner: gives the policy, which is built later than this.
+
+    Raises:
+        RacroError: the objective needs a reasoner and there is none.
+    """
+    if objective.name == "qa":
+        if reward is not None:
+            rank_zero_info("objective qa: captioners answer by themselves; the reasoner of model.reward is not asked")
+        return OwnAnswers()
+    if reward is None:
+        raise RacroError(
+            f"model.reward is empty, and objective {objective.name} learns from a reasoner's answers: name one in "
+            "model.reward.reasoner, or train with objective.name: qa"
+        )
+    if objective.name == "cro":
+        return reward
+    judges: dict[str, Callable[[], CaptionJudge]] = {
+        "policy": lambda: PolicyJudge(captioner),
+        "reasoner": lambda: ReasonerJudge(reward.reasoner),
+        "rule": RuleJudge,
+    }
+    return CaptionPenalty(reward, judges[objective.caption_judge](), objective.caption_penalty)
+
+
+class PolicyJudge(CaptionJudge):
+    """The model that the run began with (adapter off, or the adapter it started from) is asked, as in the paper.
+
+    Nothing is generated: "Yes" is the verdict where the reference model holds it more likely than "No" as the first
+    word of its reply. The judge does not learn, so it cannot be talked into anything but by the texts themselves.
+    """
+
+    def __init__(self, captioner: Callable[[], Captioner]) -> None:
+        self.captioner = captioner
+
+    def submit(self, question: Question, texts: Sequence[str]) -> Verdicts:
+        # Later, when sampling is over and somebody waits for rewards anyway.
+        return lambda: self.judge(question, texts)
+
+    def judge(self, question: Question, texts: Sequence[str]) -> list[bool | None]:
+        """Judge now; equal texts once, empty ones not at all."""
+        captioner = self.captioner()
+        prompts = {}
+        for text in texts:
+            try:
+                if text.strip() and text not in prompts:
+                    prompts[text] = captioner.encoder.encode_text(judge_messages(question.text, text))
+            except PromptError:
+                continue  # a text that spells special tokens tries to write the judge's prompt on: no caption
+        if not prompts:
+            return [False] * len(texts)
+        count = len(prompts)
+        token_ids = _first_words(captioner).repeat(count).unsqueeze(1)
+        mask = torch.ones_like(token_ids, dtype=torch.bool)
+        asked = torch.arange(count).repeat_interleave(2)
+        scores = captioner.frozen_logprobs(list(prompts.values()), asked, token_ids, mask, reference=True)
+        yes, no = scores.view(count, 2).unbind(dim=1)
+        verdicts = dict(zip(prompts, (yes > no).tolist(), strict=True))
+        return [verdicts.get(text, False) for text in texts]
+
+
+def _first_words(captioner: Captioner) -> Tensor:
+    """The tokens that "Yes" and "No" begin with, (2,)."""
+    tokenizer = captioner.encoder.tokenizer
+    yes, no = (tokenizer.encode(word, add_special_tokens=False)[0] for word in ("Yes", "No"))
+    if yes == no:
+        raise RacroError(
+            "objective.caption_judge: policy: this captioner's tokenizer spells Yes and No with the same first token; "
+            "choose the judge reasoner or rule"
+        )
+    return torch.tensor([yes, no])
