@@ -1,0 +1,23 @@
+"""The soak test's short form: it runs, and nothing grows. ``scripts/soak.py`` alone is the long one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_thirty_steps_against_a_server_that_fails_at_random():
+    command = [sys.executable, "scripts/soak.py", "--steps", "30", "--every", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("flat")
+    assert "'scored'" in done.stdout
+    assert "timeout" in done.stdout
