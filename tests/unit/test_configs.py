@@ -11,7 +11,12 @@ import pytest
 from racro_pl.commands.lightning import parts_of
 
 ROOT = Path(__file__).parents[2]
-FOR_FIT = [path for path in sorted(ROOT.glob("configs/**/*.yaml")) if not path.name.startswith("test_")]
+# The layers of configs/experiment make a configuration together only: tests/integration/test_recipes.py.
+FOR_FIT = [
+    path
+    for path in sorted(ROOT.glob("configs/**/*.yaml"))
+    if not path.name.startswith("test_") and path.parents[1] != ROOT / "configs/experiment"
+]
 CARDS = sorted(ROOT.glob("configs/cards/*.yaml"))
 
 
