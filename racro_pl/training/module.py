@@ -87,7 +87,7 @@ class RacroModule(CaptionerModule):
                 rollout = next(rollouts, None)
             if rollout is None:
                 return
-            yield rollout, self.scorer.submit(rollout.question, rollout.texts)
+            yield rollout, self.scorer.submit(rollout.question, rollout.texts, self.step_seed)
 
     def _micro_batches(self, groups: Sequence[PendingGroup]) -> Iterator[Sequence[PendingGroup]]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)
