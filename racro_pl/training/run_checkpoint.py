@@ -56,6 +56,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it
         self._row, self._resumed = state_dict["row"], True
 
     # ------------------------------------------------------------------ beginning and end
