@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +90,7 @@ def one_moment(root: Path, steps: int, seconds: float, straight: Path) -> tuple[
         assert_same_run(folder, straight)
         same = "yes"
     except (AssertionError, OSError) as error:
-        same = f"NO: {str(error)[:200]}"
+        same = f"NO: {traceback.extract_tb(error.__traceback__)[-1].line} {str(error)[:200]}"
     return [*line, step, "yes" if again == 0 else f"NO ({again})", same], again == 0 and same == "yes"
 
 

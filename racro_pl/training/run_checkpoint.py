@@ -55,6 +55,11 @@ class RunCheckpoint(ModelCheckpoint):
         return super().state_dict() | {"row": self._row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # The best so far stays the best, also when the run's folder was moved. A branch begins with a best of its own.
+        best = self._place("best.ckpt")
+        if best.is_file() and state_dict["best_model_path"]:
+            state_dict |= {"best_model_path": str(best), "kth_best_model_path": str(best), "dirpath": self.dirpath}
+            state_dict["best_k_models"] = {str(best): state_dict["best_model_score"]}
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it
         self._row, self._resumed = state_dict["row"], True
@@ -69,6 +74,11 @@ class RunCheckpoint(ModelCheckpoint):
             if self._resumed:
                 self._take_back(trainer, folder)
         trainer.strategy.barrier("run folder is as the checkpoint left it")
+        epochs = trainer.fit_loop.epoch_progress.total
+        if self._resumed and epochs.completed == epochs.ready:
+            # Saved behind an epoch's last step. Lightning would go on with the next epoch as with one that has begun:
+            # without its start hooks, and with counts that a second resumption could not make sense of.
+            trainer.fit_loop.reset_restart_stage()
         self._resumed, self._row = False, None
         self.signals.install(trainer)
 
@@ -104,7 +114,7 @@ class RunCheckpoint(ModelCheckpoint):
         # Asked to stop, save all the same: the validation may take longer than whoever asks will wait.
         if not validating or self._stop is not None:
             figures = trainer._logger_connector.metrics["log"]
-            row = {"epoch": float(trainer.current_epoch)} | {name: float(value) for name, value in figures.items()}
+            row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in figures.items()}
             self._row = (loop._batches_that_stepped, row)
             self._save_if_due(trainer, stop=not validating)
 

@@ -26,7 +26,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def state(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's leaves by their path, without names of files."""
+    """A checkpoint's leaves by their path, without names of files and what a clock says."""
     leaves: dict[str, Any] = {}
 
     def walk(item: Any, path: str) -> None:
@@ -36,8 +36,8 @@ def state(checkpoint: Path) -> dict[str, Any]:
         elif isinstance(item, list | tuple):
             for index, value in enumerate(item):
                 walk(value, f"{path}/{index}")
-        elif not (isinstance(item, str) and "checkpoints" in item) and ".ckpt" not in path:
-            leaves[path] = item
+        elif isinstance(item, torch.Tensor) or not any(word in f"{path} {item}" for word in ("checkpoints", *CLOCK)):
+            leaves[path.split("best_k_models")[0]] = item
 
     walk(torch.load(checkpoint, weights_only=True), "")
     return leaves
