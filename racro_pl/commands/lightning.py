@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,9 +20,12 @@ from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
 from racro_pl.training.callbacks import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
-from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.checkpoints import RacroCheckpointIO, checkpoint_step, newest_checkpoint
+from racro_pl.training.continuing import ContinuedCSVLogger
 from racro_pl.training.module import RacroModule
 from racro_pl.training.preflight import Preflight
+from racro_pl.training.run_checkpoint import RunCheckpoint
+from racro_pl.training.signals import Stopped
 from racro_pl.training.startup import check_trainer
 from racro_pl.training.watch import CaptionWatch
 from racro_pl.types import RacroError
@@ -36,6 +39,7 @@ class RacroCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="racro", help="the run's folder is runs/<name>/version_k/")
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -61,28 +65,48 @@ class RacroCLI(LightningCLI):
         try:
             check_trainer(self.trainer, self.model.policy_settings)
         except RacroError:
-            if self.run_folder is not None:
-                self.run_folder.rmdir()
+            if self.new_folder is not None:
+                self.new_folder.rmdir()
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        self.run_folder: Path | None = None
+        self.new_folder: Path | None = None
         if config.get("logger") is None:
             # One folder for both loggers: left alone, each would pick its own next version.
-            folder = shared_version(Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name"))
-            self.run_folder = folder if is_first_process() else None
+            folder, steps = self._choose_folder()
             place = (folder.parent.parent, folder.parent.name, folder.name)
-            kwargs["logger"] = [CSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place)]
-        # A callback of the configuration takes the place of the default one; checkpoints may be of several kinds.
+            kwargs["logger"] = [
+                ContinuedCSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place, purge_step=steps)
+            ]  # fmt: skip
+            if config.get("default_root_dir") is None:
+                kwargs["default_root_dir"] = str(folder)
+            if (folder / "config.yaml").exists():
+                self.save_config_kwargs |= {"config_filename": f"config-step={steps}.yaml", "overwrite": True}
+        # A callback of the configuration takes the place of the default one.
         callbacks = config.get("callbacks") or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        own = {type(callback) for callback in callbacks} - {ModelCheckpoint}
+        own = {type(callback) for callback in (callbacks if isinstance(callbacks, list) else [callbacks])}
         defaults = self.trainer_defaults["callbacks"]
         self.trainer_defaults["callbacks"] = [callback for callback in defaults if type(callback) not in own]
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+    def _choose_folder(self) -> tuple[Path, int | None]:
+        """The run's folder, and how many steps its checkpoint has seen when there is one to go on from."""
+        run = Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name")
+        asked = self._get(self.config_init, "ckpt_path")
+        if self.subcommand != "fit":
+            return shared_version(run), None
+        folder = continued_folder(run, asked)
+        if folder is None:
+            folder = shared_version(run)
+            self.new_folder = folder if is_first_process() else None
+        elif asked is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
+            # A job that SLURM starts again has the command line of the first time.
+            asked = newest_checkpoint(folder) or asked
+            self.config_init[self.subcommand]["ckpt_path"] = None if asked is None else str(asked)
+        return folder, None if asked is None else checkpoint_step(Path(asked))
 
 
 def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:
@@ -101,6 +125,25 @@ def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ArgumentError) as error:
         raise RacroError(f"{path} is no configuration of fit: {error}") from error
     return parts.model, parts.data
+
+
+def continued_folder(run: Path, checkpoint: str | None) -> Path | None:
+    """The folder that a run goes on in; None when it is to have a new one.
+
+    That is the folder of the checkpoint when it is one of this run's, and under SLURM that of the job's number, which
+    stays the same when the job is requeued.
+
+    Args:
+        run: ``runs/<name>``.
+        checkpoint: the ``--ckpt_path``.
+    """
+    if checkpoint is not None:
+        path = Path(checkpoint).absolute()
+        for folder in (path.parent, path.parent.parent):
+            if folder.parent == run.absolute() and folder.is_dir():
+                return run / folder.name
+    job = SLURMEnvironment.job_id() if SLURMEnvironment.detect() else None
+    return None if job is None else run / f"version_{job}"
 
 
 def shared_version(folder: Path) -> Path:
@@ -124,6 +167,18 @@ def is_first_process() -> bool:
 def main(arguments: list[str]) -> int:
     """Run ``fit`` or ``validate``; returns the exit code."""
     quiet_libraries()
+    try:
+        _run(arguments)
+    except Stopped as stop:
+        # Lightning kills a run of which a process that it launched ends with an error.
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return 0
+        print(f"\nracro-pl {arguments[0]}: {stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
     RacroCLI(
         RacroModule,
         RacroDataModule,
@@ -148,10 +203,7 @@ def main(arguments: list[str]) -> int:
                 CaptionLog(),
                 CaptionWatch(),
                 SaveResult(),
-                # Before the checkpoint: what a step solved belongs into it.
                 SolvedQuestions(),
-                ModelCheckpoint(save_last=True, filename="{step}", every_n_train_steps=50),
             ],
         },
     )
-    return 0

@@ -25,6 +25,8 @@ def quiet_libraries() -> None:
         ".*`_log_device_mesh`.*",
         ".*GPU available but not used.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        # A branch of a run has a folder, and a best checkpoint, of its own.
+        ".*The dirpath has changed from.*",
         # The state after the optimizer's step is the one wanted.
         ".*Using ModelCheckpoint with manual optimization.*",
         ".*isinstance.treespec, LeafSpec.*",

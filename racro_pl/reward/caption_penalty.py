@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.rewarder import Pending, Rewarder
+from racro_pl.seeds import seed_for
 from racro_pl.text.caption_judge import describes, judge_messages, read_verdict
 from racro_pl.types import Question, Rewards
 
@@ -52,7 +53,10 @@ class ReasonerJudge(CaptionJudge):
     def submit(self, question: Question, texts: Sequence[str]) -> Verdicts:
         # Equal texts are asked about once, and get one verdict; an empty one needs no asking.
         written = list(dict.fromkeys(text for text in texts if text.strip()))
-        replies = self.reasoner.submit([judge_messages(question.text, text) for text in written])
+        replies = self.reasoner.submit_seeded(
+            [judge_messages(question.text, text) for text in written],
+            [seed_for(question.id, text) for text in written],
+        )
         waiting = dict(zip(written, replies, strict=True))
 
         def verdict(text: str) -> bool | None:
@@ -88,9 +92,9 @@ class CaptionPenalty(Rewarder):
     def check(self) -> None:
         self.rewarder.check()
 
-    def submit(self, question: Question, captions: Sequence[str]) -> Pending:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
         # The rewarder first: its answers take longer.
-        pending = self.rewarder.submit(question, captions)
+        pending = self.rewarder.submit(question, captions, seed)
         return _Penalised(self, pending, self.judge.submit(question, captions))
 
     def penalise(self, rewards: Rewards, verdicts: Sequence[bool | None]) -> Rewards:

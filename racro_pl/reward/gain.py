@@ -18,7 +18,7 @@ class GainScorer(Scorer):
 
     ``c`` and ``b`` are shares of right votes. A question that the reasoner answers without any caption (from common
     knowledge, or by a lucky option) teaches nothing about captions: with ``b = 1`` its rewards are all 0. ``b`` is
-    asked once per question and kept for the run; after a resume it is asked again.
+    asked once per question and kept for the run.
 
     The plain difference ``c - b`` (as in "Caption as Reward", 2025) is reported as the part ``gain``. As a reward it
     would change nothing here: ``b`` is the same for all captions of a group, and group-relative advantages do not see
@@ -39,8 +39,9 @@ class GainScorer(Scorer):
         self._known: dict[str, float] = {}
         """b of each question asked so far, by its id."""
 
-    def submit(self, question: Question, captions: Sequence[str]) -> Pending:  # type: ignore[override]
-        pending = super().submit(question, captions)
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:  # type: ignore[override]
+        pending = super().submit(question, captions, seed)
+        # Always with the same seed: a resumed run asks again, and has to hear the same.
         blind = None if question.id in self._known else self._text_only.submit(question, ["nothing"])
         return _Gained(self, question.id, pending, blind)
 

@@ -1,7 +1,7 @@
 """A reasoner that runs in this process: a transformers causal language model, batched.
 
 Prompts only queue up; the first answer that is asked for runs the whole queue, on the thread that asks. So prompts
-of many questions share batches, and the global random generator is drawn from in an order that a seed fixes.
+of many questions share batches. Each answer is drawn from a seed of its own, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class InProcessReasoner(Reasoner):
         self.device = device
         self.dtype = dtype
         self._lock = threading.RLock()
-        self._queue: list[tuple[Messages, _QueuedFuture]] = []
+        self._queue: list[tuple[Messages, int, _QueuedFuture]] = []
         self._model: Any = None
         self._tokenizer: Any = None
         self._clock = BusyClock()
@@ -111,11 +111,21 @@ class InProcessReasoner(Reasoner):
             self._load()
 
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
-        """Queue prompts. Reading any of the futures generates for the whole queue, on the reading thread."""
-        queued = [(messages, _QueuedFuture(self)) for messages in prompts]
+        """Queue prompts. Reading any of the futures generates for the whole queue, on the reading thread.
+
+        Sampled answers follow from the state of torch's global random generator at this call.
+        """
+        import torch
+
+        seeds = [0] * len(prompts) if self.deterministic else torch.randint(2**62, (len(prompts),)).tolist()
+        return self.submit_seeded(prompts, seeds)
+
+    def submit_seeded(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Future[Reply]]:
+        """Queue prompts, each with the seed of its answer."""
+        queued = [(messages, seed, _QueuedFuture(self)) for messages, seed in zip(prompts, seeds, strict=True)]
         with self._lock:
             self._queue.extend(queued)
-        return [future for _, future in queued]
+        return [future for _, _, future in queued]
 
     def flush(self) -> None:
         """Generate for everything in the queue; an exception goes to all of its futures.
@@ -129,14 +139,14 @@ class InProcessReasoner(Reasoner):
             self._clock.start()
             try:
                 self._load()
-                replies = self._answer([messages for messages, _ in queue])
+                replies = self._answer([messages for messages, _, _ in queue], [seed for _, seed, _ in queue])
             except BaseException as error:
-                for _, future in queue:
+                for _, _, future in queue:
                     future.set_exception(error)
                 if not isinstance(error, Exception):
                     raise
             else:
-                for (_, future), reply in zip(queue, replies, strict=True):
+                for (_, _, future), reply in zip(queue, replies, strict=True):
                     future.set_result(reply)
             finally:
                 self._clock.stop()
@@ -145,7 +155,7 @@ class InProcessReasoner(Reasoner):
         """Drop the model; what is still queued ends with an error. A later use loads it again."""
         with self._lock:
             queue, self._queue = self._queue, []
-            for _, future in queue:
+            for _, _, future in queue:
                 future.set_result(Reply(error="closed: the reasoner was closed before it answered"))
             self._model = self._tokenizer = None
 
@@ -179,12 +189,11 @@ class InProcessReasoner(Reasoner):
             eos_token_id=tokenizer.eos_token_id if stop is None else stop,
             pad_token_id=tokenizer.pad_token_id,
             max_new_tokens=self.max_new_tokens,
-            do_sample=not self.deterministic,
-            **({} if self.deterministic else {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}),
+            do_sample=False,  # sampling is a logits processor here, which leaves one token to choose from
         )
         self._tokenizer, self._model = tokenizer, model.requires_grad_(False).eval().to(torch.device(device))
 
-    def _answer(self, prompts: Sequence[Messages]) -> list[Reply]:
+    def _answer(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Reply]:
         texts = [
             self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             for messages in prompts
@@ -205,20 +214,28 @@ class InProcessReasoner(Reasoner):
                 fitting.append(index)
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
-            replies.update(zip(batch, self._generate([work[index] for index in batch]), strict=True))
+            rows, drawn = [work[index] for index in batch], [seeds[index] for index in batch]
+            replies.update(zip(batch, self._generate(rows, drawn), strict=True))
         if not self.deterministic:
             return [replies[index] for index in range(len(ids))]
         by_prompt = {row: replies[index] for index, row in enumerate(work)}
         return [by_prompt[row] for row in ids]
 
-    def _generate(self, rows: Sequence[tuple[int, ...]]) -> list[Reply]:
+    def _generate(self, rows: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Reply]:
         import torch
+
+        from racro_pl.reward.seeded_sampling import sampler
 
         padded = self._tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
         inputs: dict[str, torch.Tensor] = {
             name: padded[name].to(self._model.device) for name in ("input_ids", "attention_mask")
         }
         with torch.no_grad():
-            output = self._model.generate(**inputs)
+            output = self._model.generate(
+                **inputs,
+                logits_processor=None
+                if self.deterministic
+                else sampler(seeds, self.temperature, self.top_p, self.max_new_tokens),
+            )
         answers = output[:, inputs["input_ids"].shape[1] :]
         return [Reply(text=text) for text in self._tokenizer.batch_decode(answers, skip_special_tokens=True)]

@@ -31,7 +31,7 @@ class OwnAnswers(Rewarder):
     def check(self) -> None:
         """Nobody has to be reached."""
 
-    def submit(self, question: Question, captions: Sequence[str]) -> Pending:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
         self._stats["captions"] += len(captions)
         return _Graded(self, question, captions)
 

@@ -59,6 +59,17 @@ class Reasoner(abc.ABC):
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
         """Ask, without waiting. A fault of one prompt is that prompt's ``Reply.error``, never an exception."""
 
+    def submit_seeded(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Future[Reply]]:
+        """As ``submit``, drawing each answer from a seed of its own where this program does the sampling.
+
+        A server samples as it likes: its batches change from run to run, and with them the numbers that it draws from.
+
+        Args:
+            prompts: chats.
+            seeds: one per prompt, from 0 to 2**63 - 1.
+        """
+        return self.submit(prompts)
+
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of everything; prompts under way end with an error. The reasoner may be used again afterwards."""

@@ -31,12 +31,13 @@ class Rewarder(abc.ABC):
         """
 
     @abc.abstractmethod
-    def submit(self, question: Question, captions: Sequence[str]) -> Pending:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
         """Begin to score captions, without waiting.
 
         Args:
             question: what they are about.
             captions: G texts.
+            seed: of this step's random choices, wherever they are made here.
         """
 
     @abc.abstractmethod

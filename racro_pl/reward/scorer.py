@@ -19,6 +19,7 @@ from racro_pl.reward.grader import Grader
 from racro_pl.reward.http_session import SERVER_DOWN, WRONG_MODEL
 from racro_pl.reward.reasoner import Reasoner, Reply, require
 from racro_pl.reward.rewarder import Rewarder
+from racro_pl.seeds import seed_for
 from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
@@ -95,6 +96,7 @@ class _Query:
     messages: Messages
     key: Hashable
     """The cache's key; without a cache, something that no other query has."""
+    seed: int
     cached: Reply | None = None
 
 
@@ -117,8 +119,9 @@ class _Vote:
 class PendingRewards:
     """The rewards of one question's captions, on their way."""
 
-    def __init__(self, scorer: Scorer, question: Question, votes: Sequence[Sequence[_Vote]]) -> None:
+    def __init__(self, scorer: Scorer, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> None:
         self._scorer = scorer
+        self._seed = seed
         self._question = question
         self._votes = votes
         self._rewards: Rewards | None = None
@@ -126,7 +129,7 @@ class PendingRewards:
     def result(self) -> Rewards:
         """Wait for the reasoner (no longer than its own deadline) and grade. A second call returns the same object."""
         if self._rewards is None:
-            self._rewards = self._scorer._judge(self._question, self._votes)
+            self._rewards = self._scorer._judge(self._question, self._votes, self._seed)
         return self._rewards
 
 
@@ -169,7 +172,7 @@ class Scorer(Rewarder):
         cached = cache == "on" or (cache == "auto" and reasoner.deterministic)
         self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if cached else None
         self._grader = Grader(grade_limit_s)
-        self._shuffler = random.Random(0) if shuffle else None
+        self.shuffle = shuffle
         self._stats: Counter[str] = Counter()
         self._drained = (0, 0, 0.0)
 
@@ -183,7 +186,7 @@ class Scorer(Rewarder):
         if self._cache is not None:
             self._cache.open()
 
-    def submit(self, question: Question, captions: Sequence[str]) -> PendingRewards:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> PendingRewards:
         """Send captions to the reasoner, without waiting.
 
         An empty caption is scored 0 without asking: the reasoner could only guess, and a lucky guess would teach
@@ -192,41 +195,47 @@ class Scorer(Rewarder):
         Args:
             question: what the captions are about; the reasoner reads its text and options, never its images.
             captions: G texts.
+            seed: of this step's random choices, wherever they are made here. An answer that is cached follows from
+                the question and the caption alone: found or asked anew, it is the same.
         """
         text = with_choices(question.text, question.choices)
         rows = [
-            [self._look_up(self._messages(text, caption), vote) for vote in range(self.votes)]
+            [
+                self._look_up(self._messages(text, caption), vote, seed_for(seed, question.id, index, vote))
+                for vote in range(self.votes)
+            ]
             if caption.strip()
             else []
-            for caption in captions
+            for index, caption in enumerate(captions)
         ]
         # Where answers are shared, equal captions of a group are asked once.
-        missing = {query.key: query.messages for row in rows for query in row if query.cached is None}
-        futures = dict(zip(missing, self.reasoner.submit(list(missing.values())), strict=True))
+        missing = {query.key: query for row in rows for query in row if query.cached is None}
+        asked = [query.messages for query in missing.values()], [query.seed for query in missing.values()]
+        futures = dict(zip(missing, self.reasoner.submit_seeded(*asked), strict=True))
         self._stats["captions"] += len(captions)
         self._stats["requests"] += len(futures)
         votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
-        return PendingRewards(self, question, votes)
+        return PendingRewards(self, question, votes, seed_for(seed, question.id))
 
     def _messages(self, question_text: str, caption: str) -> Messages:
         """What the reasoner is asked about one caption."""
         return reasoner_messages(question_text, caption)
 
-    def _look_up(self, messages: Messages, vote: int) -> _Query:
+    def _look_up(self, messages: Messages, vote: int, seed: int) -> _Query:
         if self._cache is None:
-            return _Query(messages, object())
+            return _Query(messages, object(), seed)
         key = reply_key(self.reasoner.identity, messages, vote)
         text = self._cache.get(key)
-        return _Query(messages, key, None if text is None else Reply(text=text))
+        return _Query(messages, key, seed_for(key), None if text is None else Reply(text=text))
 
-    def _judge(self, question: Question, votes: Sequence[Sequence[_Vote]]) -> Rewards:
+    def _judge(self, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> Rewards:
         verdicts = [self._judge_caption(question, row) for row in votes]
         reasons = tuple(verdict.reason for verdict in verdicts)
         for kind, count in count_reasons(reasons).items():
             self._stats["unscored"] += count
             self._stats[f"unscored/{kind}"] += count
         return Rewards(
-            total=self._totals(verdicts),
+            total=self._totals(verdicts, seed),
             parts={
                 "correct": tuple(verdict.correct for verdict in verdicts),
                 "answered": tuple(verdict.answered for verdict in verdicts),
@@ -238,12 +247,12 @@ class Scorer(Rewarder):
             extracted=tuple(verdict.extracted for verdict in verdicts),
         )
 
-    def _totals(self, verdicts: Sequence[_Verdict]) -> tuple[float, ...]:
+    def _totals(self, verdicts: Sequence[_Verdict], seed: int) -> tuple[float, ...]:
         totals = [verdict.correct for verdict in verdicts]
-        if self._shuffler is not None:
+        if self.shuffle:
             places = [index for index, verdict in enumerate(verdicts) if verdict.reason is None]
             earned = [totals[index] for index in places]
-            self._shuffler.shuffle(earned)
+            random.Random(seed).shuffle(earned)
             for index, total in zip(places, earned, strict=True):
                 totals[index] = total
         return tuple(totals)

@@ -44,9 +44,9 @@ class SeveralReasoners(Scorer):
         for scorer in self._others:
             scorer.check()
 
-    def submit(self, question: Question, captions: Sequence[str]) -> Pending:  # type: ignore[override]
-        waiting = [super().submit(question, captions)]
-        waiting += [scorer.submit(question, captions) for scorer in self._others]
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:  # type: ignore[override]
+        waiting = [super().submit(question, captions, seed)]
+        waiting += [scorer.submit(question, captions, seed) for scorer in self._others]
         return _Together(waiting, mean if self.combine == "mean" else min)
 
     def drain_stats(self) -> dict[str, float]:

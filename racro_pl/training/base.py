@@ -26,6 +26,7 @@ from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
+from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
@@ -70,7 +71,10 @@ class CaptionerModule(LightningModule):
         self.updates_done = 0
         self._encoder: PromptEncoder | None = None
         self._accuracy: PipelineAccuracy | None = None
-        self._restored_rng: Tensor | None = None
+        self.seed: int | None = None
+        """The run's, the same on all ranks and after a resumption; set when fitting starts."""
+        self.step_seed = 0
+        """Of the step under way, on this rank."""
 
     # ------------------------------------------------------------------ set-up
 
@@ -122,19 +126,20 @@ class CaptionerModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Find out now, not half an hour in, that the reasoner is unreachable or that gradients do not arrive."""
+        if self.seed is None:
+            self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
         self.scorer.check()
         self._open_engine()
         self.captioner.train()
         probe_gradients(self)
 
-    def on_train_start(self) -> None:
-        # Last of the set-up: nothing before it may draw from the stream that a resumed run continues.
-        if self._restored_rng is not None:
-            torch.set_rng_state(self._restored_rng.cpu())
-            self._restored_rng = None
-
     def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
         keep_gradients_local(self.trainer)
+        # No stream of random numbers goes from step to step, on any device: so none has to be saved and restored,
+        # and nothing that draws in between (a validation, a callback) changes what is learnt.
+        self.step_seed = seed_for(self.seed or 0, self.trainer.global_step, self.trainer.global_rank)
+        torch.manual_seed(self.step_seed)
+        self.scorer.drain_stats()  # what was asked between two steps is of neither
 
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.
@@ -222,14 +227,14 @@ class CaptionerModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["racro_updates_done"] = self.updates_done
-        checkpoint["racro_rng"] = torch.get_rng_state()
+        checkpoint["racro_seed"] = self.seed
         if self.policy_settings.lora is not None:
             checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config[TRAINED])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Non-strict loading would hide a checkpoint of another policy: compare the names by hand."""
         self.updates_done = checkpoint["racro_updates_done"]
-        self._restored_rng = checkpoint["racro_rng"]
+        self.seed = checkpoint["racro_seed"]
         expected, found = set(self.state_dict()), set(checkpoint["state_dict"])
         if expected != found:
             raise RacroError(

@@ -21,19 +21,27 @@ _STATE_PREFIX = "captioner.model."
 
 
 class RacroCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file, syncs, renames; then writes ``<name>-adapter/``, which peft and vLLM can load."""
+    """Writes ``<name>.ckpt`` and beside it ``<name>-adapter/``, which peft and vLLM can load.
+
+    Both are written under hidden names, synced and renamed: whenever the process is killed, what has its proper name
+    is whole. The folder is renamed first: at worst it is one checkpoint ahead of the file.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
+        partial = _partial(target)
         with partial.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
         if ADAPTER_KEY in checkpoint:
-            write_adapter(checkpoint, adapter_folder(target))
+            folder = _partial(adapter_folder(target))
+            shutil.rmtree(folder, ignore_errors=True)
+            write_adapter(checkpoint, folder)
+            _replace_folder(folder, adapter_folder(target))
+        partial.replace(target)
+        _sync(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Load tensors and plain values only: a checkpoint from elsewhere cannot run code.
@@ -59,6 +67,64 @@ def adapter_folder(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}-adapter")
 
 
+def rename_checkpoint(old: Path, new: Path) -> None:
+    """Give a checkpoint, and the folder beside it, another name; one that has the name goes."""
+    if adapter_folder(old).is_dir():
+        _replace_folder(adapter_folder(old), adapter_folder(new))
+    old.replace(new)
+    _sync(new.parent)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half-written; a PEFT folder that only lacked its name gets it."""
+    for aside in folder.glob(".*.old"):
+        name = aside.name[1:].removesuffix(".old")
+        staged = folder / f".{name}.partial"
+        if not (folder / name).exists() and staged.exists():
+            staged.replace(folder / name)
+    for path in (*folder.glob(".*.partial"), *folder.glob(".*.old"), *folder.glob("finishing*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def checkpoint_step(path: Path) -> int:
+    """Steps that a checkpoint has seen.
+
+    Raises:
+        RacroError: as ``RacroCheckpointIO.load_checkpoint``.
+    """
+    return int(RacroCheckpointIO().load_checkpoint(path)["global_step"])
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The one of a run's checkpoints that was written last."""
+    found = [*folder.glob("hpc_ckpt_*.ckpt"), *(folder / "checkpoints").glob("*.ckpt")]
+    whole = [path for path in found if path.name != "finishing.ckpt"]
+    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """No call replaces a folder that has content: for a moment the name is free (see ``clear_leftovers``)."""
+    aside = old.with_name(f".{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.replace(aside)
+    new.replace(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_adapter(checkpoint: dict[str, Any], folder: Path) -> None:
     """The PEFT folder of a checkpoint: ``adapter_config.json`` and ``adapter_model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +133,10 @@ def write_adapter(checkpoint: dict[str, Any], folder: Path) -> None:
         name.removeprefix(_STATE_PREFIX).replace(".default.", "."): tensor.contiguous().cpu()
         for name, tensor in checkpoint["state_dict"].items()
     }
-    partial = folder / ".adapter_model.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / "adapter_model.safetensors")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(checkpoint[ADAPTER_KEY] + "\n")
+    for path in (folder / "adapter_model.safetensors", folder / "adapter_config.json", folder):
+        _sync(path)
 
 
 def adapter_config_json(peft_config: Any) -> str:

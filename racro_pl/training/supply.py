@@ -98,7 +98,7 @@ class CaptionSupply:
             self._meter.idle(module.engine.waiting_seconds - waited)
             if rollout is None:
                 return
-            yield rollout, module.scorer.submit(rollout.question, rollout.texts)
+            yield rollout, module.scorer.submit(rollout.question, rollout.texts, module.step_seed)
 
     def _remember(self, group: PendingGroup) -> PendingGroup:
         """With the log-probs of the weights that sampled: they will have changed when the group is learnt from."""

@@ -4,6 +4,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from racro_pl.reward.in_process import InProcessReasoner
 from racro_pl.reward.reasoner import ReasonerError
+from racro_pl.reward.seeded_sampling import sampler
 from tests.fakes.models import small_tokenizer
 
 
@@ -59,7 +60,7 @@ def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, mo
     reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
     sizes = []
     generate = reasoner._generate
-    monkeypatch.setattr(reasoner, "_generate", lambda rows: sizes.append(len(rows)) or generate(rows))
+    monkeypatch.setattr(reasoner, "_generate", lambda rows, seeds: sizes.append(len(rows)) or generate(rows, seeds))
     first, second = reasoner.submit(prompts("one")), reasoner.submit(prompts("two", "one"))
     assert reasoner._model is None
     assert not any(future.done() for future in first + second)
@@ -78,6 +79,37 @@ def test_sampling_follows_the_global_seed_and_answers_every_copy(folder):
         runs.append(answers(reasoner, "one", "one", "one", "one"))
     assert runs[0] == runs[1] != runs[2]
     assert len(set(runs[0])) > 1  # neither de-duplicated, nor held to the folder's own top_k=1
+
+
+def seeded(reasoner, texts, seeds):
+    return [future.result().text for future in reasoner.submit_seeded(prompts(*texts), seeds)]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_an_answer_follows_from_its_seed_whatever_else_is_in_the_batch(folder, top_p):
+    settings = {"temperature": 1.0, "top_p": top_p, "max_new_tokens": 8}
+    texts, seeds = [*TEXTS, "one"], [5, 6, 7, 8]
+    together = seeded(InProcessReasoner(folder, **settings), texts, seeds)
+    torch.manual_seed(99)  # the global stream has no part in it
+    backwards = seeded(InProcessReasoner(folder, **settings), texts[::-1], seeds[::-1])
+    alone = seeded(InProcessReasoner(folder, batch_size=1, **settings), texts, seeds)
+    assert together == backwards[::-1] == alone
+    assert together[0] != together[3]
+    assert seeded(InProcessReasoner(folder, **settings), texts, [1, 2, 3, 4]) != together
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_tokens_are_drawn_with_the_models_own_probabilities(top_p):
+    """Four tokens, 4000 rows: a share's standard deviation is at most 0.008."""
+    probabilities = torch.tensor([0.1, 0.4, 0.3, 0.2])
+    scores = (probabilities.log() * 2).repeat(4000, 1)  # temperature 2 takes the factor back
+    for process in sampler(range(4000), 2.0, top_p, 2):
+        scores = process(None, scores)
+    assert (scores == 0).sum(dim=1).eq(1).all()
+    shares = scores.argmax(dim=1).bincount(minlength=4) / 4000
+    # The top half: 0.4 alone is less than it, 0.4 and 0.3 are enough, in proportion 4 : 3.
+    expected = probabilities if top_p == 1.0 else torch.tensor([0.0, 4 / 7, 3 / 7, 0.0])
+    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
 
 
 def test_a_prompt_without_room_is_an_error_of_its_own(folder):

@@ -130,6 +130,51 @@ def test_a_sampling_reasoner_is_asked_afresh(tmp_path):
     assert "cache_hit_rate" not in scorer.drain_stats()
 
 
+class Seeds(Scripted):
+    """Notes its seeds and answers right to even ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def submit_seeded(self, prompts, seeds):
+        self.seeds.append(list(seeds))
+        self.replies = [boxed(42 + seed % 2) for seed in seeds]
+        return self.submit(prompts)
+
+
+def test_answers_are_seeded_by_step_question_caption_and_vote():
+    reasoner = Seeds()
+    scorer = Scorer(reasoner, votes=2)
+    other = Question("other", (), QUESTION.text, "42", "math")
+    for question, seed in ((QUESTION, 1), (QUESTION, 1), (QUESTION, 2), (other, 1)):
+        scorer.submit(question, ["a", "a", "b"], seed).result()
+    assert reasoner.seeds[0] == reasoner.seeds[1]
+    assert len({seed for seeds in reasoner.seeds[1:] for seed in seeds}) == 3 * 3 * 2
+
+
+def test_a_cached_answer_is_the_one_that_asking_anew_would_give(tmp_path):
+    answers = []
+    for path in ("kept", "kept", "lost"):  # the second run finds the first one's file, the third does not
+        reasoner = Seeds()
+        scorer = Scorer(reasoner, votes=2, cache="on", cache_path=tmp_path / path)
+        answers.append([scorer.submit(QUESTION, [str(i), "a"], step).result().answers for step, i in enumerate("xyz")])
+        assert sum(map(len, reasoner.seeds)) == (0 if answers[1:] and path == "kept" else 2 * 4)
+        scorer.close()
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_shuffled_rewards_follow_from_the_seed_alone():
+    def shuffled(scorer, seed):
+        scorer.reasoner.replies = [boxed(42)] * 4 + [boxed(1)] * 4
+        return scorer.submit(QUESTION, list("abcdefgh"), seed).result().total
+
+    first, second = (Scorer(Scripted(), shuffle=True) for _ in range(2))
+    totals = [shuffled(first, seed) for seed in range(5)]
+    assert [shuffled(second, seed) for seed in (4, 3, 2, 1, 0)] == totals[::-1]
+    assert len(set(totals)) > 1
+
+
 def test_a_cache_that_was_asked_for_keeps_each_vote(tmp_path):
     scorer = Scorer(Scripted(boxed(42), boxed(41)), votes=2, cache="on", cache_path=tmp_path / "replies.sqlite")
     assert scorer.submit(QUESTION, ["a"]).result().total == (0.5,)

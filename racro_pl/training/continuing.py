@@ -1,0 +1,116 @@
+"""A run folder that a resumed run goes on writing: rows of steps behind the checkpoint are set aside.
+
+A run killed after step 7 whose checkpoint is of step 5 has written the rows of steps 6 and 7; the resumed run will
+make these steps again. Their rows move to ``captions.replaced.jsonl`` and ``metrics.replaced.csv``, so that each step
+stands once in the files proper, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from pathlib import Path
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+METRICS = "metrics.csv"
+_STEP = re.compile(rb'\{"step": (\d+)[,}]')
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Set aside all rows of steps behind ``step`` (and a last line that was cut off).
+
+    Args:
+        folder: the run's. Its ``*.jsonl`` files whose lines begin with the step, and ``metrics.csv``, are rewound.
+        step: steps that the checkpoint has seen.
+    """
+    for path in sorted(folder.glob("*.jsonl")):
+        if not path.name.endswith(".replaced.jsonl"):
+            _rewind_lines(path, step)
+    if (folder / METRICS).is_file():
+        _rewind_table(folder / METRICS, step)
+
+
+def _rewind_lines(path: Path, step: int) -> None:
+    keep = 0
+    with path.open("rb") as file:
+        for line in file:
+            found = _STEP.match(line)
+            if keep == 0 and found is None:
+                return  # lines of another kind
+            if found is None or int(found[1]) > step or not line.endswith(b"\n"):
+                break
+            keep += len(line)
+        if keep == path.stat().st_size:
+            return
+        file.seek(keep)
+        with path.with_suffix(".replaced.jsonl").open("ab") as aside:
+            shutil.copyfileobj(file, aside)
+    os.truncate(path, keep)
+
+
+def _rewind_table(path: Path, step: int) -> None:
+    header, rows = read_table(path)
+    # The logger's axis begins at 0: the row of the first step has 0.
+    kept = [row for row in rows if _axis(row) < step]
+    if len(kept) == len(rows):
+        return
+    aside = path.with_suffix(".replaced.csv")
+    old_header, old = read_table(aside) if aside.is_file() else ([], [])
+    header_aside = sorted({*old_header, *header})
+    write_table(aside, header_aside, old + [row for row in rows if _axis(row) >= step])
+    write_table(path, header, kept)
+
+
+def has_row(folder: Path, axis: int) -> bool:
+    """Whether ``metrics.csv`` holds a row with this value of the logger's axis."""
+    path = folder / METRICS
+    return path.is_file() and any(_axis(row) == axis for row in read_table(path)[1])
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a CSV file; a last row that was cut off is left out."""
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(whole.splitlines())
+    rows = list(reader)
+    return list(reader.fieldnames or []), rows
+
+
+def write_table(path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
+    """Write a CSV file in one go: whoever is killed meanwhile leaves the old one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _axis(row: dict[str, str]) -> int:
+    return int(row["step"])
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Lightning's, which deletes a ``metrics.csv`` that it finds; this one goes on writing it."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer, made on first use."""
+        if self._experiment is None:
+            self._experiment = _ContinuedWriter(self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        if Path(self.metrics_file_path).is_file():
+            self.metrics_keys = read_table(Path(self.metrics_file_path))[0]
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        write_table(Path(self.metrics_file_path), fieldnames, read_table(Path(self.metrics_file_path))[1])

@@ -1,0 +1,153 @@
+"""When a run is saved: ``checkpoints/last.ckpt`` to go on from, ``checkpoints/best.ckpt`` to use.
+
+A checkpoint stands between two steps: all that belongs to the steps before it has happened and is on disk (captions,
+metrics, a validation that was due), and nothing of the steps behind it. That is what makes a resumed run an exact
+continuation; see docs/resume.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from racro_pl.training.callbacks import run_folder
+from racro_pl.training.checkpoints import clear_leftovers, rename_checkpoint
+from racro_pl.training.continuing import has_row, rewind
+from racro_pl.training.signals import Stopped, StopSignals
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps the newest state and the one with the best ``val/accuracy``; stops the run when a signal asks for it.
+
+    Args:
+        every_n_steps: steps from one ``last.ckpt`` to the next; what a killed run loses at most. One is also written
+            behind the last step, and when the run is asked to stop.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"checkpoint: every_n_steps is {every_n_steps}; expected 1 or more")
+        super().__init__(
+            filename="best",
+            monitor="val/accuracy",
+            mode="max",
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=False,
+            # With it the best of a resumed run would stand beside that of the run before, as best-v1.
+            enable_version_counter=False,
+        )
+        self.every_n_steps = every_n_steps
+        self.signals = StopSignals()
+        self._stop: int | None = None
+        """The signal behind whose step the run stops."""
+        self._due = False
+        """Whether the step just made is to be saved."""
+        self._saved_step = -1
+        self._row: tuple[int, dict[str, float]] | None = None
+        """Axis value and figures of a step whose row the loggers get just after its checkpoint."""
+        self._resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"row": self._row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # The best so far stays the best, also when the run's folder was moved. A branch begins with a best of its own.
+        best = self._place("best.ckpt")
+        if best.is_file() and state_dict["best_model_path"]:
+            state_dict |= {"best_model_path": str(best), "kth_best_model_path": str(best), "dirpath": self.dirpath}
+            state_dict["best_k_models"] = {str(best): state_dict["best_model_score"]}
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it
+        self._row, self._resumed = state_dict["row"], True
+
+    # ------------------------------------------------------------------ beginning and end
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take back what an interrupted run did behind the checkpoint; from now on, heed signals."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            clear_leftovers(folder / "checkpoints")
+            if self._resumed:
+                self._take_back(trainer, folder)
+        trainer.strategy.barrier("run folder is as the checkpoint left it")
+        epochs = trainer.fit_loop.epoch_progress.total
+        if self._resumed and epochs.completed == epochs.ready:
+            # Saved behind an epoch's last step. Lightning would go on with the next epoch as with one that has begun:
+            # without its start hooks, and with counts that a second resumption could not make sense of.
+            trainer.fit_loop.reset_restart_stage()
+        self._resumed, self._row = False, None
+        self.signals.install(trainer)
+
+    def _take_back(self, trainer: Trainer, folder: Path) -> None:
+        rewind(folder, trainer.global_step)
+        # Killed between the checkpoint and the row? A run that begins a folder of its own has no use for it.
+        if self._row is not None and any(folder.glob("captions*.jsonl")) and not has_row(folder, self._row[0]):
+            for logger in trainer.loggers:
+                logger.log_metrics(self._row[1], self._row[0])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last callback of all: ``last.ckpt`` says that the run is finished only when it is."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if self._saved_step != trainer.global_step:
+                trainer.save_checkpoint(self._place("finishing.ckpt"))
+            if trainer.is_global_zero:
+                rename_checkpoint(self._place("finishing.ckpt"), self._place("last.ckpt"))
+            trainer.strategy.barrier("last.ckpt is there")
+        self.signals.restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.signals.restore()
+
+    # ------------------------------------------------------------------ between two steps
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save when it is time; but where a validation is due it comes first, since a resumed run would skip it."""
+        finishing = is_last_step(trainer)
+        self._stop = None if finishing else self.signals.agreed()
+        self._due = finishing or self._stop is not None or trainer.global_step % self.every_n_steps == 0
+        loop = trainer.fit_loop.epoch_loop
+        validating = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        # Asked to stop, save all the same: the validation may take longer than whoever asks will wait.
+        if not validating or self._stop is not None:
+            figures = trainer._logger_connector.metrics["log"]
+            row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in figures.items()}
+            self._row = (loop._batches_that_stepped, row)
+            self._save_if_due(trainer, stop=not validating)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best; then save what was put off."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._due = self._due or trainer.should_stop
+            self._row = None
+            self._save_if_due(trainer, stop=True)
+
+    def _save_if_due(self, trainer: Trainer, *, stop: bool) -> None:
+        if not self._due or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # The last state gets its name when the run has written all else: a run killed just before then finishes.
+        finishing = is_last_step(trainer) or trainer.should_stop
+        trainer.save_checkpoint(self._place("finishing.ckpt" if finishing else "last.ckpt"))
+        self._saved_step = trainer.global_step
+        if stop and self._stop is not None:
+            self._leave(trainer, self._stop)
+
+    def _leave(self, trainer: Trainer, signum: int) -> None:
+        if self._row is not None:
+            trainer._logger_connector.update_train_step_metrics()  # Lightning would, had we gone on
+        if self.signals.asks_to_requeue(signum):
+            # Lightning's own: saves hpc_ckpt_k.ckpt in the run's folder and calls scontrol.
+            trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
+        raise Stopped(signum, self._place("last.ckpt"))
+
+    def _place(self, name: str) -> Path:
+        return Path(str(self.dirpath)) / name
+
+
+def is_last_step(trainer: Trainer) -> bool:
+    """Whether ``max_steps`` are made."""
+    return 0 <= trainer.max_steps <= trainer.global_step

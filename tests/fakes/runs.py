@@ -1,0 +1,64 @@
+"""What two runs left behind, side by side: bit for bit where it is of the method, not where it is of the clock."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CLOCK = ("seconds", "speed/", "memory/")
+
+
+def captions(folder: Path, name: str = "captions.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """Rows without empty cells and without what a clock or the machine's memory says."""
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if value and not any(word in name for word in CLOCK)}
+            for row in csv.DictReader(file)
+        ]
+
+
+def state(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's leaves by their path, without names of files and what a clock says."""
+    leaves: dict[str, Any] = {}
+
+    def walk(item: Any, path: str) -> None:
+        if isinstance(item, dict):
+            for key, value in item.items():
+                walk(value, f"{path}/{key}")
+        elif isinstance(item, list | tuple):
+            for index, value in enumerate(item):
+                walk(value, f"{path}/{index}")
+        elif isinstance(item, torch.Tensor) or not any(word in f"{path} {item}" for word in ("checkpoints", *CLOCK)):
+            leaves[path.split("best_k_models")[0]] = item
+
+    walk(torch.load(checkpoint, weights_only=True), "")
+    return leaves
+
+
+def assert_same_state(found: Path, expected: Path) -> None:
+    """Weights, optimizer, schedule, loops, callbacks: every tensor bit for bit, every number the same."""
+    ours, theirs = state(found), state(expected)
+    assert ours.keys() == theirs.keys()
+    assert sum(isinstance(value, torch.Tensor) for value in ours.values()) > 20
+    for name, value in ours.items():
+        other = theirs[name]
+        same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+        assert same, f"{name}: {value} is not {other}"
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Also each caption with its reward, and each figure that was logged: no gap, no repeat, no difference."""
+    names = {path.name for path in expected.glob("captions*.jsonl")}
+    assert names == {path.name for path in found.glob("captions*.jsonl") if "replaced" not in path.name}
+    for name in names:
+        assert captions(found, name) == captions(expected, name)
+    assert metrics(found) == metrics(expected)
+    assert_same_state(found / "checkpoints/last.ckpt", expected / "checkpoints/last.ckpt")

@@ -1,0 +1,115 @@
+"""Signals to a real run: the step is finished, saved, and the run can go on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(runs: Path, *more: str, steps: int = 1000, **environment: str) -> subprocess.Popen[str]:
+    """A quickstart of small steps, in a session of its own."""
+    command = [
+        sys.executable, "-m", "racro_pl", "fit", "--config", str(ROOT / "configs/quickstart.yaml"),
+        "--trainer.max_steps", str(steps), "--runs", str(runs), "--data.questions_per_step", "2",
+        "--trainer.callbacks.init_args.questions", "4", "--data.reader.init_args.train", "40", *more,
+    ]  # fmt: skip
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | own | environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process: subprocess.Popen[str], limit_s: float = 240) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def steps_done(folder: Path) -> list[int]:
+    """Of a run folder, by its captions."""
+    names = sorted(folder.glob("captions*.jsonl"))
+    lines = names[0].read_text().splitlines() if names else []
+    return sorted({json.loads(line)["step"] for line in lines})
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output; nothing of its session may be left."""
+    output = process.communicate(timeout=200)[0]
+    deadline = time.monotonic() + 20
+    while (left := _in_session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, left
+    return process.returncode, output
+
+
+def _in_session(leader: int) -> list[str]:
+    """Command lines of the processes of a session that still run."""
+    listed = subprocess.run(["ps", "-eo", "sid,stat,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [row[2] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_behind_its_step_with_a_checkpoint(tmp_path, number):
+    process = start(tmp_path)
+    folder = tmp_path / "quickstart/version_0"
+    wait_for(lambda: len(steps_done(folder)) >= 2, process)
+    process.send_signal(number)
+    code, output = end_of(process)
+    assert code == 128 + number, output
+    done = steps_done(folder)
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == done[-1]
+    assert f"saved behind step {done[-1]}; go on with --ckpt_path" in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_ranks_ends_both(tmp_path):
+    process = start(tmp_path, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    folder = tmp_path / "quickstart/version_0"
+    wait_for(lambda: len(steps_done(folder)) >= 1, process)
+    process.terminate()
+    code, output = end_of(process)
+    assert code == 143, output
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == steps_done(folder)[-1]
+
+
+@pytest.mark.slow
+def test_a_slurm_job_is_requeued_and_goes_on(tmp_path):
+    """With the job's variables and an ``scontrol`` that writes down how it was called."""
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
+    scontrol.chmod(0o755)
+    job = {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "captioner", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "1",
+        "PATH": f"{scontrol.parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    process = start(tmp_path, **job)
+    runs = tmp_path / "quickstart"
+    wait_for(lambda: len(steps_done(runs / "version_0")) >= 1, process)
+    process.send_signal(signal.SIGUSR1)
+    wait_for((tmp_path / "requeued").is_file, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert (tmp_path / "requeued").read_text().split() == ["requeue", "4711"]
+    saved = torch.load(runs / "slurm_4711/hpc_ckpt_1.ckpt", weights_only=True)["global_step"]
+    again = start(tmp_path, steps=saved + 2, **job)
+    output = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, output
+    assert steps_done(runs / "version_1")[-2:] == [saved + 1, saved + 2]

@@ -1,0 +1,176 @@
+"""``racro-pl fit`` in processes that end, are stopped, requeued or killed: the next one goes on where they stood."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fakes.runs import assert_same_run, captions, metrics
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[2]
+PYTHON = [sys.executable, "-m", "racro_pl"]
+DEADLINE_S = 600
+"""Far more than a run takes: who waits longer hangs."""
+
+
+def arguments(root: Path, *more: str) -> list[str]:
+    """The quickstart with a sampling reasoner, in small; a validation behind steps 2, 4, ..."""
+    return [
+        "fit", "--config", str(ROOT / "configs/quickstart.yaml"), "--runs", str(root),
+        "--model.reward.reasoner.init_args.temperature", "1.0", "--data.questions_per_step", "4",
+        "--data.reader.init_args.train", "20", "--data.reader.init_args.validation", "8",
+        "--trainer.val_check_interval", "2", "--trainer.callbacks.init_args.questions", "4", *more,
+    ]  # fmt: skip
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    # A group of its own, which a failing test can end whole.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for a process; its output."""
+    try:
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("hangs:\n" + process.communicate()[0])
+    assert process.returncode == code, output
+    return output
+
+
+def wait(for_what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + DEADLINE_S
+    while not for_what():
+        assert time.monotonic() < limit
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def has_step(folder: Path, step: int, name: str = "captions.jsonl") -> Callable[[], bool]:
+    def found() -> bool:
+        path = folder / name
+        return path.is_file() and f'{{"step": {step},' in path.read_text()
+
+    return found
+
+
+@contextlib.contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a process by SIGKILL behind the block."""
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """Six steps in one go."""
+    root = tmp_path_factory.mktemp("straight")
+    end(start([*PYTHON, *arguments(root, "--trainer.max_steps", "6")]))
+    return root / "quickstart/version_0"
+
+
+def test_three_steps_and_three_more_are_six(straight, tmp_path):
+    folder = tmp_path / "quickstart/version_0"
+    end(start([*PYTHON, *arguments(tmp_path, "--trainer.max_steps", "3")]))
+    assert len(captions(folder)) == 3 * 4 * 8
+    last = str(folder / "checkpoints/last.ckpt")
+    end(start([*PYTHON, *arguments(tmp_path, "--trainer.max_steps", "6", "--ckpt_path", last)]))
+    assert_same_run(folder, straight)
+    assert len(captions(straight)) == 6 * 4 * 8
+    assert [row["step"] for row in metrics(straight)] == list("011233455")
+    assert json.loads((folder / "held_out.json").read_text()) == json.loads((straight / "held_out.json").read_text())
+    assert {path.name for path in folder.glob("*.yaml")} == {"config.yaml", "config-step=3.yaml", "hparams.yaml"}
+    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
+
+
+def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
+    folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stalled"
+    more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "1", "--trainer.limit_val_batches", "1.0")
+    # The fifth to be written: best and last behind step 2, last of 1, last of 3, and then step 4's.
+    process = start(
+        [sys.executable, "-m", "tests.fakes.stalled_fit", str(marker), "5", *arguments(tmp_path, *more)]
+    )  # fmt: skip
+    with killed(process):
+        wait(marker.exists, process)
+    assert any((folder / "checkpoints").glob(".*.partial"))
+    last = folder / "checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] in (3, 4)
+    end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(last))]))
+    assert_same_run(folder, straight)
+    assert not any((folder / "checkpoints").glob(".*"))
+
+
+def test_killed_between_the_captions_and_the_checkpoint(straight, tmp_path):
+    folder = tmp_path / "quickstart/version_0"
+    more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "3")
+    process = start([*PYTHON, *arguments(tmp_path, *more)])
+    with killed(process):
+        wait(has_step(folder, 5), process)
+    end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(folder / "checkpoints/last.ckpt"))]))
+    assert_same_run(folder, straight)
+    assert {row["step"] for row in captions(folder, "captions.replaced.jsonl")} >= {4, 5}
+
+
+def test_a_job_that_slurm_requeues_goes_on_by_itself(straight, tmp_path):
+    """The same command line twice; in between SLURM's warning, and a ``scontrol`` that notes what it is asked."""
+    asked = tmp_path / "asked"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(f'#!/bin/sh\necho "$@" > {asked}\n')
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }  # fmt: skip
+    command = [*PYTHON, *arguments(tmp_path / "runs", "--trainer.max_steps", "6")]
+    folder = tmp_path / "runs/quickstart/version_4711"
+    process = start(command, **slurm)
+    wait(has_step(folder, 2), process)
+    os.kill(process.pid, signal.SIGUSR1)
+    assert "SIGUSR1: finishing this step" in end(process, 128 + signal.SIGUSR1)
+    assert asked.read_text() == "requeue 4711\n"
+    assert torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] in (3, 4)
+    assert "hpc_ckpt_1.ckpt" in end(start(command, **slurm, SLURM_RESTART_COUNT="1"))
+    assert_same_run(folder, straight)
+
+
+def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
+    """The signal reaches rank 1 alone; both stop behind the same step, and go on from there."""
+    more = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "5")
+    end(start([*PYTHON, *arguments(tmp_path / "straight", *more)]))
+    folder = tmp_path / "stopped/quickstart/version_0"
+    process = start([*PYTHON, *arguments(tmp_path / "stopped", *more)])
+    wait(has_step(folder, 2, "captions-rank1.jsonl"), process)
+    os.kill(rank_1_of(process.pid), signal.SIGTERM)
+    output = end(process, 143)
+    assert "stopped by SIGTERM; go on with --ckpt_path" in output
+    last = folder / "checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] in (3, 4)
+    end(start([*PYTHON, *arguments(tmp_path / "stopped", *more, "--ckpt_path", str(last))]))
+    assert_same_run(folder, tmp_path / "straight/quickstart/version_0")
+
+
+def rank_1_of(pid: int) -> int:
+    """The process that Lightning has launched for the second rank."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError("no second rank")
