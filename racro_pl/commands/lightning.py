@@ -54,7 +54,8 @@ class RacroCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
-            raise RacroError(str(error)) from error
+            # Where a part may also be null, the parser repeats all its values behind the reason, mistyped keys included.
+            raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
 
     def after_instantiate_classes(self) -> None:
         # The saved configuration shows what a null stood for, and which adapter was started from.

@@ -7,6 +7,7 @@ which work on a main thread alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import queue
@@ -51,7 +52,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with contextlib.suppress(OSError):  # what was not sent yet cannot be any more
+                stream.close()
 
 
 class _Worker:

@@ -123,8 +123,11 @@ class ChatClient:
                     body += chunk
                     if len(body) > self._max_body_bytes:
                         raise Fault("bad response", f"more than {self._max_body_bytes} bytes")
-        finally:
-            self._free.append(client)
+        except BaseException:
+            # Cut off in the middle, it might hold its only connection for good.
+            await client.aclose()
+            raise
+        self._free.append(client)
         status = response.status_code
         if status != 200:
             raise Fault(
@@ -169,7 +172,7 @@ def is_loopback(url: str) -> bool:
 
 def _retry_after_s(header: str) -> float:
     # Servers of this kind send seconds; the HTTP-date form falls back to our own backoff.
-    return float(header) if header.strip().isdecimal() else 0.0
+    return float(header) if header.strip().isdecimal() and len(header) < 9 else 0.0
 
 
 def _refusal(response: httpx.Response, body: bytes) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from racro_pl.experience import assemble, draft
-from racro_pl.losses import grpo_loss
+from racro_pl.losses import VARIANTS, grpo_loss
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_encoder, make_trainable
@@ -55,6 +56,7 @@ def steps(case: Case) -> Recorder:
     engine = TransformersEngine(workload.group, workload.tokens)
     recorder.count(captioner.model.get_base_model())
     rows = make_rows(workload, workload.questions * case.steps)
+    variant = replace(VARIANTS["grpo"], kl_coefficient=KL_COEFFICIENT)
     for step in range(case.steps):
         recorder.start()
         with captioner.seeing_once():
@@ -74,8 +76,7 @@ def steps(case: Case) -> Recorder:
                 inputs = (experience.prompts, experience.group_index, experience.token_ids, experience.mask)
                 logprobs, _ = captioner.logprobs(*inputs)
                 loss = grpo_loss(
-                    logprobs, None, experience.ref_logprobs, experience.advantages, experience.mask,
-                    kl_coefficient=KL_COEFFICIENT,
+                    logprobs, None, experience.ref_logprobs, experience.advantages, experience.mask, variant=variant
                 ).loss  # fmt: skip
                 loss.backward()
             with recorder.phase("optimizer"):

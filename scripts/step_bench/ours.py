@@ -53,7 +53,7 @@ class GivenRewards:
     def __init__(self, values: Iterator[float]) -> None:
         self.values = values
 
-    def submit(self, question: Question, texts: Sequence[str]) -> Any:
+    def submit(self, question: Question, texts: Sequence[str], seed: int = 0) -> Any:
         n = len(texts)
         total = tuple(next(self.values) for _ in texts)
         rewards = Rewards(total, {}, (True,) * n, (None,) * n, ((),) * n, ((),) * n)

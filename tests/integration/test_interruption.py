@@ -73,43 +73,5 @@ def test_a_signal_ends_the_run_behind_its_step_with_a_checkpoint(tmp_path, numbe
     done = steps_done(folder)
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == done[-1]
-    assert f"saved behind step {done[-1]}; go on with --ckpt_path" in " ".join(output.split())
+    assert f"stopped by {signal.Signals(number).name}; go on with --ckpt_path" in output
     assert "Traceback" not in output
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_of_two_ranks_ends_both(tmp_path):
-    process = start(tmp_path, "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    folder = tmp_path / "quickstart/version_0"
-    wait_for(lambda: len(steps_done(folder)) >= 1, process)
-    process.terminate()
-    code, output = end_of(process)
-    assert code == 143, output
-    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == steps_done(folder)[-1]
-
-
-@pytest.mark.slow
-def test_a_slurm_job_is_requeued_and_goes_on(tmp_path):
-    """With the job's variables and an ``scontrol`` that writes down how it was called."""
-    scontrol = tmp_path / "bin/scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
-    scontrol.chmod(0o755)
-    job = {
-        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "captioner", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "1",
-        "PATH": f"{scontrol.parent}:{os.environ['PATH']}",
-    }  # fmt: skip
-    process = start(tmp_path, **job)
-    runs = tmp_path / "quickstart"
-    wait_for(lambda: len(steps_done(runs / "version_0")) >= 1, process)
-    process.send_signal(signal.SIGUSR1)
-    wait_for((tmp_path / "requeued").is_file, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert (tmp_path / "requeued").read_text().split() == ["requeue", "4711"]
-    saved = torch.load(runs / "slurm_4711/hpc_ckpt_1.ckpt", weights_only=True)["global_step"]
-    again = start(tmp_path, steps=saved + 2, **job)
-    output = again.communicate(timeout=240)[0]
-    assert again.returncode == 0, output
-    assert steps_done(runs / "version_1")[-2:] == [saved + 1, saved + 2]

@@ -38,7 +38,7 @@ def in_process(folder: Path, tokenizer: Any, answers: Sequence[str]) -> tuple[In
     reasoner.check()
     read: list[str] = []
 
-    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **sampling: Any) -> torch.Tensor:
         rows = zip(input_ids, attention_mask, strict=True)
         read.extend(reasoner._tokenizer.decode(row[mask.bool()]) for row, mask in rows)
         written = reasoner._tokenizer(

@@ -24,6 +24,7 @@ from racro_pl.training.callbacks import SolvedQuestions
 from racro_pl.training.module import RacroModule
 from racro_pl.training.objectives import PolicyJudge, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
+from racro_pl.training.sharding import ShardedStrategy
 from racro_pl.types import Question, RacroError
 from tests.unit.text.labelled import labelled
 from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions
@@ -68,10 +69,7 @@ def test_without_a_reasoner_only_answers_can_be_learnt(folder):
 
 
 def test_a_sharded_policy_cannot_judge():
-    class ModelParallelStrategy:
-        pass
-
-    trainer = SimpleNamespace(strategy=ModelParallelStrategy())
+    trainer = SimpleNamespace(strategy=ShardedStrategy())
     with pytest.raises(RacroError, match="choose the judge reasoner or rule"):
         check_strategy(named("vpo"), trainer)
     check_strategy(named("vpo", caption_judge="rule"), trainer)
