@@ -53,7 +53,7 @@ class RacroCheckpointIO(TorchCheckpointIO):
             raise RacroError(f"ckpt_path {str(path)!r}: no such file; expected a .ckpt that an earlier run wrote")
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise RacroError(f"ckpt_path {str(path)!r} is not a whole, plain checkpoint: {reason}") from error
 
