@@ -80,8 +80,8 @@ def one_moment(root: Path, steps: int, seconds: float, straight: Path) -> tuple[
     line = [str(reached), ", ".join(left) or "-"]
     if newest is None:
         # Nothing to go on from: a run that begins again takes a folder of its own.
-        again = ended(start(root, steps))
         folder, step = root / f"quickstart/version_{int(run_folder(root).is_dir())}", "none yet"
+        again = ended(start(root, steps))
     else:
         step = str(torch.load(newest, weights_only=True)["global_step"])
         again = ended(start(root, steps, "--ckpt_path", str(newest)))

@@ -54,7 +54,7 @@ class RacroCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
-            # Where a part may also be null, the parser repeats all its values behind the reason, mistyped keys included.
+            # Of a part that may also be null the parser repeats all values behind the reason, mistyped keys included.
             raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
 
     def after_instantiate_classes(self) -> None:

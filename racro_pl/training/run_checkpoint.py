@@ -106,16 +106,17 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save when it is time; but where a validation is due it comes first, since a resumed run would skip it."""
-        finishing = is_last_step(trainer)
-        self._stop = None if finishing else self.signals.agreed()
-        self._due = finishing or self._stop is not None or trainer.global_step % self.every_n_steps == 0
+        last = is_last_step(trainer)
+        self._stop = None if last else self.signals.agreed()
+        in_time = trainer.global_step % self.every_n_steps == 0
+        self._due = last or trainer.should_stop or self._stop is not None or in_time
         loop = trainer.fit_loop.epoch_loop
         validating = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        figures = trainer._logger_connector.metrics["log"]
+        row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in figures.items()}
+        self._row = (loop._batches_that_stepped, row)
         # Asked to stop, save all the same: the validation may take longer than whoever asks will wait.
         if not validating or self._stop is not None:
-            figures = trainer._logger_connector.metrics["log"]
-            row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in figures.items()}
-            self._row = (loop._batches_that_stepped, row)
             self._save_if_due(trainer, stop=not validating)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

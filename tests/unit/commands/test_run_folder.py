@@ -23,9 +23,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(
-    "checkpoint", ["runs/mine/version_3/checkpoints/last.ckpt", "runs/mine/version_3/hpc_ckpt_1.ckpt"]
-)
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "hpc_ckpt_1.ckpt"])
 def test_a_checkpoint_of_the_run_is_continued_in_its_folder(run, name):
     checkpoint = f"runs/mine/version_3/{name}"
     assert continued_folder(run, checkpoint) == run / "version_3"

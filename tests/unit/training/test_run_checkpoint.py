@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.training import checkpoints
@@ -90,6 +90,21 @@ def test_a_validation_that_is_due_comes_before_the_stop(folder, tmp_path):
     assert step_of(kept / "checkpoints/last.ckpt") == 2
     rows = list(csv.DictReader((kept / "metrics.csv").open()))
     assert [(row["step"], bool(row["val/accuracy"])) for row in rows] == [("0", False), ("1", False), ("1", True)]
+
+
+def test_a_validation_that_fails_is_made_again_by_the_resumed_run(folder, tmp_path):
+    """A checkpoint from behind step 2 would say that its validation has been."""
+
+    class Fails(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            raise Full
+
+    with pytest.raises(Full):
+        run(
+            folder, tmp_path, steps=9, every=1, limit_val_batches=1, val_check_interval=2, check_val_every_n_epoch=None,
+            callbacks=[Fails()],
+        )  # fmt: skip
+    assert step_of(tmp_path / "run/version_0/checkpoints/last.ckpt") == 1
 
 
 def test_a_second_ctrl_c_stops_at_once(folder, tmp_path):
