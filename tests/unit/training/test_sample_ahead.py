@@ -133,7 +133,8 @@ def test_a_lost_server_stops_the_run(folder, tmp_path):
     with serve(folder) as server:
         again = module_on(server, folder)
         watch = Watch()
-        fit(again, tmp_path, steps=5, ckpt=path, callbacks=[watch])
+        # Captions were under way when the server broke: which step noticed is a matter of time.
+        fit(again, tmp_path, steps=8, ckpt=path, callbacks=[watch])
         assert watch.ids[0] == []
         assert len(watch.ids[-1]) == 4
         assert any(not torch.equal(weights[name], tensor) for name, tensor in adapter(again).items())
