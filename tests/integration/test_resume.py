@@ -112,7 +112,7 @@ def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
         wait(marker.exists, process)
     assert any((folder / "checkpoints").glob(".*.partial"))
     last = folder / "checkpoints/last.ckpt"
-    assert torch.load(last, weights_only=True)["global_step"] in (3, 4)
+    assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
     end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(last))]))
     assert_same_run(folder, straight)
     assert not any((folder / "checkpoints").glob(".*"))
@@ -147,7 +147,7 @@ def test_a_job_that_slurm_requeues_goes_on_by_itself(straight, tmp_path):
     os.kill(process.pid, signal.SIGUSR1)
     assert "SIGUSR1: finishing this step" in end(process, 128 + signal.SIGUSR1)
     assert asked.read_text() == "requeue 4711\n"
-    assert torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] in (3, 4)
+    assert torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] in (2, 3, 4)
     assert "hpc_ckpt_1.ckpt" in end(start(command, **slurm, SLURM_RESTART_COUNT="1"))
     assert_same_run(folder, straight)
 
@@ -163,7 +163,7 @@ def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
     output = end(process, 143)
     assert "stopped by SIGTERM; go on with --ckpt_path" in output
     last = folder / "checkpoints/last.ckpt"
-    assert torch.load(last, weights_only=True)["global_step"] in (3, 4)
+    assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
     end(start([*PYTHON, *arguments(tmp_path / "stopped", *more, "--ckpt_path", str(last))]))
     assert_same_run(folder, tmp_path / "straight/quickstart/version_0")
 
