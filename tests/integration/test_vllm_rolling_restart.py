@@ -56,6 +56,7 @@ class RollingRestart(Callback):
             self.thread.start()
         elif self.thread.is_alive():
             self.during += 1
+            self.thread.join(3.0)  # a step after the other would keep the cores from the server that starts
         else:
             self.behind += 1
             trainer.should_stop = self.behind == 2
