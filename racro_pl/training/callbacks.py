@@ -16,6 +16,7 @@ from racro_pl.images import open_image
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.module import RacroModule
 from racro_pl.training.sharding import gather
+from racro_pl.types import RacroError
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -124,9 +125,16 @@ class LearningReport(Callback):
         self.before: tuple[dict[str, float], list[str]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reward": self.reward, "accuracy": self.accuracy, "before": self.before}
+        asked = {"questions": self.questions, "sheet_images": self.sheet_images}
+        return asked | {"reward": self.reward, "accuracy": self.accuracy, "before": self.before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in ("questions", "sheet_images"):
+            if getattr(self, name) != state_dict[name]:
+                raise RacroError(
+                    f"LearningReport: {name} is {getattr(self, name)}, but the run that goes on began with "
+                    f"{state_dict[name]}; what is compared before and after has to be the same: give that number"
+                )
         self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
         self.before = state_dict["before"]
 

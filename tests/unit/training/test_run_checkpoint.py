@@ -15,10 +15,11 @@ from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.training import checkpoints
 from racro_pl.training.accuracy import PipelineAccuracy
-from racro_pl.training.callbacks import CaptionLog
+from racro_pl.training.callbacks import CaptionLog, LearningReport
 from racro_pl.training.checkpoints import RacroCheckpointIO, clear_leftovers
 from racro_pl.training.run_checkpoint import RunCheckpoint
 from racro_pl.training.signals import Stopped
+from racro_pl.types import RacroError
 from tests.fakes.runs import captions
 from tests.unit.training.conftest import by_caption, fit, make_module
 
@@ -179,3 +180,11 @@ def test_wherever_it_is_killed_both_the_file_and_the_folder_are_whole(folder, tm
     assert {path.name for path in (tmp_path / "last-adapter").iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", [{"questions": 3}, {"sheet_images": 1}])
+def test_a_report_that_would_compare_other_questions_is_refused_at_the_start(changed):
+    state = LearningReport(questions=4, sheet_images=2).state_dict()
+    LearningReport(questions=4, sheet_images=2).load_state_dict(state)
+    with pytest.raises(RacroError, match="began with [42].*give that number"):
+        LearningReport(**({"questions": 4, "sheet_images": 2} | changed)).load_state_dict(state)
