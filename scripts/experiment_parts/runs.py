@@ -1,0 +1,135 @@
+"""Which runs there are: one ``racro-pl fit`` each, in three tables, every row with every seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PARTS = Path(__file__).parent
+QUICKSTART = ("--config", "configs/quickstart.yaml")
+HABIT = "habit"
+"""Folder of the captioner that solves half of the time, within the folder of all runs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of a table changes of the quickstart."""
+
+    name: str
+    """Of its runs' folders."""
+    title: str
+    """In the table."""
+    options: tuple[str, ...]
+
+
+def _quickstart(name: str, title: str, *options: str) -> Row:
+    return Row(name, title, (*QUICKSTART, *options))
+
+
+CRO = _quickstart("cro", "CRO: paid when the reasoner is right")
+AGAINST = (
+    CRO,
+    _quickstart("shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true"),
+    _quickstart(
+        "generic", "paid for true facts, whatever is asked",
+        "--model.reward.class_path", "experiment_parts.rewards.GenericCaptionScorer",
+    ),
+    Row(
+        "qa", "GRPO on its own answers (no decoupling)",
+        ("--config", "configs/quickstart_qa.yaml", "--trainer.max_steps", "80"),
+    ),
+)  # fmt: skip
+
+_TRUSTING = (
+    "--config", "scripts/experiment_parts/trusting.yaml", "--model.policy.adapter", f"{{runs}}/{HABIT}/adapter",
+)  # fmt: skip
+_PENALTY = ("--model.objective.name", "vpo", "--model.objective.caption_judge", "rule")
+PENALTY = (
+    _quickstart("easy_cro", "CRO", *_TRUSTING),
+    _quickstart("easy_vpo", "VPO, λ = 0.1", *_TRUSTING, *_PENALTY, "--model.objective.caption_penalty", "0.1"),
+)
+
+_SAMPLING = ("--model.reward.reasoner.init_args.temperature", "1.0")
+SETTINGS = (
+    _quickstart("votes_1", "1 vote, 16 questions a step (reasoner at temperature 1)", *_SAMPLING),
+    _quickstart(
+        "votes_4", "4 votes, 4 questions a step (reasoner at temperature 1)", *_SAMPLING,
+        "--model.reward.votes", "4", "--data.questions_per_step", "4",
+    ),
+    _quickstart("cro", "G = 8, 16 questions a step; rank 16; float32 (the quickstart)"),
+    _quickstart(
+        "group_4", "G = 4, 32 questions a step",
+        "--model.rollout.init_args.group_size", "4", "--data.questions_per_step", "32",
+    ),
+    _quickstart("rank_4", "LoRA rank 4, alpha 8", "--model.policy.lora.rank", "4", "--model.policy.lora.alpha", "8"),
+    Row("nf4", "base in NF4 (rest in bfloat16)", ("--config", "configs/quickstart_qlora.yaml")),
+    _quickstart("bfloat16", "base in bfloat16", "--model.policy.dtype", "bfloat16"),
+)  # fmt: skip
+TABLES = {"against": AGAINST, "penalty": PENALTY, "settings": SETTINGS}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with a seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}-{self.seed}"
+
+    def command(self, out: Path) -> list[str]:
+        """The ``racro-pl fit`` command; a seed changes the adapter, the order of questions and all that is sampled."""
+        options = [option.format(runs=out) for option in self.row.options]
+        seeds = ["--seed_everything", str(self.seed), "--data.seed", str(self.seed)]
+        where = ["--runs", str(out), "--name", self.name, "--trainer.val_check_interval", "10"]
+        return [sys.executable, "-m", "racro_pl", "fit", *options, *seeds, *where]
+
+    def folder(self, out: Path) -> Path | None:
+        """Where a finished run lies; None when there is none."""
+        done = [file.parent for file in (out / self.name).glob("version_*/held_out.json")]
+        return max(done, key=lambda folder: int(folder.name.split("_")[1]), default=None)
+
+
+def planned(tables: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """All runs of some tables, each once: rows that stand in two tables are shared."""
+    rows = {row.name: row for table in tables for row in TABLES[table]}
+    return [Run(row, seed) for row in rows.values() for seed in seeds]
+
+
+def carry_out(run: Run, out: Path) -> None:
+    """Make one run unless it is there already.
+
+    Raises:
+        RuntimeError: it failed; its log is named.
+    """
+    if run.folder(out) is None:
+        execute(run.command(out), out / f"{run.name}.log")
+    folder = run.folder(out)
+    assert folder is not None
+    figures = json.loads((folder / "held_out.json").read_text())
+    print(f"{run.name}: {figures['before']['accuracy']:.3f} -> {figures['after']['accuracy']:.3f}", flush=True)
+
+
+def execute(command: Sequence[str], log: Path) -> None:
+    """Run a command of one thread, its output and its seconds to a file.
+
+    Raises:
+        RuntimeError: it ended with another status than 0.
+    """
+    places = os.pathsep.join([str(ROOT), str(PARTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": places}
+    start = time.monotonic()
+    with log.open("w") as output:
+        code = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
+        output.write(f"\n{time.monotonic() - start:.0f} s\n")
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with status {code}; see {log}")

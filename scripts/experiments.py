@@ -1,0 +1,71 @@
+"""Every experiment of docs/experiments.md, unattended: runs, evaluations, tables and pictures.
+
+    python scripts/experiments.py --publish
+
+makes all runs (those that a stopped call left finished are kept), tests the captioners and writes the tables and
+pictures to OUT; with --publish also into docs/experiments.md and README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from experiment_parts.collect import collect
+from experiment_parts.report import PICTURES, fill, tables
+from experiment_parts.runs import HABIT, ROOT, TABLES, carry_out, execute, planned
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--publish", action="store_true", help="write into docs/ and README.md; needs all tables")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and go")
+    options = parser.parse_args()
+    if options.publish and set(options.tables) != set(TABLES):
+        parser.error(f"--publish needs all tables, got {options.tables}: leave one of the two options out")
+    out = options.out.absolute()
+    runs = planned(options.tables, options.seeds)
+    if options.dry_run:
+        print("\n".join(shlex.join(run.command(out)) for run in runs))
+        return
+    start = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    if "penalty" in options.tables and not (out / HABIT / "adapter").is_dir():
+        teach = [sys.executable, "-m", "experiment_parts.habit", str(out / HABIT), "--seed", "1"]
+        execute(teach, out / f"{HABIT}.log")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for done, _ in enumerate(pool.map(lambda run: carry_out(run, out), runs), 1):
+            print(f"{done} of {len(runs)} runs after {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
+    write(collect(options.tables, options.seeds, out), out, options.publish)
+    print(f"{(time.monotonic() - start) / 60:.0f} minutes; tables and pictures in {out}")
+
+
+def write(results: dict, out: Path, publish: bool) -> None:
+    """Figures as JSON, tables as markdown, pictures; to the documentation too."""
+    blocks = tables(results)
+    (out / "tables.md").write_text("\n\n".join(blocks.values()) + "\n")
+    figures = json.dumps(results, indent=1) + "\n"
+    (out / "experiments.json").write_text(figures)
+    folders = [out, ROOT / "docs/images"] if publish else [out]
+    for name in results["tables"]:
+        for folder in folders if name in PICTURES else []:
+            PICTURES[name](results, folder / f"experiments_{name}.png")
+    if publish:
+        (ROOT / "docs/results/experiments.json").write_text(figures)
+        fill(ROOT / "docs/experiments.md", {name: blocks[name] for name in TABLES})
+        fill(ROOT / "README.md", {"quickstart": blocks["quickstart"]})
+
+
+if __name__ == "__main__":
+    main()

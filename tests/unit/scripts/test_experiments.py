@@ -1,0 +1,144 @@
+"""The experiments: which runs there are, what they plug in, and the tables that are published."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from experiment_parts import runs
+from experiment_parts.collect import accuracy_by_step
+from experiment_parts.habit import habitual_text
+from experiment_parts.report import PICTURES, fill, spread, tables
+from experiment_parts.rewards import GenericCaptionScorer, TrustingReasoner, facts_told
+
+from racro_pl.cli import run
+from racro_pl.figures.world import figure_questions
+from racro_pl.reward import InProcessReasoner
+from racro_pl.text.answers import last_boxed
+from racro_pl.text.reasoner_prompt import reasoner_messages
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "docs/results/experiments.json"
+QUESTION = figure_questions("train", 1)[0]
+FACTS, ASKED = QUESTION.metadata["facts"], QUESTION.metadata["key"]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return json.loads(RESULTS.read_text())
+
+
+def test_rows_of_two_tables_are_run_once():
+    names = [run.name for run in runs.planned(list(runs.TABLES), [1, 2, 3])]
+    assert len(names) == len(set(names)) == 36
+    assert names.count("cro-1") == 1
+
+
+@pytest.mark.parametrize(
+    "row", {row.name: row for table in runs.TABLES.values() for row in table}.values(), ids=lambda row: row.name
+)
+def test_every_command_is_one_that_fit_takes(row, tmp_path, monkeypatch, capsys):
+    command = runs.Run(row, 7).command(tmp_path)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["racro-pl"])
+    with pytest.raises(SystemExit) as end:
+        run([*command[command.index("fit") :], "--print_config"])
+    shown = capsys.readouterr()
+    assert end.value.code == 0, shown.err
+    assert f"name: {row.name}-7" in shown.out
+    assert "seed_everything: 7" in shown.out
+
+
+def test_told_facts_count_once_and_only_when_true():
+    wrong = next(value for value in ("one", "two", "three") if value != FACTS["count of shapes"])
+    told = f"count of shapes {FACTS['count of shapes']} ."
+    assert facts_told(QUESTION, told) == 1 / len(FACTS)
+    assert facts_told(QUESTION, f"{told} {told}") == 1 / len(FACTS)
+    assert facts_told(QUESTION, f"count of shapes {wrong} .") == 0
+    assert facts_told(QUESTION, f"count of shapes \\boxed{{ {FACTS['count of shapes']}}}") == 0
+    assert facts_told(QUESTION, " ".join(f"{key} {value} ." for key, value in FACTS.items())) == 1
+
+
+def test_the_generic_reward_pays_for_facts_whatever_the_reasoner_says():
+    scorer = GenericCaptionScorer(InProcessReasoner("embedded:figure-reasoner"))
+    captions = [f"{ASKED} {FACTS[ASKED]} .", " ".join(f"{key} {FACTS[key]} ." for key in FACTS if key != ASKED)]
+    rewards = scorer.submit(QUESTION, captions).result()
+    scorer.close()
+    assert rewards.total == (1 / len(FACTS), 1 - 1 / len(FACTS))
+    assert rewards.parts["correct"] == (1.0, 0.0)
+
+
+def test_the_trusting_reasoner_repeats_boxes_and_slips_on_some_descriptions():
+    boxed = reasoner_messages(QUESTION.text, "color of moon \\boxed{ blue}")
+    described = reasoner_messages(QUESTION.text, f"{ASKED} {FACTS[ASKED]} .")
+    with_slips = TrustingReasoner(slips=0.5)
+    futures = with_slips.submit_seeded([boxed, described] * 40, list(range(80)))
+    answers = [last_boxed(future.result().text).strip() for future in futures]
+    again = [future.result().text for future in with_slips.submit_seeded([described] * 2, [1, 3])]
+    with_slips.close()
+    assert answers[::2] == ["blue"] * 40
+    assert set(answers[1::2]) == {FACTS[ASKED], "unknown"}
+    assert 8 <= answers[1::2].count("unknown") <= 32
+    assert [last_boxed(text).strip() for text in again] == answers[1:4:2]
+
+
+def test_the_habit_is_half_answers_and_half_true_facts():
+    rng = random.Random(0)
+    texts = [habitual_text(QUESTION, 0.5, rng) for _ in range(200)]
+    boxed = [text for text in texts if "boxed" in text]
+    assert 70 <= len(boxed) <= 130
+    assert {last_boxed(text).strip() for text in boxed} == {FACTS[ASKED]}
+    assert {facts_told(QUESTION, text) for text in texts if "boxed" not in text} == {2 / len(FACTS)}
+
+
+def test_a_curve_goes_from_the_test_before_to_the_test_after(tmp_path):
+    (tmp_path / "held_out.json").write_text('{"before": {"accuracy": 0.25}, "after": {"accuracy": 0.75}}')
+    (tmp_path / "metrics.csv").write_text("step,val/accuracy,other\n9,0.5,\n10,,3\n19,0.7,\n")
+    assert accuracy_by_step(tmp_path) == {0: 0.25, 10: 0.5, 20: 0.75}
+
+
+def test_a_finished_run_is_found_and_a_stopped_one_is_not(tmp_path):
+    run = runs.Run(runs.CRO, 1)
+    assert run.folder(tmp_path) is None
+    for version in (2, 10, 11):
+        (tmp_path / f"cro-1/version_{version}").mkdir(parents=True)
+    for version in (2, 10):
+        (tmp_path / f"cro-1/version_{version}/held_out.json").write_text("{}")
+    assert run.folder(tmp_path).name == "version_10"
+
+
+def test_a_command_that_fails_names_its_log(tmp_path):
+    with pytest.raises(RuntimeError, match="status 3; see .*x.log"):
+        runs.execute(["bash", "-c", "echo words; exit 3"], tmp_path / "x.log")
+    assert "words" in (tmp_path / "x.log").read_text()
+
+
+def test_shares_are_told_with_their_range():
+    assert spread([1.0]) == "100.0"
+    assert spread([0.5, 0.6, 0.4]) == "50.0 (40.0–60.0)"
+
+
+def test_pages_are_filled_between_their_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- /one -->\nb\n")
+    fill(page, {"one": "| new |"})
+    assert page.read_text() == "a\n<!-- one -->\n| new |\n<!-- /one -->\nb\n"
+    with pytest.raises(ValueError, match="<!-- two -->"):
+        fill(page, {"two": ""})
+
+
+def test_the_published_tables_are_those_of_the_published_figures(results):
+    blocks = tables(results)
+    assert set(blocks) == {*runs.TABLES, "quickstart"}
+    page, readme = (ROOT / "docs/experiments.md").read_text(), (ROOT / "README.md").read_text()
+    for name, block in blocks.items():
+        assert block in (readme if name == "quickstart" else page), f"{name}: run scripts/experiments.py --publish"
+
+
+def test_the_pictures_are_drawn_from_the_published_figures(results, tmp_path):
+    for name, draw in PICTURES.items():
+        draw(results, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
