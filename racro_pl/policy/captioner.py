@@ -25,6 +25,7 @@ from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.sharding import Lockstep, Pass, gathered, shard
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageMemory, encode_images
+from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
 
 
@@ -62,10 +63,10 @@ class Captioner(nn.Module):
         self.encoder = encoder
         self.family = family
         self.reference = reference
-        self.eos_ids, self.pad_id = _end_tokens(model, encoder.tokenizer)
+        self.eos_ids, self.pad_id = end_tokens(model, encoder.tokenizer)
         vocabulary = model.get_input_embeddings().weight.shape[0]
         banned = torch.zeros(vocabulary, dtype=torch.bool)
-        banned[list(_banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
+        banned[list(banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
         self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
@@ -295,40 +296,6 @@ class Captioner(nn.Module):
         else:
             self.model.save_pretrained(str(folder), state_dict=weights)
             self.encoder.processor.save_pretrained(str(folder))
-
-
-def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) -> Bool[Tensor, "n t"]:
-    """True up to and including the first end token of each row; all True in a row that has none.
-
-    >>> mask_to_first_end(torch.tensor([[5, 2, 2], [5, 6, 7]]), frozenset({2})).int()
-    tensor([[1, 1, 0],
-            [1, 1, 1]], dtype=torch.int32)
-    """
-    is_end = torch.isin(token_ids, torch.tensor(sorted(eos_ids), device=token_ids.device))
-    ends_before = is_end.cumsum(dim=1) - is_end.long()
-    return ends_before == 0
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """End-of-text ids (the checkpoint's generation config may list several) and the padding id."""
-    eos = model.generation_config.eos_token_id
-    if eos is None:
-        eos = tokenizer.eos_token_id
-    eos_ids = frozenset([eos] if isinstance(eos, int) else eos)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
-    return eos_ids, pad_id
-
-
-def _banned_tokens(config: Any, tokenizer: Any, family: Family, eos_ids: frozenset[int]) -> set[int]:
-    """Every special token but the ends of text, and the family's vision tokens.
-
-    A sampled image placeholder would make the next forward count more image tokens than image features.
-    """
-    special = set(tokenizer.all_special_ids) | {
-        index for index, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    vision = {getattr(config, name) for name in family.vision_token_fields}
-    return (special | vision) - eos_ids
 
 
 def _without_adapters(model: Any) -> Any:

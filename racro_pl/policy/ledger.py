@@ -1,55 +1,40 @@
 """Where a step's memory goes, computed before a weight is loaded: from the model's config and the settings alone.
 
-Parameters are counted on the meta device; everything else follows from shapes. Each function says what its formula
-counts and where that stands in the code. What is left out: the GPU's own context, what the allocator cannot use
-(``OVERHEAD``), and the activations of a vision tower that is trained itself.
-
-Letters beside those of ``types.py``: ``c`` bytes per number of the base weights, ``h`` hidden size, ``i`` width of the
-MLP, ``q`` and ``k`` width of all query and of all key heads, ``r`` rank.
+Parameters are counted on the meta device; everything else follows from shapes, by the formulas of
+``policy/step_memory.py``. What is left out: the GPU's own context, what the allocator cannot use (``OVERHEAD``), and
+the activations of a vision tower that is trained itself.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.families import family_of
 from racro_pl.policy.families.shapes import KNOWN, known_config
-from racro_pl.policy.sampling import FIRST_ROOM
+from racro_pl.policy.step_memory import (
+    Work,
+    activation_bytes,
+    cache_bytes,
+    feature_bytes,
+    logit_bytes,
+    prefill_bytes,
+    row_of,
+    shape_of,
+    tower_bytes,
+    trained_bytes,
+    weight_bytes,
+    workspace_bytes,
+)
 from racro_pl.types import RacroError
 
 GIB = 2**30
 OVERHEAD = 0.7 * GIB
 """CUDA context, cuBLAS workspaces and what fragmentation loses: a guess, not a formula."""
-FLOAT32 = 4
 OPTIMIZER, FEATURES, CACHE = "optimizer: two moments", "image features of the step", "keys and values"
 Phase = Literal["tower", "sampling", "logits", "backward"]
 """The vision tower at work; captions being sampled; the end of a forward pass; a layer in the backward pass."""
 PHASES: tuple[Phase, ...] = ("tower", "sampling", "logits", "backward")
-
-
-@dataclass(frozen=True)
-class Work:
-    """The most that a step does at one time, per rank."""
-
-    prompt_tokens: int
-    """Of the longest prompt (P), image tokens counted."""
-    image_tokens: int
-    """Of these, how many stand for images."""
-    caption_tokens: int
-    """Longest caption (T)."""
-    group_size: int
-    """Captions per question (G)."""
-    groups: int
-    """Groups per micro-batch."""
-    questions: int
-    """Questions per step: the features of their images are kept until its end."""
-    sampled_together: int
-    """Questions whose captions are sampled at one time; 0 when another process samples."""
 
 
 @dataclass(frozen=True)
@@ -96,25 +81,6 @@ class Ledger:
         return [row.rstrip() for row in [*rows, f"{f'peak ({self.largest_phase})':<34}{self.peak / GIB:7.2f} *"]]
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What the formulas need of a model."""
-
-    h: int
-    i: int
-    q: int
-    k: int
-    d: int
-    layers: int
-    vocab: int
-    normed_heads: bool
-    """Queries and keys go through a norm of their own (Qwen3-VL)."""
-    tower: Any
-    """The vision config."""
-    deepstack: int
-    """Early layers of the language model that get image features too."""
-
-
 def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
     """Compute the ledger of a configuration.
 
@@ -127,10 +93,10 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
         RacroError: the model's family is not supported.
     """
     model = _on_meta(config)
-    shape = _shape(model)
+    shape = shape_of(model)
     c = 4 if policy.dtype == "float32" else 2
     base = weight_bytes(model, policy, c)
-    trained = _trained_bytes(model, policy, c)
+    trained = trained_bytes(model, policy, c)
     entries = [Entry("weights", base)]
     if policy.lora is None:
         entries.append(Entry("frozen copy as reference", base))
@@ -152,7 +118,7 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
             Entry("gradients", trained, ("logits", "backward")),
             Entry("kept activations", activation_bytes(shape, c, policy, work), ("logits", "backward")),
             Entry("logits of a chunk", logit_bytes(shape, c, work), ("logits",)),
-            Entry("a layer going backward", workspace_bytes(shape, c, policy, _row(work)), ("backward",)),
+            Entry("a layer going backward", workspace_bytes(shape, c, policy, row_of(work)), ("backward",)),
         )
     )
 
@@ -179,185 +145,3 @@ def _on_meta(config: Any) -> Any:
 
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
-
-
-def _shape(model: Any) -> _Shape:
-    text, tower = model.config.text_config, model.config.vision_config
-    d = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return _Shape(
-        h=text.hidden_size,
-        i=text.intermediate_size,
-        q=text.num_attention_heads * d,
-        k=text.num_key_value_heads * d,
-        d=d,
-        layers=text.num_hidden_layers,
-        vocab=text.vocab_size,
-        normed_heads=any(name.endswith("q_norm") for name, _ in model.named_modules()),
-        tower=tower,
-        deepstack=len(getattr(tower, "deepstack_visual_indexes", None) or ()),
-    )
-
-
-# ------------------------------------------------------------------ in all phases
-
-
-def weight_bytes(model: Any, policy: PolicySettings, c: int) -> int:
-    """Bytes of the base weights (buffers are too small to count).
-
-    Args:
-        model: on the meta device.
-        policy: with ``nf4``, linear layers outside the tower and the head are in 4 bits (policy/loading.py).
-        c: bytes per number of all other weights.
-    """
-    import torch
-
-    tower = family_of(model.config.model_type).vision_prefix
-    packed: dict[int, int] = {}
-    if policy.quantization == "nf4":
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and name != "lm_head" and not name.startswith(tower):
-                packed[id(module.weight)] = nf4_bytes(module.weight.numel())
-    return sum(packed.get(id(weight), weight.numel() * c) for weight in model.parameters())
-
-
-def nf4_bytes(numbers: int) -> int:
-    """Bytes of a tensor in NF4 with double quantisation: 4 bits each, and their scales.
-
-    A scale of 8 bits per block of 64, a float32 per 256 scales (QLoRA, Dettmers et al. 2023, section 3: 4.127 bits in
-    all), and per tensor the two code books and an offset.
-    """
-    scales = math.ceil(numbers / 64)
-    return math.ceil(numbers / 2) + scales + FLOAT32 * (math.ceil(scales / 256) + 16 + 256 + 1)
-
-
-def _trained_bytes(model: Any, policy: PolicySettings, c: int) -> int:
-    """Bytes of what is trained: float32 adapters, ``r (in + out)`` numbers per layer, or the weights themselves."""
-    family = family_of(model.config.model_type)
-    if policy.lora is None:
-        return sum(
-            weight.numel() * c
-            for name, weight in model.named_parameters()
-            if not (policy.freeze_vision and name.startswith(family.vision_prefix))
-        )
-    adapted = [module for name, module in model.named_modules() if re.fullmatch(family.lora_targets, name)]
-    return sum(FLOAT32 * policy.lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
-
-
-def feature_bytes(shape: _Shape, c: int, work: Work) -> int:
-    """``questions * image tokens * h`` numbers, once more per deepstack layer (``ImageMemory``, policy/vision.py)."""
-    return work.questions * work.image_tokens * shape.h * c * (1 + shape.deepstack)
-
-
-# ------------------------------------------------------------------ in one phase or two
-
-
-def tower_bytes(shape: _Shape, c: int, work: Work) -> int:
-    """The images that go through the tower together: their pixels in float32, and one block at work.
-
-    A block's peak per patch (``v`` its hidden size, ``w`` the width of its MLP) is in the rotary embedding, input,
-    queries, keys and values and eight tensors in float32: ``5 c v + 8 * 4 v``; or in the MLP: ``c (3 v + 3 w)``.
-    """
-    tower = shape.tower
-    patches = max(work.sampled_together, work.groups) * work.image_tokens * tower.spatial_merge_size**2
-    pixels = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
-    rotary = 5 * c * tower.hidden_size + 8 * FLOAT32 * tower.hidden_size
-    mlp = c * 3 * (tower.hidden_size + tower.intermediate_size)
-    return patches * (FLOAT32 * pixels + max(rotary, mlp))
-
-
-def cache_bytes(shape: _Shape, c: int, work: Work) -> int:
-    """Keys and values, ``2 k`` numbers per token and layer: of prompts once per question, of captions each.
-
-    Captions have room for a power of two times ``FIRST_ROOM`` tokens; and where one of them ends, the others' are
-    copied before the old ones go (``GrowingAttention.keep``, policy/sampling.py): twice.
-    """
-    room = FIRST_ROOM * 2 ** max(0, math.ceil(math.log2(max(1, work.caption_tokens - 1) / FIRST_ROOM)))
-    tokens = work.sampled_together * (work.prompt_tokens + 2 * work.group_size * room)
-    return shape.layers * tokens * 2 * shape.k * c
-
-
-def prefill_bytes(shape: _Shape, c: int, work: Work) -> int:
-    """Reading prompts, without gradient: residual stream and one MLP; then the first logits of every caption.
-
-    The MLP's peak per token: gate and up in ``c``, and up's adapter in float32 before and after its scaling.
-    """
-    tokens = work.sampled_together * work.prompt_tokens
-    mlp = tokens * (c * (3 * shape.h + 2 * shape.i) + FLOAT32 * (shape.h + 2 * shape.i))
-    logits = work.sampled_together * work.group_size * shape.vocab * (c + 3 * FLOAT32)
-    return max(mlp, logits)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A micro-batch packed in one row (policy/shared_prefix.py); a caption's last token is not in it."""
-
-    prompts: int
-    prompt: int
-    captions: int
-    caption: int
-
-    @property
-    def tokens(self) -> int:
-        return self.prompts * self.prompt + self.captions * self.caption
-
-
-def _row(work: Work) -> _Row:
-    return _Row(work.groups, work.prompt_tokens, work.groups * work.group_size, work.caption_tokens - 1)
-
-
-def activation_bytes(shape: _Shape, c: int, policy: PolicySettings, work: Work) -> int:
-    """What the forward pass keeps for the backward pass: all layers', or with checkpointing their inputs alone.
-
-    Outside the layers: the final norm, the states that predict a caption token, and the mask of the captions.
-    """
-    row = _row(work)
-    if policy.gradient_checkpointing:
-        layers = shape.layers * row.tokens * shape.h * c
-    else:
-        layers = shape.layers * layer_bytes(shape, c, policy, row)
-    masks = row.captions if row.prompts > 1 else 1
-    mask = masks * (shape.q // shape.k) * row.caption * (row.prompt + row.caption) * c
-    return layers + mask + row.tokens * FLOAT32 * shape.h + row.captions * (row.caption + 1) * shape.h * c
-
-
-def layer_bytes(shape: _Shape, c: int, policy: PolicySettings, row: _Row) -> int:
-    """What one decoder layer keeps for its backward pass.
-
-    Per token, by what saves it:
-
-    - two norms: their input in float32 and its scale: ``2 (4 h + 4)``;
-    - the inputs of the adapters, in float32. A base in another dtype is cast anew for each of the seven:
-      ``4 (5 h + q + i)``; a float32 base shares them: ``4 (2 h + q + i)``. Between A and B: ``7 * 4 r``;
-    - without adapters the inputs of the layers themselves, and the norms' outputs: ``c (4 h + q + i)``;
-    - SiLU and the product behind it: ``3 c i``; the rotary embedding's sine and cosine: ``2 c d``.
-
-    Attention keeps queries, keys, values and output, ``2 (q + k) c`` per token, and a float32 per head. Queries of
-    captions are laid out anew (``q c``), and each caption's keys and values stand behind a copy of its prompt's
-    (``2 k c`` per token of both; ``GroupAttention``, policy/attention.py).
-    """
-    h, i, q, k = shape.h, shape.i, shape.q, shape.k
-    per_token = 2 * (FLOAT32 * h + FLOAT32) + 3 * c * i + 2 * c * shape.d
-    if policy.lora is None:
-        per_token += c * (4 * h + q + i)
-    else:
-        per_token += FLOAT32 * ((2 if c == FLOAT32 else 5) * h + q + i) + 7 * FLOAT32 * policy.lora.rank
-    if shape.normed_heads:
-        per_token += FLOAT32 * (q + k)
-    per_token += 2 * (q + k) * c + FLOAT32 * q // shape.d
-    own = row.captions * (row.caption * q + (row.prompt + row.caption) * 2 * k) * c
-    return row.tokens * per_token + own
-
-
-def workspace_bytes(shape: _Shape, c: int, policy: PolicySettings, row: _Row) -> int:
-    """What is alive only while a layer runs backward: with checkpointing all that it keeps, computed again; the
-    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32; a 4-bit weight unpacked.
-    """
-    again = layer_bytes(shape, c, policy, row) if policy.gradient_checkpointing else 0
-    unpacked = 2 * shape.h * shape.i if policy.quantization == "nf4" else 0
-    return again + row.tokens * shape.i * (2 * c + FLOAT32) + unpacked
-
-
-def logit_bytes(shape: _Shape, c: int, work: Work) -> int:
-    """The logits that exist at one time, in the head's dtype and five times in float32 (losses/logprobs.py)."""
-    rows = min(work.groups * work.group_size * work.caption_tokens, max(1, CHUNK_LOGITS // shape.vocab))
-    return rows * shape.vocab * (c + 5 * FLOAT32)

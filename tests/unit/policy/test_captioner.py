@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 
-from racro_pl.policy.captioner import Captioner, mask_to_first_end
+from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
+from racro_pl.policy.vocabulary import mask_to_first_end
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import RacroError
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from racro_pl.policy import ledger
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families.shapes import KNOWN, known_config
-from racro_pl.policy.ledger import Work, memory_ledger
+from racro_pl.policy.ledger import Ledger, memory_ledger
 from racro_pl.policy.loading import load_captioner
+from racro_pl.policy.step_memory import Work, nf4_bytes
 from racro_pl.policy.vision import encode_images
 from racro_pl.types import Prompt
 from tests.fakes.memory import PeakMemory, all_tensors, saved_bytes
@@ -30,7 +30,7 @@ def settings_of(folder, kind):
     return PolicySettings(path=str(folder), **({"lora": LoraSettings(4, 8)} | kind))
 
 
-def line(found: ledger.Ledger, name: str) -> int:
+def line(found: Ledger, name: str) -> int:
     assert name in [entry.name for entry in found.entries]
     return found.bytes_of(name)
 
@@ -116,7 +116,7 @@ def test_known_configs_have_the_published_number_of_parameters(hub_id, parameter
 
 def test_four_bits_are_4_127_bits():
     # QLoRA's own sum: 4 + 8/64 + 32/(64 * 256) = 4.127 bits; the code books are lost in a large tensor.
-    assert ledger.nf4_bytes(2**28) * 8 / 2**28 == pytest.approx(4.127, abs=1e-3)
+    assert nf4_bytes(2**28) * 8 / 2**28 == pytest.approx(4.127, abs=1e-3)
 
 
 def test_each_knob_moves_the_line_it_should():

@@ -8,7 +8,8 @@ import torch
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.families.shapes import known_config
-from racro_pl.policy.ledger import GIB, Work
+from racro_pl.policy.ledger import GIB
+from racro_pl.policy.step_memory import Work
 from racro_pl.training.memory import Plan, advise
 from racro_pl.training.preflight import Preflight
 from racro_pl.types import RacroError
