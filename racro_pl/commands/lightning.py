@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -39,6 +41,10 @@ class RacroCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="racro", help="the run's folder is runs/<name>/version_k/")
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+        parser.add_argument(
+            "--threads", type=PositiveInt | None, default=None,
+            help="CPU threads of each process; null leaves it to torch. Small models are fastest on one",
+        )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     @staticmethod
@@ -50,6 +56,8 @@ class RacroCLI(LightningCLI):
         """Checkpoints bring no settings of their own: the configuration alone says what runs."""
 
     def instantiate_classes(self) -> None:
+        if (threads := self._get(self.config, "threads")) is not None:
+            torch.set_num_threads(threads)
         # Constructors refuse bad values with a ValueError that says what to do; the user needs that line alone.
         try:
             super().instantiate_classes()

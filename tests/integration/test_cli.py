@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -114,6 +115,7 @@ def test_unknown_command(capfd):
         (["--trainer.accumulate_grad_batches", "2"], "set model.objective.micro_batch_size"),
         (["--model.policy.path", "no/such/folder"], "policy.path 'no/such/folder': cannot load a processor"),
         (["--model.policy.path", "embedded:nobody"], "expected one of embedded:figure-captioner"),
+        (["--threads", "0"], "threads"),
         (["--data.reader.init_args.train", "3"], "3 train questions are fewer than one step's 16"),
     ],
 )  # fmt: skip
@@ -206,9 +208,12 @@ def test_python_dash_m(tmp_path):
     assert done.stdout.strip() == "0.1.0"
 
 
-def test_the_saved_configuration_runs_as_it_is(capfd, tmp_path):
+def test_the_saved_configuration_runs_as_it_is(capfd, tmp_path, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     with FaultServer() as server:
-        assert fit_own_data(capfd, tmp_path, good_rows(4), server.url)[0] == 0
+        assert fit_own_data(capfd, tmp_path, good_rows(4), server.url, "--threads", "1")[0] == 0
+        assert set_to == [1]
         saved = tmp_path / "runs/own_data/version_0/config.yaml"
         code, printed = call(capfd, "fit", "--config", str(saved))
         assert code == 0, printed
@@ -220,3 +225,4 @@ def test_the_saved_configuration_runs_as_it_is(capfd, tmp_path):
         )  # fmt: skip
     assert code == 0, printed
     assert "val/accuracy" in printed
+    assert set_to == [1, 1, 1]
