@@ -140,7 +140,7 @@ def draw_learning(results: Results, path: Path) -> None:
         ]
         _lines(axes, curves, color, row.title)
     axes.set(xlabel="step", ylabel="share of right answers", ylim=(-0.02, 1.02))
-    _finish(figure, [axes], path)
+    _finish(figure, [axes], path, legend_at=0.72)
 
 
 def draw_penalty(results: Results, path: Path) -> None:
@@ -158,7 +158,7 @@ def draw_penalty(results: Results, path: Path) -> None:
             _lines(axes, [[(look["step"], look[key]) for look in run] for run in runs], color, row.title)
         axes.set(xlabel="step", title=title, ylim=(-0.02, 1.02))
     panels[0].set_ylabel("share of sampled captions")
-    _finish(figure, panels, path)
+    _finish(figure, panels, path, legend_at=0.52)
 
 
 def _lines(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], color: str, label: str) -> None:
@@ -170,10 +170,10 @@ def _lines(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], color: str
     axes.plot(shared, average, color=color, linewidth=2, label=label)
 
 
-def _finish(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
+def _finish(figure: Figure, panels: Sequence[Axes], path: Path, legend_at: float) -> None:
     for axes in panels:
         axes.grid(alpha=0.25)
-    panels[0].legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.72))
+    panels[0].legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1.0, legend_at))
     FigureCanvasAgg(figure)  # by name: pyplot would look for a display
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -49,7 +49,8 @@ def test_settings_that_cannot_work_are_told_before_anything_runs(changes, words)
 
 
 def test_a_captioner_alone_needs_no_reasoner():
-    EvaluationSettings("figures", RUNS, modes=["direct"]).plan()
+    plan = EvaluationSettings("figures", RUNS, modes=["direct"]).plan()
+    assert not plan.reasoners
 
 
 def test_entries_may_be_written_out():
