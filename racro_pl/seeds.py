@@ -13,7 +13,7 @@ import json
 def seed_for(*parts: int | str) -> int:
     """A seed from 0 to 2**63 - 1 that follows from the parts, and their order, alone.
 
-    Example:
+    Examples:
         >>> seed_for(1, "question 7", 0) == seed_for(1, "question 7", 0) != seed_for(1, "question 7", 1)
         True
     """

@@ -25,7 +25,7 @@ def group_advantages(
         divide_by_std: False leaves them ``r - mean``, as Dr. GRPO has them: dividing makes questions that are almost
             always or almost never answered weigh as much as those in between.
 
-    Example:
+    Examples:
         >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.ones(1, 4, dtype=torch.bool)).round(decimals=4)
         tensor([[ 1.5000, -0.5000, -0.5000, -0.5000]])
     """

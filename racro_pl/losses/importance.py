@@ -65,7 +65,7 @@ def truncated_importance(
         level: over what the ratio is taken.
         cap: largest weight (C); at least 1.
 
-    Example:
+    Examples:
         >>> old, sampler = torch.tensor([[0.7, 0.4]]).log(), torch.tensor([[0.1, 0.5]]).log()
         >>> both = torch.ones(1, 2, dtype=torch.bool)
         >>> truncated_importance(old, sampler, both).weights
@@ -97,10 +97,11 @@ def effective_sample_share(weight: float, weight_squared: float, count: float) -
     """Kish's effective sample size over the number of samples: ``(sum w)^2 / (n sum w^2)``; 1 for equal weights.
 
     Args:
-        weight, weight_squared: sums of the weights and of their squares.
+        weight: sum of the weights.
+        weight_squared: sum of their squares.
         count: number of weights (n).
 
-    Example:
+    Examples:
         >>> effective_sample_share(weight=2.0, weight_squared=2.0, count=4.0)  # two weights of 1, two of 0
         0.5
     """

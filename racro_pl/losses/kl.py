@@ -37,10 +37,11 @@ def kl_estimate(
     """The estimate of each token; the gradient flows through ``policy_logprobs``. Zero where the two agree.
 
     Args:
-        policy_logprobs, ref_logprobs: of the same tokens.
+        policy_logprobs: of the policy, (n, t).
+        ref_logprobs: of the reference, for the same tokens.
         estimator: which; k3 is bounded by 10 per token, as in the reference implementation.
 
-    Example:
+    Examples:
         >>> import torch
         >>> policy, reference = torch.tensor([[0.0]]), torch.tensor([[0.1]])
         >>> [round(kl_estimate(policy, reference, name).item(), 6) for name in ("k1", "k2", "k3")]

@@ -77,7 +77,7 @@ def divisor(variant: Variant, mask: Bool[Tensor, "n t"], longest: int) -> float:
         mask: tokens that count, those of captions with advantage 0 included.
         longest: the caption length limit in tokens.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
         >>> [divisor(VARIANTS[name], mask, longest=16) for name in ("grpo", "gspo", "dr_grpo")]

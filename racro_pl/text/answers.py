@@ -31,7 +31,7 @@ def last_boxed(text: str) -> str | None:
     Returns:
         None when there is no balanced box; an empty string when it is empty.
 
-    Example:
+    Examples:
         >>> last_boxed(r"\boxed{1}, no: \boxed{\frac{1}{2}}")
         '\\frac{1}{2}'
     """

@@ -63,7 +63,7 @@ def describes(text: str) -> bool:
     A sentence counts as describing when it has a word of seeing (shapes, colours, places, "shows", "labeled") and no
     word of solving ("therefore", "we get", "the answer", a box, a chain of equations).
 
-    Example:
+    Examples:
         >>> describes("The image shows two circles. The left one is labeled A.")
         True
         >>> describes("We get 3 + 4 = 7, so the answer is 7.")
@@ -96,7 +96,7 @@ def judge_messages(question_text: str, caption: str) -> Messages:
 def read_verdict(reply: str) -> bool | None:
     """The last ``yes`` or ``no`` of a model's reply behind its thoughts; None when it says neither.
 
-    Example:
+    Examples:
         >>> read_verdict("It lists the sides, so: Yes."), read_verdict("hard to tell")
         (True, None)
     """

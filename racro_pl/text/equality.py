@@ -149,7 +149,7 @@ def split_unit(text: str) -> tuple[str, str]:
 def split_elements(answer: str) -> tuple[str, list[str]]:
     """Brackets and elements of a tuple or list; of anything else ``("", [answer])``.
 
-    Example:
+    Examples:
         >>> split_elements("(1, 2)")
         ('()', ['1', '2'])
         >>> split_elements("1,234")

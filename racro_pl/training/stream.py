@@ -45,7 +45,7 @@ def micro_batches(groups: Iterator[PendingGroup], count: int, parts: int, size: 
 def part_lengths(count: int, parts: int) -> list[int]:
     """``parts`` lengths that differ by at most one and add up to ``count``; some may be 0.
 
-    Example:
+    Examples:
         >>> part_lengths(7, 3)
         [3, 2, 2]
     """

@@ -42,7 +42,7 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         RacroError: there is none such; names the nearest.
 
-    Example:
+    Examples:
         >>> find_benchmark("MathVista_MINI").name
         'mathvista'
     """

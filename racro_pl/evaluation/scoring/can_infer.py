@@ -33,7 +33,7 @@ def can_infer(answer: str, choices: Mapping[str, str]) -> str | None:
     Returns:
         A letter of ``choices``, ``"Z"`` for a refusal, or None when it cannot tell.
 
-    Example:
+    Examples:
         >>> can_infer(r"The final answer is \boxed{B}", {"A": "1", "B": "2"})
         'B'
     """
