@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from racro_pl.reward.cache import ReplyCache
     from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge
+    from racro_pl.reward.function import FunctionReward
     from racro_pl.reward.gain import GainScorer
     from racro_pl.reward.grader import Grader
     from racro_pl.reward.http import HttpReasoner
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CaptionJudge": "caption_penalty",
     "CaptionPenalty": "caption_penalty",
+    "FunctionReward": "function",
     "GainScorer": "gain",
     "Grader": "grader",
     "HttpReasoner": "http",
@@ -47,6 +49,7 @@ _HOMES = {
 __all__ = [
     "CaptionJudge",
     "CaptionPenalty",
+    "FunctionReward",
     "GainScorer",
     "Grader",
     "HttpReasoner",

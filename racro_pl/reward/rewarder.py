@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from racro_pl.types import Question, Rewards
@@ -14,6 +14,24 @@ class Pending(Protocol):
 
     def result(self) -> Rewards:
         """Wait for them. A second call returns the same object."""
+
+
+class RewardFuture:
+    """Rewards that are computed when they are first asked for, and once.
+
+    Args:
+        compute: waits for what they depend on.
+    """
+
+    def __init__(self, compute: Callable[[], Rewards]) -> None:
+        self._compute = compute
+        self._rewards: Rewards | None = None
+
+    def result(self) -> Rewards:
+        """Wait for them. A second call returns the same object."""
+        if self._rewards is None:
+            self._rewards = self._compute()
+        return self._rewards
 
 
 class Rewarder(abc.ABC):

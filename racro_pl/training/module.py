@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import divisor, grpo_loss
 from racro_pl.policy.config import PolicySettings
+from racro_pl.reward.rewarder import Rewarder
 from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training import objectives
@@ -51,7 +52,7 @@ class RacroModule(CaptionerModule):
         self,
         policy: PolicySettings,
         rollout: RolloutEngine,
-        reward: Scorer | None = None,
+        reward: Scorer | Rewarder | None = None,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
         rewards = objectives.rewarder(objective, reward, lambda: self.captioner)

@@ -39,7 +39,7 @@ def wording(objective: ObjectiveSettings) -> Wording:
     return tentative_messages if objective.name == "qa" else captioner_messages
 
 
-def rewarder(objective: ObjectiveSettings, reward: Scorer | None, captioner: Callable[[], Captioner]) -> Rewarder:
+def rewarder(objective: ObjectiveSettings, reward: Rewarder | None, captioner: Callable[[], Captioner]) -> Rewarder:
     """Who rewards what is written.
 
     Args:
@@ -61,6 +61,11 @@ def rewarder(objective: ObjectiveSettings, reward: Scorer | None, captioner: Cal
         )
     if objective.name == "cro":
         return reward
+    if not isinstance(reward, Scorer):
+        raise RacroError(
+            f"objective vpo takes its penalty off the reward of a reasoner's answers, and model.reward is a "
+            f"{type(reward).__name__}; expected a racro_pl.reward.Scorer, or objective.name: cro"
+        )
     judges: dict[str, Callable[[], CaptionJudge]] = {
         "policy": lambda: PolicyJudge(captioner),
         "reasoner": lambda: ReasonerJudge(reward.reasoner),
