@@ -1,4 +1,4 @@
-"""Rebuild the three small models of the figure world, as they lie in ``racro_pl/figures/assets``.
+"""Rebuild the three small models of the figure world, as they lie in ``racro_pl/figure_world/assets``.
 
     python scripts/build_figure_models.py --seed 0 [--only captioner|reasoner|reasoner_b] [--out FOLDER]
 
@@ -23,7 +23,7 @@ from figure_models.captioner import build_captioner
 from figure_models.reasoner import RECIPES, build_reasoner
 from figure_models.tokenizer import train_tokenizer
 
-from racro_pl.figures.models import ASSETS
+from racro_pl.figure_world.models import ASSETS
 
 NAMES = ("captioner", *RECIPES)
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from racro_pl.commands.lightning import parts_of
-from racro_pl.policy.ledger import GIB, OVERHEAD
+from racro_pl.policy.memory.ledger import GIB, OVERHEAD
 from racro_pl.training.memory import plan_of
 
 CARDS = Path(__file__).parents[1] / "configs" / "cards"

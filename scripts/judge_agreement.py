@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from racro_pl.figures.models import resolve_model
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.reward import CaptionJudge, InProcessReasoner, ReasonerJudge, RuleJudge

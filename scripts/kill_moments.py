@@ -29,7 +29,7 @@ from rich.table import Table  # noqa: E402
 
 from racro_pl.cli import run  # noqa: E402
 from racro_pl.commands import lightning  # noqa: E402, F401 (loaded before the forks)
-from racro_pl.training.checkpoints import newest_checkpoint  # noqa: E402
+from racro_pl.training.checkpointing.io import newest_checkpoint  # noqa: E402
 from tests.fakes.runs import assert_same_run  # noqa: E402
 
 DEADLINE_S = 600.0

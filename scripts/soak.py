@@ -29,8 +29,8 @@ from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.reward import HttpReasoner, Scorer
 from racro_pl.rollout import TransformersEngine
-from racro_pl.training.callbacks import CaptionLog
-from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.callbacks.records import CaptionLog
+from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 

@@ -230,7 +230,7 @@ def check_memory(module: RacroModule, data: RacroDataModule) -> Finding:
     """The memory ledger of a configuration, beside the first GPU where there is one."""
     import torch
 
-    from racro_pl.policy.ledger import GIB, OVERHEAD
+    from racro_pl.policy.memory.ledger import GIB, OVERHEAD
     from racro_pl.training.memory import advise, plan_of
 
     try:

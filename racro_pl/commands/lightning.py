@@ -21,15 +21,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
-from racro_pl.training.callbacks import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
-from racro_pl.training.checkpoints import RacroCheckpointIO, checkpoint_step, newest_checkpoint
-from racro_pl.training.continuing import ContinuedCSVLogger
+from racro_pl.training.callbacks.caption_watch import CaptionWatch
+from racro_pl.training.callbacks.preflight import Preflight
+from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
+from racro_pl.training.checkpointing.callback import RunCheckpoint
+from racro_pl.training.checkpointing.io import RacroCheckpointIO, checkpoint_step, newest_checkpoint
+from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger
+from racro_pl.training.checkpointing.signals import Stopped
 from racro_pl.training.module import RacroModule
-from racro_pl.training.preflight import Preflight
-from racro_pl.training.run_checkpoint import RunCheckpoint
-from racro_pl.training.signals import Stopped
 from racro_pl.training.startup import check_trainer
-from racro_pl.training.watch import CaptionWatch
 from racro_pl.types import RacroError
 
 _RUN_FOLDER = "RACRO_RUN_FOLDER"

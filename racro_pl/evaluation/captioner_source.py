@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.figures.models import resolve_model
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.runs import versions
 from racro_pl.types import RacroError

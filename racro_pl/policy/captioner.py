@@ -19,10 +19,10 @@ from racro_pl.policy import attention
 from racro_pl.policy.adapters import START, TRAINED
 from racro_pl.policy.families import Family
 from racro_pl.policy.features import ImageFeatures, join_features
+from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
-from racro_pl.policy.sharding import Lockstep, Pass, gathered, shard
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
@@ -225,12 +225,12 @@ class Captioner(nn.Module):
     # ------------------------------------------------------------------ weights spread over devices
 
     def shard(self, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
-        """See :func:`racro_pl.policy.sharding.shard`. From here on the ranks keep in step."""
+        """See :func:`racro_pl.policy.fsdp.shard`. From here on the ranks keep in step."""
         shard(self, device, mesh, compute_dtype)
         self._lockstep = Lockstep(self._empty_pass, device)
 
     def gathered(self) -> AbstractContextManager[None]:
-        """See :func:`racro_pl.policy.sharding.gathered`: needed to generate, and entered by all ranks."""
+        """See :func:`racro_pl.policy.fsdp.gathered`: needed to generate, and entered by all ranks."""
         return gathered(self, self.model)
 
     def catch_up(self) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from racro_pl.figures.models import resolve_model
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
 from racro_pl.types import Messages
 

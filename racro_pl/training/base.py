@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from racro_pl.figures.models import resolve_model
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.images import ImageError
 from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
@@ -29,9 +29,9 @@ from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
-from racro_pl.training.checkpoints import ADAPTER_KEY, adapter_config_json
-from racro_pl.training.sharding import ShardedStrategy, load_sharded
+from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients
+from racro_pl.training.strategy import ShardedStrategy, load_sharded
 from racro_pl.types import Question, RacroError
 
 

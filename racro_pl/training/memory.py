@@ -11,8 +11,8 @@ from typing import Any
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.data.readers.base import MAX_IMAGES
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.ledger import GIB, Ledger, memory_ledger, planning_config
-from racro_pl.policy.step_memory import Work
+from racro_pl.policy.memory.formulas import Work
+from racro_pl.policy.memory.ledger import GIB, Ledger, memory_ledger, planning_config
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.module import RacroModule
 

@@ -27,10 +27,10 @@ from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training import objectives
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.base import CaptionerModule
+from racro_pl.training.checkpointing.stopping import stop_with_checkpoint
 from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
-from racro_pl.training.meter import TOKEN_SUMS, StepMeter
+from racro_pl.training.metrics import TOKEN_SUMS, StepMeter
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.training.stopping import stop_with_checkpoint
 from racro_pl.training.stream import MicroBatch, micro_batches
 from racro_pl.training.supply import CaptionSupply, Supply
 from racro_pl.types import Question, RacroError, Rewards, Rollout

@@ -30,7 +30,7 @@ from racro_pl.reward.scorer import Scorer
 from racro_pl.text.caption_judge import judge_messages
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
 from racro_pl.training.settings import ObjectiveSettings
-from racro_pl.training.sharding import ShardedStrategy
+from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
 
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.policy.config import PolicySettings
-from racro_pl.training.sharding import ShardedStrategy
+from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 
 from racro_pl.data.sampling import extra_indices
 from racro_pl.rollout import RolloutError
-from racro_pl.training.meter import StepMeter
+from racro_pl.training.metrics import StepMeter
 from racro_pl.training.refill import replace_flat
 from racro_pl.training.stream import PendingGroup
 from racro_pl.types import Question, Rewards, Rollout

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from racro_pl.figures.models import resolve_model
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.models import resolve_model
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner

@@ -17,7 +17,7 @@ from racro_pl.types import Messages, Question, Rewards
 def facts_told(question: Question, caption: str) -> float:
     """The share of a scene's facts that a caption states truly, each counted once.
 
-    >>> from racro_pl.figures.world import figure_questions
+    >>> from racro_pl.figure_world.world import figure_questions
     >>> question = figure_questions("train", 1)[0]
     >>> facts = question.metadata["facts"]
     >>> round(facts_told(question, f"count of shapes {facts['count of shapes']} . color of moon red .") * len(facts))

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from figure_models.tokenizer import CHAT_TEMPLATE
-from racro_pl.figures.world import COLORS, FILLS, SHADES, SHAPES, SIDE, TYPES, VALUES, figure_questions
+from racro_pl.figure_world.world import COLORS, FILLS, SHADES, SHAPES, SIDE, TYPES, VALUES, figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.families import family_of
 from racro_pl.policy.prompts import PromptEncoder

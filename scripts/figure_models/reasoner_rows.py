@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from racro_pl.figures.world import SHAPES, TYPES, VALUES
+from racro_pl.figure_world.world import SHAPES, TYPES, VALUES
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 

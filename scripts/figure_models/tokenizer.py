@@ -8,7 +8,7 @@ import re
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from racro_pl.figures.world import SHAPES, TYPES, VALUES
+from racro_pl.figure_world.world import SHAPES, TYPES, VALUES
 from racro_pl.text.captioner_prompt import captioner_messages, tentative_messages
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.types import Messages

@@ -27,7 +27,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.reward import HttpReasoner, UnscoredError
 from racro_pl.rollout import RolloutError
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
-from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.types import ImageRef, Rollout
 from tests.fakes.reasoner_server import FaultServer
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions

@@ -16,9 +16,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.distributed.tensor import DTensor
 
-from racro_pl.training.callbacks import SaveResult
+from racro_pl.training.callbacks.records import SaveResult
 from racro_pl.training.module import RacroModule
-from racro_pl.training.sharding import gather
+from racro_pl.training.strategy import gather
 from tests.unit.training.conftest import fit, make_module
 
 

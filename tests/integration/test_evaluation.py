@@ -156,7 +156,7 @@ def test_answers_that_are_missing_are_told_and_can_be_asked_for_again(tmp_path, 
 
 
 def test_questions_of_one_s_own(tmp_path):
-    from racro_pl.figures.world import figure_questions
+    from racro_pl.figure_world.world import figure_questions
 
     rows = []
     for question in figure_questions("test", 6):
@@ -172,7 +172,7 @@ def test_questions_of_one_s_own(tmp_path):
 
 
 def test_ask_prints_every_stage(tmp_path, capfd):
-    from racro_pl.figures.world import figure_questions
+    from racro_pl.figure_world.world import figure_questions
 
     question = figure_questions("test", 1)[0]
     image = tmp_path / "figures.png"

@@ -10,8 +10,8 @@ import torch
 from racro_pl.cli import run
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import open_writer
-from racro_pl.figures.models import EMBEDDED
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.models import EMBEDDED
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.serving.vllm_process import VllmServer
 from tests.fakes.runs import assert_same_run, captions
 

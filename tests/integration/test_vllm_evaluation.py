@@ -11,7 +11,7 @@ import pytest
 
 from racro_pl.cli import run
 from racro_pl.evaluation.results import Results
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.serving.vllm_process import VllmServer
 
 pytestmark = pytest.mark.vllm

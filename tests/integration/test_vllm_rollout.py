@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from racro_pl.cli import run
-from racro_pl.figures.models import EMBEDDED
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.models import EMBEDDED
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.rollout import RunInfo, VllmEngine
-from racro_pl.rollout.vllm_adapter import AdapterPusher
-from racro_pl.rollout.vllm_protocol import RolloutError
-from racro_pl.rollout.vllm_server import ServerSettings, rollout_server
+from racro_pl.rollout.vllm.adapter import AdapterPusher
+from racro_pl.rollout.vllm.protocol import RolloutError
+from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
 from racro_pl.serving.vllm_process import VllmServer
 
 pytestmark = pytest.mark.vllm

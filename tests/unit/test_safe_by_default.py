@@ -11,7 +11,7 @@ import pytest
 
 from racro_pl.commands import serve
 from racro_pl.policy.config import PolicySettings
-from racro_pl.rollout.vllm_server import ServerSettings, rollout_server
+from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
 from racro_pl.serving.vllm_process import VllmServer, is_local_address
 
 ROOT = Path(__file__).parents[2]

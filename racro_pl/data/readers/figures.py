@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from racro_pl.data.readers.base import Reader, ReadResult, Split
-from racro_pl.figures.world import audit_caption, figure_questions
+from racro_pl.figure_world.world import audit_caption, figure_questions
 from racro_pl.types import Question, RacroError
 
 

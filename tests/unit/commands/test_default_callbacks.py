@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from racro_pl.commands import lightning
-from racro_pl.training.preflight import Preflight
-from racro_pl.training.watch import CaptionWatch
+from racro_pl.training.callbacks.caption_watch import CaptionWatch
+from racro_pl.training.callbacks.preflight import Preflight
 
 QUICKSTART = Path(__file__).parents[3] / "configs/quickstart.yaml"
 

@@ -7,8 +7,8 @@ import yaml
 from racro_pl.commands import export
 from racro_pl.evaluation.captioner_source import find_policy
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.figures.models import resolve_model
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.models import resolve_model
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_for_inference
 from racro_pl.types import RacroError

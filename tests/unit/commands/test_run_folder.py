@@ -7,7 +7,7 @@ import os
 import pytest
 
 from racro_pl.commands.lightning import continued_folder
-from racro_pl.training.checkpoints import newest_checkpoint
+from racro_pl.training.checkpointing.io import newest_checkpoint
 
 SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "4711"}
 

@@ -4,7 +4,7 @@ import pytest
 
 from racro_pl.evaluation.captioner_source import MAX_PIXELS, MIN_PIXELS, find_policy, identity
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.figures.models import EMBEDDED
+from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.types import RacroError
 
 CONFIG = """

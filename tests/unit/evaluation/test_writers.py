@@ -7,7 +7,7 @@ from PIL import Image
 
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import data_url, open_writer
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.types import ImageRef, Question, RacroError
 from tests.fakes.reasoner_server import FaultServer
 

@@ -7,10 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from racro_pl.policy.config import LoraSettings, PolicySettings
-from racro_pl.policy.families.shapes import KNOWN, known_config
-from racro_pl.policy.ledger import Ledger, memory_ledger
 from racro_pl.policy.loading import load_captioner
-from racro_pl.policy.step_memory import Work, nf4_bytes
+from racro_pl.policy.memory.formulas import Work, nf4_bytes
+from racro_pl.policy.memory.known_models import KNOWN, known_config
+from racro_pl.policy.memory.ledger import Ledger, memory_ledger
 from racro_pl.policy.vision import encode_images
 from racro_pl.types import Prompt
 from tests.fakes.memory import PeakMemory, all_tensors, saved_bytes

@@ -13,8 +13,8 @@ import torch
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.rollout import RunInfo, VllmEngine
-from racro_pl.rollout.vllm_protocol import BAN, RolloutError, processed_images
-from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
+from racro_pl.rollout.vllm.protocol import BAN, RolloutError, processed_images
+from racro_pl.rollout.vllm.server import ServerSettings, required_arguments, rollout_server
 from tests.fakes.models import save_small_model
 from tests.fakes.rollout_server import FakeVllm
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build

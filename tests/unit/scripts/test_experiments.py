@@ -15,7 +15,7 @@ from experiment_parts.report import PICTURES, fill, spread, tables
 from experiment_parts.rewards import GenericCaptionScorer, TrustingReasoner, facts_told
 
 from racro_pl.cli import run
-from racro_pl.figures.world import figure_questions
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.reward import InProcessReasoner
 from racro_pl.text.answers import last_boxed
 from racro_pl.text.reasoner_prompt import reasoner_messages

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
-from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import ImageRef, Question

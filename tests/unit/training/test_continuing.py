@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from racro_pl.training.continuing import ContinuedCSVLogger, rewind
+from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger, rewind
 
 
 def lines(*steps):

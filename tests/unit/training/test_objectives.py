@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from racro_pl.commands.lightning import parts_of
 from racro_pl.data.curriculum import Curriculum
-from racro_pl.figures.models import resolve_model
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.reward.caption_penalty import CaptionPenalty, ReasonerJudge, RuleJudge
@@ -20,11 +20,11 @@ from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
-from racro_pl.training.callbacks import SolvedQuestions
+from racro_pl.training.callbacks.records import SolvedQuestions
 from racro_pl.training.module import RacroModule
 from racro_pl.training.objectives import PolicyJudge, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
-from racro_pl.training.sharding import ShardedStrategy
+from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
 from tests.unit.text.labelled import labelled
 from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions

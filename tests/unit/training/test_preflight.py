@@ -7,11 +7,11 @@ import torch
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.families.shapes import known_config
-from racro_pl.policy.ledger import GIB
-from racro_pl.policy.step_memory import Work
+from racro_pl.policy.memory.formulas import Work
+from racro_pl.policy.memory.known_models import known_config
+from racro_pl.policy.memory.ledger import GIB
+from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.memory import Plan, advise
-from racro_pl.training.preflight import Preflight
 from racro_pl.types import RacroError
 from tests.unit.training import conftest
 from tests.unit.training.conftest import adapter, fit, make_module, questions

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from racro_pl.data.sampling import extra_indices
-from racro_pl.training.checkpoints import RacroCheckpointIO
+from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.refill import replace_flat
 from racro_pl.training.settings import ObjectiveSettings

@@ -16,11 +16,11 @@ from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.reward import InProcessReasoner
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
-from racro_pl.training.callbacks import CaptionLog
-from racro_pl.training.checkpoints import RacroCheckpointIO, newest_checkpoint
-from racro_pl.training.continuing import ContinuedCSVLogger, read_table, write_table
+from racro_pl.training.callbacks.records import CaptionLog
+from racro_pl.training.checkpointing.callback import RunCheckpoint
+from racro_pl.training.checkpointing.io import RacroCheckpointIO, newest_checkpoint
+from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger, read_table, write_table
 from racro_pl.training.module import RacroModule
-from racro_pl.training.run_checkpoint import RunCheckpoint
 from racro_pl.training.settings import ObjectiveSettings
 from tests.fakes.runs import assert_same_run, captions
 

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from racro_pl.serving.vllm_process import VllmError, free_port
-from racro_pl.training.vllm_callback import VllmReasonerServer
+from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
 from tests.fakes.vllm import is_alive, recorded_pids, write_fake_vllm
 
 

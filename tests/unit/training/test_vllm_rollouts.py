@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from racro_pl.experience import draft
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout import VllmEngine
-from racro_pl.rollout.vllm_protocol import RolloutError
+from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.training.module import RacroModule
 from tests.fakes.rollout_server import FakeVllm
 from tests.unit.policy.conftest import build

@@ -9,7 +9,7 @@ import pytest
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.reward.scorer import Scorer
-from racro_pl.training.watch import CaptionWatch, _rotation, probe_other_images
+from racro_pl.training.callbacks.caption_watch import CaptionWatch, _rotation, probe_other_images
 from tests.fakes.reasoners import ScriptedReasoner
 from tests.unit.training.conftest import fit, make_module, questions
 

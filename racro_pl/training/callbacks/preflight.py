@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 
-from racro_pl.policy.ledger import CACHE, FEATURES, GIB, OPTIMIZER, planning_config
+from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, planning_config
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.memory import Plan, advise, with_prompt
 from racro_pl.training.module import RacroModule

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.habits import goes_round, states_answer, states_gold
 from racro_pl.training.accuracy import Answered
-from racro_pl.training.callbacks import run_folder
+from racro_pl.training.callbacks.records import run_folder
 from racro_pl.training.gradients import all_reduce
 from racro_pl.training.module import RacroModule
 from racro_pl.types import Question, Rewards, Rollout

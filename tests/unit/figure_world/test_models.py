@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from racro_pl.figures.models import EMBEDDED, resolve_model
+from racro_pl.figure_world.models import EMBEDDED, resolve_model
 from racro_pl.types import RacroError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from racro_pl.rollout.vllm_protocol import RolloutError
+from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.serving.calls import Fault, ServerCalls
 
 ARGUMENT = "--enable-sleep-mode"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from racro_pl.figures.world import TYPES, VALUES, audit_caption, figure_questions
+from racro_pl.figure_world.world import TYPES, VALUES, audit_caption, figure_questions
 from racro_pl.images import image_size, open_image
 
 

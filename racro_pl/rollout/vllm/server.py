@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from racro_pl.policy.config import PolicySettings
-from racro_pl.rollout import vllm_sleep
-from racro_pl.rollout.vllm_protocol import RolloutError
+from racro_pl.rollout.vllm import sleep as vllm_sleep
+from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.serving.vllm_process import VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -14,10 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from racro_pl.training.callbacks import run_folder
-from racro_pl.training.checkpoints import clear_leftovers, rename_checkpoint
-from racro_pl.training.continuing import has_row, rewind
-from racro_pl.training.signals import Stopped, StopSignals
+from racro_pl.training.callbacks.records import run_folder
+from racro_pl.training.checkpointing.io import clear_leftovers, rename_checkpoint
+from racro_pl.training.checkpointing.resume_logs import has_row, rewind
+from racro_pl.training.checkpointing.signals import Stopped, StopSignals
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.rollout.vllm_protocol import RolloutError
+from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.serving.calls import Fault, ServerCalls
 
 POLL_S = 0.1

@@ -1,8 +1,8 @@
 """Where a step's memory goes, computed before a weight is loaded: from the model's config and the settings alone.
 
 Parameters are counted on the meta device; everything else follows from shapes, by the formulas of
-``policy/step_memory.py``. What is left out: the GPU's own context, what the allocator cannot use (``OVERHEAD``), and
-the activations of a vision tower that is trained itself.
+``policy/memory/formulas.py``. What is left out: the GPU's own context, what the allocator cannot use (``OVERHEAD``),
+and the activations of a vision tower that is trained itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.families.shapes import KNOWN, known_config
-from racro_pl.policy.step_memory import (
+from racro_pl.policy.memory.formulas import (
     Work,
     activation_bytes,
     cache_bytes,
@@ -26,6 +25,7 @@ from racro_pl.policy.step_memory import (
     weight_bytes,
     workspace_bytes,
 )
+from racro_pl.policy.memory.known_models import KNOWN, known_config
 from racro_pl.types import RacroError
 
 GIB = 2**30

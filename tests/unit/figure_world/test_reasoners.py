@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from racro_pl.figures.models import resolve_model
-from racro_pl.figures.world import SHAPES, TYPES, VALUES, figure_questions
+from racro_pl.figure_world.models import resolve_model
+from racro_pl.figure_world.world import SHAPES, TYPES, VALUES, figure_questions
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from racro_pl.figures.models import resolve_model
-from racro_pl.figures.world import SIDE, TYPES, VALUES, audit_caption, figure_questions
+from racro_pl.figure_world.models import resolve_model
+from racro_pl.figure_world.world import SIDE, TYPES, VALUES, audit_caption, figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.families import family_of
 from racro_pl.policy.prompts import PromptEncoder

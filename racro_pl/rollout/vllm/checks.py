@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from racro_pl.rollout.vllm_adapter import served_models
-from racro_pl.rollout.vllm_protocol import RolloutError, sampling_request
+from racro_pl.rollout.vllm.adapter import served_models
+from racro_pl.rollout.vllm.protocol import RolloutError, sampling_request
 from racro_pl.serving.calls import Fault, ServerCalls
 
 BIAS = 100.0

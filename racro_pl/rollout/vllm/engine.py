@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.rollout.canary import CANARY_THRESHOLDS, logprob_gap
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
-from racro_pl.rollout.vllm_adapter import AdapterPusher
-from racro_pl.rollout.vllm_checks import check_server
-from racro_pl.rollout.vllm_protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
-from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
-from racro_pl.rollout.vllm_sleep import Sleeper
+from racro_pl.rollout.vllm.adapter import AdapterPusher
+from racro_pl.rollout.vllm.canary import CANARY_THRESHOLDS, logprob_gap
+from racro_pl.rollout.vllm.checks import check_server
+from racro_pl.rollout.vllm.protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
+from racro_pl.rollout.vllm.server import ServerSettings, required_arguments, rollout_server
+from racro_pl.rollout.vllm.sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
 from racro_pl.serving.vllm_process import VllmServer
 from racro_pl.types import Rollout

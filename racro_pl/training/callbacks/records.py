@@ -15,7 +15,7 @@ from rich.table import Table
 from racro_pl.images import open_image
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.module import RacroModule
-from racro_pl.training.sharding import gather
+from racro_pl.training.strategy import gather
 from racro_pl.types import RacroError
 
 
@@ -162,7 +162,7 @@ class LearningReport(Callback):
         if not trainer.is_global_zero:
             return
         (folder / "held_out.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
-        from racro_pl.training.pictures import draw_captions, draw_curve
+        from racro_pl.training.callbacks.pictures import draw_captions, draw_curve
 
         draw_curve(folder / "curve.png", self.accuracy, self.reward)
         shown = answered[: self.sheet_images]

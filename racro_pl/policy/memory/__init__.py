@@ -1,0 +1,1 @@
+"""Where a step's memory goes, computed from the model's configuration."""

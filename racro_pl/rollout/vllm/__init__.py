@@ -1,0 +1,1 @@
+"""Captions sampled by a vLLM server."""

@@ -1,0 +1,43 @@
+"""What a run records and watches; each is an ordinary Lightning callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from racro_pl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from racro_pl.training.callbacks.caption_watch import CaptionWatch
+    from racro_pl.training.callbacks.preflight import Preflight
+    from racro_pl.training.callbacks.records import (
+        CaptionLog,
+        LearningReport,
+        SaveResult,
+        SolvedQuestions,
+        StepProgressBar,
+    )
+    from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
+
+__all__ = [
+    "CaptionLog",
+    "CaptionWatch",
+    "LearningReport",
+    "Preflight",
+    "SaveResult",
+    "SolvedQuestions",
+    "StepProgressBar",
+    "VllmReasonerServer",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    dict.fromkeys(
+        ("CaptionLog", "LearningReport", "SaveResult", "SolvedQuestions", "StepProgressBar"),
+        f"{__name__}.records",
+    )
+    | {
+        "CaptionWatch": f"{__name__}.caption_watch",
+        "Preflight": f"{__name__}.preflight",
+        "VllmReasonerServer": f"{__name__}.vllm_server",
+    },
+)

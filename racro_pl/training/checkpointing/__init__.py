@@ -1,0 +1,1 @@
+"""Checkpoints, what a resumed run finds again, and the signals that end a run."""
