@@ -18,7 +18,7 @@ COMMANDS = {
     "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
     "doctor": ("doctor", "is everything here that a run needs?    [--config FILE] [--reasoner URL]"),
-    "serve": ("serve", "start a vLLM server for the reasoner   reasoner --model PATH"),
+    "serve": ("serve", "start a server                         reasoner --model PATH | pipeline"),
 }
 """Command name to the module of ``racro_pl.commands`` whose ``main(arguments)`` runs it, and its line in the help."""
 

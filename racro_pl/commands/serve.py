@@ -1,4 +1,4 @@
-"""``racro-pl serve reasoner``: a vLLM server for the reasoner, in the foreground, until Ctrl-C or SIGTERM."""
+"""``racro-pl serve``: a vLLM server for the reasoner, or the pipeline as a server; until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from racro_pl.commands import serve_pipeline
 from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
 
 POLL_S = 0.5
@@ -36,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line behind ``serve``."""
     parser = argparse.ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    return serve_pipeline.run(args) if args.what == "pipeline" else run(args)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands of ``serve`` to its parser."""
-    reasoner = parser.add_subparsers(dest="what", required=True, metavar="WHAT").add_parser(
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    serve_pipeline.add_arguments(commands)
+    reasoner = commands.add_parser(
         "reasoner",
         help="a vLLM server for the text-only reasoner",
         description="Start a vLLM server for the text-only reasoner and keep it running until Ctrl-C or SIGTERM.",

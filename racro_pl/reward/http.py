@@ -17,9 +17,11 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from racro_pl.reward.http_session import HttpSession, Request, require_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
-from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
+from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault, client_settings
 from racro_pl.types import Messages
 
 LIST_LIMIT_S = 15.0
@@ -167,6 +169,18 @@ class HttpReasoner(Reasoner):
             self._answered_as = None
         if session is not None:
             session.close()
+
+    def request_body(self, messages: Messages) -> dict[str, Any]:
+        """What is sent for one chat.
+
+        Raises:
+            ReasonerError: ``model`` is not set and the server cannot be asked.
+        """
+        return {**self._settings(self._resolve_model()), "messages": messages}
+
+    def async_client(self) -> httpx.AsyncClient:
+        """An HTTP client for this server, with its key, for calls of one's own (streamed ones)."""
+        return httpx.AsyncClient(**client_settings(self.url, self._api_key()))
 
     def _settings(self, model: str) -> dict[str, Any]:
         return {"model": model, **self.sampling, "stream": False, **self.extra_body}

@@ -58,19 +58,7 @@ class ChatClient:
         self._attempt_s = attempt_s
         self._backoff_s = backoff_s
         self._max_body_bytes = max_body_bytes
-        # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
-        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
-        # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
-        trust_env = not is_loopback(base_url)
-        self._settings: dict[str, Any] = {
-            "base_url": base_url,
-            "headers": headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-            "timeout": httpx.Timeout(None, connect=CONNECT_LIMIT_S),
-            "limits": httpx.Limits(max_connections=1, keepalive_expiry=IDLE_LIMIT_S),
-            "trust_env": trust_env,
-            # One for all: reading the certificates takes longer than a call.
-            "verify": httpx.create_ssl_context(trust_env=trust_env),
-        }
+        self._settings = client_settings(base_url, api_key)
         self._free: list[httpx.AsyncClient] = []
         """Clients that no call uses now; the one used last is the next, so that few stay open when little is asked."""
 
@@ -154,6 +142,23 @@ class ChatClient:
         """Close the connections; calls under way have to have ended."""
         while self._free:
             await self._free.pop().aclose()
+
+
+def client_settings(base_url: str, api_key: str | None) -> dict[str, Any]:
+    """Arguments of ``httpx.AsyncClient`` for one connection to a server."""
+    # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
+    headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+    # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
+    trust_env = not is_loopback(base_url)
+    return {
+        "base_url": base_url,
+        "headers": headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        "timeout": httpx.Timeout(None, connect=CONNECT_LIMIT_S),
+        "limits": httpx.Limits(max_connections=1, keepalive_expiry=IDLE_LIMIT_S),
+        "trust_env": trust_env,
+        # One for all: reading the certificates takes longer than a call.
+        "verify": httpx.create_ssl_context(trust_env=trust_env),
+    }
 
 
 _JITTER = random.Random()

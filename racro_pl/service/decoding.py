@@ -1,0 +1,90 @@
+"""Strangers' images are decoded in a process of their own, with bounds on memory and time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import multiprocessing
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from racro_pl.service.errors import bad_request
+from racro_pl.service.limits import Limits
+
+MEMORY_BYTES = 2_000_000_000
+"""Address space of the process that decodes."""
+SECONDS = 10.0
+"""For one image."""
+IMAGES_PER_PROCESS = 256
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class ImageDecoder:
+    """Turns encoded images into plain ones (BMP, RGB, upright): no decoder for strangers' bytes runs in the server.
+
+    Args:
+        limits: of pixels.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def decode(self, data: bytes, where: str) -> bytes:
+        """The same picture as an uncompressed file.
+
+        Raises:
+            ServiceError: status 400: it is no image of the formats allowed, or too large.
+        """
+        pool = self._pool = self._pool or _new_pool()
+        try:
+            future = asyncio.get_running_loop().run_in_executor(pool, decode, data, self._limits.image_pixels)
+            decoded = await asyncio.wait_for(future, SECONDS)
+        except (BrokenProcessPool, TimeoutError):
+            self.close()
+            decoded = None
+        if decoded is None:
+            raise bad_request(
+                f"not a PNG, JPEG or WebP image of at most {self._limits.image_pixels} pixels", "image", where
+            )
+        return decoded
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+
+
+def _new_pool() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_bound, max_tasks_per_child=IMAGES_PER_PROCESS)
+
+
+def _bound() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def decode(data: bytes, pixels: int) -> bytes | None:
+    """What the process does; None where the image cannot be used."""
+    from PIL import Image
+
+    from racro_pl.images import ImageError, image_size, open_image
+    from racro_pl.types import ImageRef
+
+    reference = ImageRef(data=data)
+    try:
+        Image.open(io.BytesIO(data), formats=FORMATS).close()
+        width, height = image_size(reference)
+        if width * height > pixels:
+            return None
+        image = open_image(reference)
+        plain = io.BytesIO()
+        image.save(plain, "BMP")
+    except (ImageError, OSError, ValueError, SyntaxError, MemoryError):
+        return None
+    return plain.getvalue()

@@ -1,0 +1,83 @@
+"""Runs the service under uvicorn, with deadlines that uvicorn does not have."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from racro_pl.service.guard import App
+from racro_pl.service.limits import Limits
+
+KEEP_ALIVE_S = 5
+LARGEST_HEAD = 16_384
+
+
+def run(app: App, limits: Limits, host: str, port: int, uds: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        app: guarded already.
+        limits: of connections and of the time that a request's head may take.
+        host: address to listen on.
+        port: and port.
+        uds: a Unix socket in place of both.
+    """
+    uvicorn.Server(config(app, limits, host, port, uds)).run()
+
+
+def config(app: App, limits: Limits, host: str, port: int, uds: Path | None = None) -> uvicorn.Config:
+    """uvicorn's settings for :func:`run`."""
+    protocol: Any = type("Protocol", (_PromptClients,), {"header_s": limits.header_s})
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        uds=None if uds is None else str(uds),
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+    )
+
+
+class _PromptClients(H11Protocol):
+    """Hangs up on a client that does not finish a request's head in time; uvicorn itself would wait for ever."""
+
+    header_s = 10.0
+    _expiry: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._arm()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._expiry = self.loop.call_later(self.header_s, self._expire)
+
+    def _disarm(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _expire(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()

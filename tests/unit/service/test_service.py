@@ -1,0 +1,276 @@
+"""The running service, over real connections of this machine."""
+
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from openai import BadRequestError, OpenAI
+
+from racro_pl.service.limits import Limits
+from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
+from tests.helpers.service import EchoReasoner, SizeWriter, asking, data_url, picture, running_service
+
+KEY = "0123456789abcdef0123"
+
+
+@pytest.fixture(scope="module")
+def service():
+    with running_service(SizeWriter(), EchoReasoner()) as running:
+        yield running
+
+
+def test_the_reasoner_reads_what_training_would_show_it() -> None:
+    reasoner = EchoReasoner()
+    with running_service(SizeWriter(), reasoner, mode="caption+tentative") as running:
+        answer = running.chat(asking("how wide ?", picture(8, 6))).json()
+    caption = "1 of 8 x 6 for how wide ?"
+    expected = joint_messages("how wide ?", caption, "\\boxed{8 x 6}")
+    assert reasoner.chats == [expected]
+    assert answer["choices"][0]["message"]["content"] == f"read: {expected[-1]['content']}"
+    assert answer["racro"]["captions"] == [
+        {"message": 0, "question": "how wide ?", "caption": caption, "tentative_answer": "\\boxed{8 x 6}"}
+    ]
+
+
+def test_a_conversation_keeps_the_captions_of_earlier_images() -> None:
+    reasoner, writer = EchoReasoner(), SizeWriter()
+    first = asking("how wide ?", picture(8, 6))
+    with running_service(writer, reasoner) as running:
+        running.chat(first)
+        running.chat(first, {"role": "assistant", "content": "8"}, asking("and this ?", picture(9, 9)))
+    assert sum(writer.batches) == 2, "the first image was described once"
+    system, user, assistant, last = reasoner.chats[-1]
+    assert user["content"] == reasoner_messages("how wide ?", "1 of 8 x 6 for how wide ?")[-1]["content"]
+    assert assistant == {"role": "assistant", "content": "8"}
+    assert "1 of 9 x 9 for and this ?" in last["content"]
+
+
+def test_text_alone_goes_to_the_reasoner_as_it_is(service) -> None:
+    answer = service.chat({"role": "user", "content": "What is <think> in HTML?"}).json()
+    assert answer["choices"][0]["message"]["content"] == "read: What is <think> in HTML?"
+    assert answer["racro"]["captions"] == []
+
+
+def test_an_openai_client_asks_plain_and_streaming(service) -> None:
+    client = OpenAI(base_url=service.url, api_key="none", max_retries=0)
+    messages = [asking("how many ?", picture(), picture(4, 4))]
+    plain = client.chat.completions.create(model="racro", messages=messages)
+    assert "2 of 8 x 6 for how many ?" in plain.choices[0].message.content
+    events = list(
+        client.chat.completions.create(
+            model="racro", messages=messages, stream=True, extra_body={"racro": {"captions": "stream"}}
+        )
+    )
+    texts = [event.choices[0].delta.content or "" for event in events]
+    assert texts[1] == "> 2 of 8 x 6 for how many ?\n\n"
+    assert "".join(texts[2:]) == plain.choices[0].message.content
+    assert events[-1].choices[0].finish_reason == "stop"
+    assert [model.id for model in client.models.list()] == ["racro"]
+    with pytest.raises(BadRequestError, match="not fetched"):
+        client.chat.completions.create(
+            model="racro",
+            messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}],
+        )
+
+
+def test_captions_of_requests_at_the_same_time_share_batches() -> None:
+    writer = SizeWriter(seconds=0.05)
+    with running_service(writer, EchoReasoner()) as running, ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda index: running.chat(asking(f"q{index} ?", picture())), range(32)))
+    assert [answer.status_code for answer in answers] == [200] * 32
+    assert all(f"for q{index} ?" in answer.text for index, answer in enumerate(answers))
+    assert sum(writer.batches) == 32
+    assert len(writer.batches) < 32
+
+
+def test_a_full_line_says_so_and_when_to_come_back() -> None:
+    limits = Limits(working=1, waiting=1)
+    with (
+        running_service(SizeWriter(seconds=0.5), EchoReasoner(), limits=limits) as running,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        answers = list(pool.map(lambda index: running.chat(asking(f"q{index}", picture())), range(6)))
+        assert running.chat({"role": "user", "content": "later"}).status_code == 200
+    assert sorted({answer.status_code for answer in answers}) == [200, 429]
+    assert all(answer.headers["retry-after"].isdecimal() for answer in answers if answer.status_code == 429)
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [(b"no picture", "garbage"), (picture()[:40], "cut off"), (picture(format="GIF"), "another format"),
+     (picture(5000, 4000), "too many pixels")],
+)  # fmt: skip
+def test_an_unusable_image_is_one_bad_request(service, image, why) -> None:
+    answer = service.chat(asking("how many ?", image))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "image"), why
+    assert service.chat(asking("how many ?", picture())).status_code == 200
+
+
+def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway() -> None:
+    writer = SizeWriter()
+    writer.error = RuntimeError("secret at 0x7f00")
+    with running_service(writer, EchoReasoner()) as running:
+        broken = running.chat(asking("how many ?", picture()))
+        assert (broken.status_code, broken.json()["error"]["code"]) == (502, "captioner")
+        assert "secret" not in broken.text
+        writer.error = None
+        assert running.chat(asking("how many ?", picture())).status_code == 200
+    with running_service(SizeWriter(), EchoReasoner(error="timeout: at http://10.0.0.1")) as running:
+        broken = running.chat(asking("how many ?", picture()))
+        assert (broken.status_code, broken.json()["error"]["code"]) == (502, "reasoner")
+        assert "10.0.0.1" not in broken.text
+        events = running.chat(asking("how many ?", picture()), stream=True).text.split("\n\n")
+        assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "reasoner"
+
+
+def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
+    limits = Limits(deadline_s=0.3)
+    with running_service(SizeWriter(seconds=2.0), EchoReasoner(), limits=limits) as running:
+        answer = running.chat(asking("how many ?", picture()))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline")
+
+
+def test_a_client_that_hangs_up_makes_room() -> None:
+    limits = Limits(working=1, waiting=0)
+    with running_service(SizeWriter(seconds=1.0), EchoReasoner(), limits=limits) as running:
+        body = json.dumps({"messages": [asking("how many ?", picture())]}).encode()
+        with socket.create_connection(("127.0.0.1", running.port)) as connection:
+            connection.sendall(_head(running.port, len(body)) + body)
+            time.sleep(0.3)
+        deadline = time.monotonic() + 5
+        while (answer := running.chat({"role": "user", "content": "hi"})).status_code == 429:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "127.0.0.1", "evil.example:80"])
+def test_other_host_names_are_refused(service, host) -> None:
+    for method, path in (("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions")):
+        assert service.client.request(method, path, headers={"Host": host}).status_code in (400, 421)
+
+
+def test_other_sites_pages_are_refused(service) -> None:
+    assert service.client.get("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
+    assert service.client.get("/v1/models", headers={"Origin": f"http://127.0.0.1:{service.port}"}).status_code == 200
+    answer = service.client.get("/health", headers={"Origin": "null"})
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/plain"}, {"Content-Type": ""}, {"Content-Encoding": "gzip"}]
+)
+def test_only_plain_json_is_read(service, headers) -> None:
+    answer = service.client.post(
+        "/v1/chat/completions", content=b"{}", headers={"Content-Type": "application/json"} | headers
+    )
+    assert answer.status_code == 415
+
+
+def test_every_route_but_health_asks_for_the_key() -> None:
+    with running_service(SizeWriter(), EchoReasoner(), key=KEY) as running:
+        for path in ("/v1/models", "/metrics", "/v1/chat/completions", "/docs", "/invocations", "/v1", "//v1/models"):
+            for wrong in ("", "Bearer", f"Bearer {KEY}x", f"Basic {KEY}", KEY):
+                assert running.client.get(path, headers={"Authorization": wrong}).status_code == 401, path
+        assert running.client.get("/health", headers={"Authorization": ""}).status_code == 200
+        assert running.client.get("/v1/models").status_code == 200
+        assert running.client.get("/docs").status_code == 404
+
+
+def test_a_large_body_is_refused_before_it_is_read() -> None:
+    with running_service(SizeWriter(), EchoReasoner(), limits=Limits(body_bytes=10_000)) as running:
+        assert (
+            running.client.post(
+                "/v1/chat/completions", content=b"x" * 20_000, headers={"Content-Type": "application/json"}
+            ).status_code
+            == 413
+        )
+        chunked = (b"x" * 1000 for _ in range(50))
+        answer = running.client.post(
+            "/v1/chat/completions", content=chunked, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 413
+
+
+def test_a_slow_client_is_hung_up_on() -> None:
+    limits = Limits(header_s=0.3, body_s=0.3)
+    with running_service(SizeWriter(), EchoReasoner(), limits=limits) as running:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\n")
+            assert connection.recv(100) == b"", "a head that is not finished"
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.sendall(_head(running.port, 100) + b"{")
+            assert b" 408 " in connection.recv(100), "a body that is not finished"
+        assert running.client.get("/health").status_code == 200
+
+
+def test_a_client_that_reads_slowly_holds_no_place_for_ever() -> None:
+    class Endless(EchoReasoner):
+        def submit(self, prompts):
+            self.error = None
+            futures = super().submit(prompts)
+            futures[0] = type(futures[0])()
+            from racro_pl.reward.reasoner import Reply
+
+            futures[0].set_result(Reply(text="x" * 20_000_000))
+            return futures
+
+    limits = Limits(working=1, waiting=0, send_s=0.5)
+    with running_service(SizeWriter(), Endless(), limits=limits) as running:
+        body = json.dumps({"messages": [asking("how many ?")], "stream": True}).encode()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(_head(running.port, len(body)) + body)
+            connection.recv(1)
+            deadline = time.monotonic() + 10
+            while running.client.get("/metrics").text.count("racro_working 1.0"):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
+def test_logs_hold_no_text_image_or_key(caplog) -> None:
+    caplog.set_level("INFO", logger="racro_pl.service")
+    with running_service(SizeWriter(), EchoReasoner(), key=KEY) as running:
+        running.chat(asking("a secret question", picture()))
+    assert caplog.records
+    assert "secret" not in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_requests_and_seconds_are_counted(service) -> None:
+    service.chat(asking("how many ?", picture()))
+    text = service.client.get("/metrics").text
+    assert 'racro_requests_total{status="200"}' in text
+    assert 'racro_seconds_count{part="captions"}' in text
+    assert service.client.get("/health").json() == {"status": "ok"}
+
+
+def test_stopping_ends_the_captioner() -> None:
+    writer = SizeWriter()
+    before = threading.active_count()
+    with running_service(writer, EchoReasoner()) as running:
+        running.chat(asking("how many ?", picture()))
+    assert writer.closed
+    deadline = time.monotonic() + 10  # the decoder's own thread sees its process end a little later
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.05)
+
+
+def test_odd_content_is_refused_without_repeating_it(service) -> None:
+    answer = service.chat(
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(b"x", "evil")}}]}
+    )
+    assert answer.status_code == 400
+    assert "evil" not in answer.text
+
+
+def _head(port: int, length: int) -> bytes:
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
