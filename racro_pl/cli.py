@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": ("lightning", "accuracy on the validation split       --config FILE --ckpt_path CKPT"),
     "test": ("test", "captioners x reasoners x benchmarks    --config FILE [--captioners … --reasoners …]"),
     "ask": ("ask", 'one question about a picture           IMAGE... "QUESTION" [--captioner … --reasoner …]'),
+    "caption": ("caption", "a caption for every picture            FOLDER|FILE.jsonl [--captioner … --output …]"),
     "score": ("score", "score anybody's answers                BENCHMARK --predictions FILE.jsonl"),
     "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     config = _parser().instantiate(options)
     plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
-    fabric = _fabric(config.accelerator, config.devices, config.num_nodes)
+    fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
     fabric.launch()
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     benchmarks = load_benchmarks(plan, console)
@@ -96,7 +96,12 @@ def _parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _fabric(accelerator: str, devices: str, num_nodes: int) -> Fabric:
+def open_fabric(accelerator: str, devices: str, num_nodes: int) -> Fabric:
+    """The processes that share a command's work.
+
+    Raises:
+        RacroError: ``devices`` is no number.
+    """
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
         raise RacroError(f"devices is {devices!r}; expected auto or a number of processes")
     count = int(devices) if devices != "auto" else "auto"

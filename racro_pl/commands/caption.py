@@ -1,0 +1,101 @@
+"""``racro-pl caption FOLDER|FILE.jsonl``: a caption for every picture, as a data set or as files beside them."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+
+from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.types import RacroError
+
+SIDECARS = "sidecars"
+TOLD = 20
+"""Pictures without a caption that are named; further ones are counted."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``caption``; returns the exit code: 1 when a picture has no caption."""
+    options = _parse(arguments)
+    quiet_libraries()
+    from racro_pl.commands.ask import default_captioner
+    from racro_pl.commands.test import open_fabric
+    from racro_pl.evaluation.captioning import CaptionFile, Sidecars, pictures_of, write_captions
+    from racro_pl.evaluation.progress import stage
+    from racro_pl.evaluation.settings import CaptionerSettings
+    from racro_pl.evaluation.writers import open_writer
+
+    pictures = pictures_of(options.source, options.question)
+    captioner = options.captioner or default_captioner()
+    fabric = open_fabric(options.accelerator, options.devices, options.num_nodes)
+    fabric.launch()
+    first = fabric.is_global_zero
+    console = Console(stderr=True, quiet=not first)
+    console.print(f"{len(pictures)} pictures; captioner: {captioner}", markup=False, soft_wrap=True)
+    output = Sidecars() if options.output == SIDECARS else CaptionFile(Path(options.output), fabric.global_rank)
+    mine = pictures[fabric.global_rank :: fabric.world_size]
+    left = sum(not output.has(picture) for picture in mine)
+    settings = CaptionerSettings(
+        captioner, "captioner", max_new_tokens=options.max_tokens, batch_size=options.batch_size, model=options.model
+    )
+    problems: Counter[str] = Counter()
+    told = 0
+
+    def tell(text: str) -> None:
+        nonlocal told
+        told += 1
+        if told <= TOLD:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    writer = open_writer(settings, fabric.device)
+    try:
+        if left:
+            writer.check()
+        with stage("captions", left, first) as advance:
+            for _ in write_captions(mine, writer, output, problems, tell):
+                advance()
+    finally:
+        writer.close()
+        output.close()
+    fabric.barrier("captions of all ranks")
+    if first:
+        output.merge(pictures)
+    return _conclude(console, pictures, problems, options.output)
+
+
+def _conclude(console: Console, pictures: list, problems: Counter[str], output: str) -> int:
+    missing = sum(problems.values())
+    reasons = ", ".join(f"{count}x {reason}" for reason, count in problems.most_common())
+    console.print(
+        f"{len(pictures) - missing} of {len(pictures)} captions are in {output}", markup=False, soft_wrap=True
+    )
+    if missing:
+        console.print(f"{missing} pictures have none: {reasons}; the same command tries them again", markup=False)
+    return 1 if missing else 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="racro-pl caption", usage="racro-pl caption FOLDER|FILE.jsonl [options]", description=__doc__
+    )
+    parser.add_argument("source", type=Path, metavar="FOLDER|FILE.jsonl", help="pictures, or rows with an image each")
+    parser.add_argument(
+        "--question", default="Describe the image.", help="what captions are for (default: %(default)s)"
+    )
+    parser.add_argument("--output", default="captions.jsonl", help=f"a .jsonl file, or {SIDECARS}: a .txt beside each")
+    parser.add_argument("--captioner", metavar="PATH", help="run, adapter, model or URL (default: as `ask`)")
+    parser.add_argument("--model", help="the captioner's served name, with a URL that serves several")
+    parser.add_argument("--max_tokens", type=int, default=1024, help="of a caption (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="captions written together (default: %(default)s)")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--devices", default="auto", help="number of processes; auto: one per GPU")
+    parser.add_argument("--num_nodes", type=int, default=1, help="machines, as for torchrun or SLURM")
+    options = parser.parse_args(arguments)
+    if options.output != SIDECARS and not options.output.endswith(".jsonl"):
+        raise RacroError(f"--output is {options.output!r}; expected a .jsonl file, or {SIDECARS}")
+    for name in ("max_tokens", "batch_size", "num_nodes"):
+        if getattr(options, name) < 1:
+            raise RacroError(f"--{name} is {getattr(options, name)}; expected 1 or more")
+    return options

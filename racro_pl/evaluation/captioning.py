@@ -1,0 +1,175 @@
+"""Captions of many pictures: which there are, which have one already, and where they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from racro_pl.evaluation.store import Store, read_records
+from racro_pl.evaluation.writers import Writer
+from racro_pl.images import ImageError, image_size
+from racro_pl.types import ImageRef, Question, RacroError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+QUESTION = "Describe the image."
+KEY = ("image", "question")
+CHUNK = 256
+"""Pictures handed to the captioner at once; what is done of them is on disk when a process is killed."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One caption to write."""
+
+    name: str
+    """As in the list, or relative to the folder; with the question it names the caption."""
+    path: Path
+    question: str
+
+
+def pictures_of(source: Path, question: str) -> list[Picture]:
+    """The pictures of a folder (with its subfolders), by name, or of a list.
+
+    Args:
+        source: a folder, or a ``.jsonl`` file with an ``image`` in every row, a path from the file's own folder, and
+            a ``question`` where it has one of its own.
+        question: for all others.
+
+    Raises:
+        RacroError: there is no such thing, it is empty, or a row has no image.
+    """
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = [Picture(path.relative_to(source).as_posix(), path, question) for path in files]
+        expected = f"images ({', '.join(SUFFIXES)})"
+    elif source.suffix == ".jsonl" and source.is_file():
+        found = [_of_row(row, number, source, question) for number, row in enumerate(read_records(source), 1)]
+        expected = "rows"
+    else:
+        raise RacroError(f"{source}: expected a folder with images, or a .jsonl file with an image in every row")
+    if not found:
+        raise RacroError(f"{source} holds no {expected}")
+    return list({(picture.name, picture.question): picture for picture in found}.values())
+
+
+def _of_row(row: dict, number: int, source: Path, question: str) -> Picture:
+    name, own = row.get("image"), row.get("question", question)
+    if not isinstance(name, str) or not name or not isinstance(own, str) or not own.strip():
+        raise RacroError(
+            f"{source}:{number}: expected an object with image (a path) and, where it has its own, question (a text); "
+            f"it has {', '.join(map(repr, sorted(row)))}"
+        )
+    return Picture(name, source.parent / name, own)
+
+
+class CaptionFile:
+    """Captions as JSON lines: ``image``, ``question``, ``caption``, ``truncated``; what ``datasets`` reads as it is.
+
+    Ranks append to files of their own beside it; :meth:`merge` joins them in the order of the pictures.
+    """
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._store = Store(path.parent, path.stem, KEY, rank)
+
+    def has(self, picture: Picture) -> bool:
+        """Whether a caption is there already."""
+        return (picture.name, picture.question) in self._store
+
+    def add(self, picture: Picture, caption: str, truncated: bool | None) -> None:
+        """Write one."""
+        self._store.append(
+            {"image": picture.name, "question": picture.question, "caption": caption, "truncated": truncated}
+        )
+
+    def close(self) -> None:
+        """Have the disk hold everything."""
+        self._store.close()
+
+    def merge(self, pictures: Sequence[Picture]) -> None:
+        """One file, in the order of the pictures. To be called on one rank, when all have closed theirs."""
+        everything = Store(self.path.parent, self.path.stem, KEY)
+        records = [everything.get((picture.name, picture.question)) for picture in pictures]
+        whole = self.path.with_name(f".{self.path.name}.partial")
+        with whole.open("w", encoding="utf-8") as file:
+            for record in records:
+                if record is not None:
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(self.path)
+        for part in self.path.parent.glob(f"{self.path.stem}-rank*.jsonl"):
+            part.unlink()
+
+
+class Sidecars:
+    """A text file beside every picture, of the same name: what trainers of image generators read."""
+
+    def has(self, picture: Picture) -> bool:
+        return _sidecar(picture).exists()
+
+    def add(self, picture: Picture, caption: str, truncated: bool | None) -> None:
+        target = _sidecar(picture)
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(caption + "\n", encoding="utf-8")
+        partial.replace(target)
+
+    def close(self) -> None:
+        """Every file is whole when it has its name."""
+
+    def merge(self, pictures: Sequence[Picture]) -> None:
+        """There is nothing to join."""
+
+
+def _sidecar(picture: Picture) -> Path:
+    return picture.path.with_suffix(".txt")
+
+
+def write_captions(
+    pictures: Sequence[Picture],
+    writer: Writer,
+    output: CaptionFile | Sidecars,
+    problems: Counter[str],
+    tell: Callable[[str], None],
+) -> Iterator[None]:
+    """Write what is missing; yields after every picture, also after those that cannot be used.
+
+    Args:
+        pictures: this rank's.
+        writer: the captioner.
+        output: where captions go.
+        problems: counts pictures without a caption, by reason.
+        tell: is told of each of them.
+    """
+
+    def problem(picture: Picture, error: str) -> None:
+        problems[error.split(":", 1)[0]] += 1
+        tell(f"{picture.name}: {error}")
+
+    todo = [picture for picture in pictures if not output.has(picture)]
+    for start in range(0, len(todo), CHUNK):
+        chunk: dict[str, Picture] = {}
+        work = []
+        for index, picture in enumerate(todo[start : start + CHUNK]):
+            image = ImageRef(path=picture.path)
+            try:
+                image_size(image)
+            except ImageError as error:
+                problem(picture, f"unusable image: {error}")
+                yield
+                continue
+            question = Question(str(index), (image,), picture.question, answer="", answer_type="math")
+            chunk[question.id] = picture
+            work.append((question, "caption"))
+        for written in writer.write(work):  # type: ignore[arg-type]
+            picture = chunk[written.question.id]
+            if written.text is None:
+                problem(picture, written.error or "no caption")
+            else:
+                output.add(picture, written.text, written.truncated)
+            yield

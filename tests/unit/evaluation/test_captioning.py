@@ -1,0 +1,147 @@
+"""Captions of folders and lists: which pictures, resumed, merged, and those that cannot be used."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from racro_pl.commands import caption
+from racro_pl.evaluation.captioning import CaptionFile, Picture, Sidecars, pictures_of, write_captions
+from racro_pl.types import RacroError
+from tests.helpers.service import SizeWriter
+
+
+class NamingWriter(SizeWriter):
+    """Captions are file names."""
+
+    def write(self, work):
+        from racro_pl.evaluation.writers import Written
+
+        self.batches.append(len(work))
+        for question, task in work:
+            yield Written(question, task, f"{question.images[0].path.name}: {question.text}", False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index in range(5):
+        path = tmp_path / "pictures" / ("deep" if index > 2 else ".") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "pictures" / "3 broken.PNG").write_bytes(b"no picture")
+    (tmp_path / "pictures" / "notes.txt").write_text("not a picture")
+    return tmp_path / "pictures"
+
+
+def run(pictures, output, writer=None) -> Counter:
+    problems: Counter[str] = Counter()
+    done = list(write_captions(pictures, writer or NamingWriter(), output, problems, lambda text: None))
+    output.close()
+    assert len(done) <= len(pictures)
+    return problems
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folder_becomes_a_data_set_that_datasets_would_read(folder, tmp_path) -> None:
+    pictures = pictures_of(folder, "What is it?")
+    assert [picture.name for picture in pictures] == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "3 broken.PNG",
+        "deep/3.png",
+        "deep/4.png",
+    ]
+    output = CaptionFile(tmp_path / "out" / "captions.jsonl", 0)
+    assert run(pictures, output) == {"unusable image": 1}
+    output.merge(pictures)
+    assert [row["image"] for row in rows(output.path)] == ["0.png", "1.png", "2.png", "deep/3.png", "deep/4.png"]
+    assert rows(output.path)[0] == {
+        "image": "0.png", "question": "What is it?", "caption": "0.png: What is it?", "truncated": False
+    }  # fmt: skip
+
+
+def test_what_is_there_is_not_written_again_whatever_a_kill_left(folder, tmp_path) -> None:
+    pictures = pictures_of(folder, "What is it?")
+    path = tmp_path / "captions.jsonl"
+    run(pictures[:2], CaptionFile(path, 0))
+    run(pictures[2:3], CaptionFile(path, 1))
+    with path.open("a") as file:
+        file.write('{"image": "deep/3.p')
+    writer = NamingWriter()
+    output = CaptionFile(path, 0)
+    run(pictures, output, writer)
+    assert sum(writer.batches) == 2
+    output.merge(pictures)
+    assert [row["image"] for row in rows(path)] == ["0.png", "1.png", "2.png", "deep/3.png", "deep/4.png"]
+    assert list(tmp_path.glob("captions-rank*")) == []
+
+
+def test_sidecars_stand_beside_their_pictures(folder) -> None:
+    pictures = pictures_of(folder, "What is it?")
+    run(pictures, Sidecars())
+    assert (folder / "deep" / "4.txt").read_text() == "4.png: What is it?\n"
+    writer = NamingWriter()
+    run(pictures, Sidecars(), writer)
+    assert sum(writer.batches) == 0
+
+
+def test_rows_of_a_list_may_have_their_own_question(folder) -> None:
+    file = folder / "list.jsonl"
+    file.write_text('{"image": "0.png"}\n{"image": "0.png", "question": "How many?"}\n{"image": "0.png"}\n')
+    assert pictures_of(file, "What is it?") == [
+        Picture("0.png", folder / "0.png", "What is it?"),
+        Picture("0.png", folder / "0.png", "How many?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"picture": "0.png"}\n', "list.jsonl:1: expected .* it has 'picture'"),
+        ("", "holds no rows"),
+        ("[]\n", "list.jsonl:1"),
+    ],
+)
+def test_a_list_without_images_is_refused(folder, content, message) -> None:
+    (folder / "list.jsonl").write_text(content)
+    with pytest.raises(RacroError, match=message):
+        pictures_of(folder / "list.jsonl", "What is it?")
+
+
+def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path) -> None:
+    with pytest.raises(RacroError, match="holds no images"):
+        pictures_of(tmp_path, "What is it?")
+    with pytest.raises(RacroError, match="expected a folder"):
+        pictures_of(tmp_path / "nowhere", "What is it?")
+
+
+def test_the_command_captions_resumes_and_tells_what_is_missing(folder, tmp_path, monkeypatch, capsys) -> None:
+    writer = NamingWriter()
+    monkeypatch.setattr("racro_pl.evaluation.writers.open_writer", lambda settings, device: writer)
+    line = [
+        str(folder),
+        "--captioner",
+        "embedded:figure-captioner",
+        "--output",
+        str(tmp_path / "c.jsonl"),
+        "--accelerator",
+        "cpu",
+    ]
+    assert caption.main([*line, "--devices", "1"]) == 1
+    assert "3 broken.PNG: unusable image" in (told := capsys.readouterr().err)
+    assert "5 of 6 captions are in" in told
+    (folder / "3 broken.PNG").unlink()
+    assert caption.main([*line, "--devices", "1"]) == 0
+    assert sum(writer.batches) == 5
+
+
+@pytest.mark.parametrize("flags", [["--output", "captions.csv"], ["--batch_size", "0"], ["--max_tokens", "-1"]])
+def test_bad_flags_are_refused(flags) -> None:
+    with pytest.raises(RacroError, match=flags[0]):
+        caption.main(["somewhere", *flags])
