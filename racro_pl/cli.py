@@ -19,9 +19,13 @@ COMMANDS = {
     "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
     "doctor": ("doctor", "is everything here that a run needs?    [--config FILE] [--reasoner URL]"),
+    "init": ("published", "copy a configuration to edit           [NAME]"),
+    "schema": ("schema", "JSON schema of configurations          fit | test"),
     "serve": ("serve", "start a server                         reasoner --model PATH | pipeline"),
 }
 """Command name to the module of ``racro_pl.commands`` whose ``main(arguments)`` runs it, and its line in the help."""
+
+FIRST_COMMAND = "racro-pl fit --config quickstart"
 
 
 def help_text() -> str:
@@ -33,7 +37,7 @@ def help_text() -> str:
         "",
         *(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()),
         "",
-        "start here: racro-pl fit --config configs/quickstart.yaml      (no network, no GPU, minutes)",
+        f"start here: {FIRST_COMMAND}      (no network, no GPU, minutes)",
     ]
     return "\n".join(lines)
 
@@ -56,7 +60,16 @@ def run(arguments: list[str]) -> int:
     # Spinning OpenMP threads make small CPU steps many times slower when cores are shared; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from racro_pl.commands.published import with_paths
+
+    named, arguments = arguments, with_paths(arguments)
+    if sys.argv[1:] == named:
+        sys.argv[1:] = arguments  # read again by Lightning, also in processes that it launches
     name = COMMANDS[arguments[0]][0]
+    if arguments in (["fit"], ["validate"], ["test"]):
+        first = "racro-pl test --config test_figures" if arguments == ["test"] else FIRST_COMMAND
+        print(f"racro-pl {arguments[0]}: no --config; try `{first}`, or `racro-pl init` for others", file=sys.stderr)
+        return 2
     module = importlib.import_module(f"racro_pl.commands.{name}")
     try:
         # LightningCLI parses its subcommand itself.

@@ -39,13 +39,7 @@ class RacroCLI(LightningCLI):
     """Adds the run folder: ``runs/<name>/version_k/`` with config, metrics, captions and checkpoints."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="racro", help="the run's folder is runs/<name>/version_k/")
-        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
-        parser.add_argument(
-            "--threads", type=PositiveInt | None, default=None,
-            help="CPU threads of each process; null leaves it to torch. Small models are fastest on one",
-        )  # fmt: skip
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        add_own_arguments(parser)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -116,6 +110,17 @@ class RacroCLI(LightningCLI):
             asked = newest_checkpoint(folder) or asked
             self.config_init[self.subcommand]["ckpt_path"] = None if asked is None else str(asked)
         return folder, None if asked is None else checkpoint_step(Path(asked))
+
+
+def add_own_arguments(parser: LightningArgumentParser) -> None:
+    """What ``fit`` and ``validate`` take beside Lightning's arguments."""
+    parser.add_argument("--name", type=str, default="racro", help="the run's folder is runs/<name>/version_k/")
+    parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+    parser.add_argument(
+        "--threads", type=PositiveInt | None, default=None,
+        help="CPU threads of each process; null leaves it to torch. Small models are fastest on one",
+    )  # fmt: skip
+    parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
 
 def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:

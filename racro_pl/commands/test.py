@@ -40,8 +40,8 @@ PATIENCE = datetime.timedelta(days=2)
 def main(arguments: list[str]) -> int:
     """Run ``test``; returns the exit code: 1 when some questions have no answer."""
     quiet_libraries()
-    options = _parser().parse_args(arguments)
-    config = _parser().instantiate(options)
+    options = build_parser().parse_args(arguments)
+    config = build_parser().instantiate(options)
     plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
     fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
     fabric.launch()
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     folder = _folder(fabric, plan, benchmarks, options, console)
     evaluation = Evaluation(plan, benchmarks, folder, place, console)
     if fabric.is_global_zero:
-        (folder / "config.yaml").write_text(_parser().dump(options), encoding="utf-8")
+        (folder / "config.yaml").write_text(build_parser().dump(options), encoding="utf-8")
     fabric.barrier()
     evaluation.run()
     fabric.barrier()
@@ -79,7 +79,8 @@ def main(arguments: list[str]) -> int:
     return _report(evaluation, results, folder, problems, console)
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def build_parser() -> jsonargparse.ArgumentParser:
+    """The command line of ``test``."""
     parser = jsonargparse.ArgumentParser(
         prog="racro-pl test", usage="racro-pl test --config FILE [options]", description=__doc__
     )
