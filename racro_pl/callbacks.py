@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from racro_pl.training.callbacks import (
+    CaptionGallery,
     CaptionLog,
     CaptionWatch,
     LearningReport,
+    LivePage,
     Preflight,
     SaveResult,
     SolvedQuestions,
@@ -14,9 +16,11 @@ from racro_pl.training.callbacks import (
 )
 
 __all__ = [
+    "CaptionGallery",
     "CaptionLog",
     "CaptionWatch",
     "LearningReport",
+    "LivePage",
     "Preflight",
     "SaveResult",
     "SolvedQuestions",

@@ -22,6 +22,7 @@ from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
+from racro_pl.training.callbacks.live_page import LivePage
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
 from racro_pl.training.checkpointing.callback import RunCheckpoint
@@ -216,6 +217,7 @@ def _run(arguments: list[str]) -> None:
                 Preflight(),
                 CaptionLog(),
                 CaptionWatch(),
+                LivePage(),
                 SaveResult(),
                 SolvedQuestions(),
             ],

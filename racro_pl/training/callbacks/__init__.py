@@ -8,6 +8,8 @@ from racro_pl.lazy import lazy_names
 
 if TYPE_CHECKING:
     from racro_pl.training.callbacks.caption_watch import CaptionWatch
+    from racro_pl.training.callbacks.gallery import CaptionGallery
+    from racro_pl.training.callbacks.live_page import LivePage
     from racro_pl.training.callbacks.preflight import Preflight
     from racro_pl.training.callbacks.records import (
         CaptionLog,
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
 
 __all__ = [
+    "CaptionGallery",
     "CaptionLog",
     "CaptionWatch",
     "LearningReport",
+    "LivePage",
     "Preflight",
     "SaveResult",
     "SolvedQuestions",
@@ -36,6 +40,8 @@ __getattr__ = lazy_names(
         f"{__name__}.records",
     )
     | {
+        "CaptionGallery": f"{__name__}.gallery",
+        "LivePage": f"{__name__}.live_page",
         "CaptionWatch": f"{__name__}.caption_watch",
         "Preflight": f"{__name__}.preflight",
         "VllmReasonerServer": f"{__name__}.vllm_server",
