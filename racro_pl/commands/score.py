@@ -18,11 +18,11 @@ from rich.table import Table
 
 from racro_pl.evaluation.benchmarks import Benchmark, find_benchmark
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
+from racro_pl.evaluation.predictions import match_questions, read_predictions, read_rows
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.report.formatting import interval, p_value, paired
 from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
-from racro_pl.evaluation.scoring.predictions import match_questions, read_predictions, read_rows
 from racro_pl.evaluation.statistics import mean
 from racro_pl.reward.grader import Grader
 from racro_pl.types import Question, RacroError
