@@ -4,7 +4,7 @@ import re
 import pytest
 
 from racro_pl.commands import score
-from racro_pl.evaluation.scoring import predictions
+from racro_pl.evaluation import predictions
 from racro_pl.types import RacroError
 from tests.fakes.reasoner_server import FaultServer
 
