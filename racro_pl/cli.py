@@ -19,6 +19,7 @@ COMMANDS = {
     "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
     "doctor": ("doctor", "is everything here that a run needs?    [--config FILE] [--reasoner URL]"),
+    "demo": ("demo", "a page to ask about pictures           [--captioner NAME=PATH --reasoner NAME=URL …]"),
     "init": ("published", "copy a configuration to edit           [NAME]"),
     "schema": ("schema", "JSON schema of configurations          fit | test"),
     "serve": ("serve", "start a server                         reasoner --model PATH | pipeline"),

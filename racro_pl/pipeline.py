@@ -117,7 +117,7 @@ class Pipeline:
 
     def caption(self, images: Image | Sequence[Image], question: str) -> str:
         """The caption of a picture for a question; no reasoner is asked."""
-        return self._write(question_of(images, question), "caption")
+        return self.write(question_of(images, question), "caption")
 
     def ask(self, images: Image | Sequence[Image], question: str) -> Answer:
         """Answer a question about one or more images.
@@ -137,7 +137,7 @@ class Pipeline:
         texts: dict[str, str] = {}
         for task in tasks:
             started = time.perf_counter()
-            texts[task] = self._write(question, task)
+            texts[task] = self.write(question, task)
             yield Part(task, texts[task], time.perf_counter() - started)
         started = time.perf_counter()
         response = self._respond(question, texts["caption"], texts.get("tentative"))
@@ -154,7 +154,12 @@ class Pipeline:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _write(self, question: Question, task: Task) -> str:
+    def write(self, question: Question, task: Task) -> str:
+        """One text of the captioner: a caption, or its own answer.
+
+        Raises:
+            RacroError: it wrote none.
+        """
         written = next(iter(self._writer.write([(question, task)])))
         if written.text is None:
             raise RacroError(f"the captioner wrote no {task}: {written.error}")
