@@ -11,6 +11,7 @@ import yaml
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.figures.models import resolve_model
 from racro_pl.policy.config import PolicySettings
+from racro_pl.pretrained.folder import read_json
 from racro_pl.runs import versions
 from racro_pl.types import RacroError
 
@@ -116,10 +117,7 @@ def _trained_with(result: Path) -> dict[str, Any]:
 
 def _base_of(adapter: Path) -> str:
     file = adapter / "adapter_config.json"
-    try:
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise RacroError(f"{file} is not a PEFT configuration: {error}") from error
+    base = read_json(file, f"adapter {str(adapter)!r}").get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RacroError(f"{file} does not name its base model (base_model_name_or_path); expected a folder or hub id")
     return base
