@@ -225,9 +225,7 @@ def _cause(missing: set[str], unexpected: set[str]) -> str:
     if any("lora_magnitude" in name for name in missing | unexpected):
         return "Magnitudes belong to a DoRA adapter, which is not supported"
     if any(name.startswith("module.") or ".default." in name for name in unexpected):
-        return (
-            "The tensors were written from a state dict and not by peft's save_pretrained: save the adapter with that"
-        )
+        return "The tensors are those of a state dict: save the adapter with peft's save_pretrained"
     if missing and not unexpected:
         return "The file holds only a part of the adapter: copy or save it again"
     return (

@@ -133,7 +133,8 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
 def weight_bytes(settings: PolicySettings) -> int:
     """Size of a captioner's weights as they will lie in memory, from its config alone."""
     model = on_meta(load_config(settings.path, _what(settings)))
-    width = getattr(torch, settings.dtype).itemsize
+    # Of a 4-bit model the tower, the embeddings and the head stay as they are: about a byte each, all in all.
+    width = 1 if settings.quantization == "nf4" else getattr(torch, settings.dtype).itemsize
     return sum(parameter.numel() for parameter in model.parameters()) * width
 
 

@@ -18,8 +18,8 @@ from racro_pl.types import Prompt, RacroError
 if TYPE_CHECKING:
     from racro_pl.policy.captioner import Captioner
 
-PASSED = ("input_ids", "position_ids", "mm_encoder_outputs", "use_cache")
-"""What :class:`Captioner` passes to a model by name. (``shared_prefix`` is for our own attention: see attention.py.)"""
+PASSED = ("input_ids", "position_ids", "mm_encoder_outputs")
+"""What :class:`Captioner` passes to a model itself; all else is for its layers."""
 _NOISE = 10.0
 """Other pixels have to change log-probs by more than this times what a repetition of the same pass changes."""
 _CAPTION = "The picture shows"

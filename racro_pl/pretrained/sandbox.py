@@ -87,13 +87,12 @@ _lock = threading.Lock()
 _worker: _Worker | None = None
 
 
-def run_apart(request: list[Any], what: str, limit_s: float = LIMIT_S) -> Any:
+def run_apart(request: list[Any], what: str) -> Any:
     """The result of a request to the worker.
 
     Args:
         request: see ``sandbox_worker.py``.
         what: names what runs, for errors.
-        limit_s: seconds that it may take.
 
     Raises:
         RefusalError: it raised.
@@ -103,12 +102,12 @@ def run_apart(request: list[Any], what: str, limit_s: float = LIMIT_S) -> Any:
     with _lock:
         if _worker is None or _worker.owner != os.getpid():  # a forked process must not share its parent's pipes
             _worker = _Worker()
-        line = _worker.ask(request, limit_s)
+        line = _worker.ask(request, LIMIT_S)
         if not line:
             _worker.kill()
             _worker = None
     if line is None:
-        raise SandboxError(f"{what} did not end within {limit_s:g} s")
+        raise SandboxError(f"{what} did not end within {LIMIT_S:g} s")
     if not line:
         raise SandboxError(f"{what} ended the process it ran in (out of memory?)")
     reply = json.loads(line)
