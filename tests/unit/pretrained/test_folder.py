@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,47 @@ def test_one_shard_of_two(spoil):
     (folder / "model.safetensors.index.json").unlink()
     with pytest.raises(FolderError, match=r"there is model-00001-of-00002\.safetensors, but no .*index"):
         check_weights(folder, "m")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_of_a_hub_repository_only_what_was_looked_at_is_loaded(spoil, tmp_path, monkeypatch, sharded):
+    """First the small files, then the weights of that very commit; never a pickle, code, or a folder inside."""
+    source = spoil("captioner")
+    if sharded:
+        shard(source)
+    cache = tmp_path / "snapshots" / "c0ffee"
+    cache.mkdir(parents=True)
+    calls = []
+
+    def snapshot_download(repository, allow_patterns, ignore_patterns, revision):
+        calls.append((tuple(allow_patterns), ignore_patterns, revision))
+        for file in source.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, cache)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    (source / "pytorch_model.bin").touch()
+    (source / "modeling.py").touch()
+    assert fetch_folder("someone/model", "m", weights=True) == cache
+    assert [revision for _, _, revision in calls] == [None, "c0ffee"]
+    assert all(ignored == ["*/*"] for _, ignored, _ in calls)
+    assert not {"pytorch_model.bin", "modeling.py"} & {file.name for file in cache.iterdir()}
+
+    (source / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}))
+    calls.clear()
+    with pytest.raises(FolderError, match="sets auto_map"):
+        fetch_folder("someone/model", "m", weights=True)
+    assert len(calls) == 1
+
+
+def test_a_hub_repository_that_cannot_be_reached_is_one_line(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(FolderError, match=r"^m: cannot load it \(no network\)\. Expected a model folder, or the id"):
+        fetch_folder("someone/model", "m")
 
 
 @pytest.mark.parametrize("name", ["evil.bin", "../evil.safetensors", "/etc/evil.safetensors", 5, None])
