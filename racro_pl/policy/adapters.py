@@ -111,8 +111,17 @@ def _fill(model: Any, adapter: AdapterFiles, name: str) -> None:
         raise RacroError(
             f"{adapter.what}: peft put {len(left)} tensors in no place, e.g. {left[0]}; is peft up to date?"
         )
-    if adapter.old_names and name == TRAINED:
+    if name == TRAINED:
+        _tell(adapter, model.get_base_model().name_or_path)
+
+
+def _tell(adapter: AdapterFiles, base: str) -> None:
+    """What is not wrong, but may not be what was meant."""
+    if adapter.old_names:
         log.warning(
             "%s: %d tensors have the names of transformers before 4.52; read by today's, e.g. %s",
             adapter.what, len(adapter.old_names), next(iter(adapter.old_names)),
         )  # fmt: skip
+    # A local copy of a hub model has another path, but seldom another name.
+    if adapter.base and Path(adapter.base).name != Path(base).name:
+        log.warning("%s was trained on %s and is put on %s: is that the same model?", adapter.what, adapter.base, base)

@@ -47,19 +47,17 @@ def fetch_folder(path: str, what: str, weights: bool = False) -> Path:
     Args:
         path: a folder, or a hub id.
         what: names it in errors, such as ``policy.path '...'``.
-        weights: fetch and check the weights files too.
+        weights: fetch the weights files too; :func:`check_weights` opens them.
 
     Raises:
         FolderError: there is none, or it holds what is refused.
     """
     folder = Path(path) if Path(path).is_dir() else _download(path, what, _SMALL_FILES, None)
     check_configs(folder, what)
-    if weights:
-        if not Path(path).is_dir():
-            names = _indexed_names(folder, what) if (folder / _INDEX).is_file() else [_SINGLE]
-            # The very commit whose configuration was checked: its folder in the cache is named after it.
-            folder = _download(path, what, names, folder.name)
-        check_weights(folder, what)
+    if weights and not Path(path).is_dir():
+        names = _indexed_names(folder, what) if (folder / _INDEX).is_file() else [_SINGLE]
+        # The very commit whose configuration was checked: its folder in the cache is named after it.
+        folder = _download(path, what, names, folder.name)
     return folder
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from racro_pl.pretrained.folder import fetch_folder, first_line
+from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.types import RacroError
 
 _SHOWN = 3
@@ -56,6 +56,7 @@ def load_whole(auto_class: Any, path: str, what: str, **options: Any) -> Any:
     import torch
 
     folder = fetch_folder(path, what, weights=True)
+    check_weights(folder, what)
     config = _config(folder, what)
     try:
         model, report = auto_class.from_pretrained(
@@ -101,13 +102,13 @@ def refuse_halves(
     """
     parts = []
     if missing:
-        parts.append(f"{len(missing)} are missing from the files, {_first(missing)}")
+        parts.append(f"{len(missing)} missing from the files, {_first(missing)}")
     if unexpected:
-        parts.append(f"{len(unexpected)} are in the files but not in the model, {_first(unexpected)}")
+        parts.append(f"{len(unexpected)} in the files but not in the model, {_first(unexpected)}")
     if mismatched:
         name, found, expected = min(mismatched)
         parts.append(
-            f"{len(mismatched)} have another size, e.g. {name} is {tuple(found)} in the files and {tuple(expected)} in "
+            f"{len(mismatched)} of another size, e.g. {name} is {tuple(found)} in the files and {tuple(expected)} in "
             "the model"
         )
     if parts:

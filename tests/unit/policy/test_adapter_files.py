@@ -92,10 +92,10 @@ def half(tensors):
 @pytest.mark.parametrize(
     ("tensors", "fields", "message"),
     [
-        (half, {}, r"are missing from the files, e\.g\. base_model.*holds only a part"),
+        (half, {}, r"missing from the files, e\.g\. base_model.*holds only a part"),
         (lambda w: {n.replace("lora_A", "lora_C"): t for n, t in w.items()}, {}, "in the files but not in the model"),
         (lambda w: {f"module.{n}": t for n, t in w.items()}, {}, "those of a state dict"),
-        (lambda w: {n: torch.cat([t, t]) for n, t in w.items()}, {}, "have another size, e.g. base_model"),
+        (lambda w: {n: torch.cat([t, t]) for n, t in w.items()}, {}, "of another size, e.g. base_model"),
         (lambda w: w | {"base_model.model.x.lora_magnitude_vector": torch.ones(2)}, {}, "DoRA"),
         (lambda w: w, {"use_dora": True}, "sets use_dora"),
         (lambda w: w, {"alpha_pattern": {"q_proj": 64}}, "sets alpha_pattern"),
@@ -120,7 +120,7 @@ def test_an_adapter_of_another_base_is_refused_by_every_way_in(folders, saved, w
         for name, t in weights.items()
     }  # fmt: skip
     save_file(narrow, other / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RacroError, match="have another size, e.g. .*mlp.*another model"):
+    with pytest.raises(RacroError, match="of another size, e.g. .*mlp.*another model"):
         WAYS[way](policy(other, saved))
 
 
@@ -208,6 +208,19 @@ def test_old_names_are_read_by_todays_and_it_is_said(folders, saved, vary, caplo
     assert not again.old_names
     caplog.clear()
     assert torch.equal(scores(load_for_inference(policy(base, out), CPU)), scores(read))
+
+
+def test_an_adapter_that_names_another_base_of_the_same_size_is_put_on_and_it_is_said(folders, vary, caplog):
+    folder = vary(base_model_name_or_path="someone/else-7B")
+    for load in (load_for_inference, load_captioner):
+        caplog.clear()
+        load(policy(folders["qwen2_5_vl"], folder), CPU)
+        assert caplog.text.count("was trained on someone/else-7B and is put on") == 1
+
+
+def test_an_ordinary_adapter_says_nothing(folders, saved, caplog):
+    load_for_inference(policy(folders["qwen2_5_vl"], saved), CPU)
+    assert caplog.text == ""
 
 
 def test_a_start_adapter_with_old_names_is_read_too(folders, saved, vary, caplog):
