@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.sight import sight
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def _captioner(path: str) -> str:
         writer.close()
     if is_url(path):
         return f"{path} answers"
-    policy = find_policy(settings, on_gpu=False)
-    return f"{policy.path}" + (f" with {policy.adapter}" if policy.adapter else "")
+    policy = find_policy(settings, on_gpu=torch.cuda.is_available())
+    found = f"{policy.path}" + (f" with {policy.adapter}" if policy.adapter else "")
+    return f"{found}; {sight(policy)}"
 
 
 def _reasoner(url: str) -> str:
@@ -214,7 +216,8 @@ def check_config(path: str) -> list[Finding]:
         return "answers"
 
     def captioner() -> str:
-        return f"{module.policy_settings.path}: processor with {module.encoder.tokenizer.vocab_size} words"
+        words = f"{module.policy_settings.path}: processor with {module.encoder.tokenizer.vocab_size} words"
+        return f"{words}; {sight(module.policy_settings)}"
 
     return [
         *findings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ import yaml
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
+from racro_pl.pretrained.folder import read_json
 from racro_pl.runs import versions
 from racro_pl.types import RacroError
 
 MIN_PIXELS = 4 * 28 * 28
 MAX_PIXELS = 16384 * 28 * 28
 """The reference's limits on an image's width * height at evaluation (its training has others)."""
+
+
+_TRAINED_WITH: dict[str, Callable[[Any], bool]] = {
+    "path": lambda value: isinstance(value, str),
+    "quantization": lambda value: value in ("none", "nf4"),
+    "dtype": lambda value: value in ("float32", "bfloat16"),
+    "min_pixels": lambda value: type(value) is int,
+    "max_pixels": lambda value: type(value) is int,
+}
+"""What is taken from the configuration beside a result, which may have come with a stranger's adapter."""
 
 
 def is_url(path: str) -> bool:
@@ -107,19 +119,27 @@ def _trained_with(result: Path) -> dict[str, Any]:
     for folder in (result.parent, result.parent.parent):
         file = folder / "config.yaml"
         if file.is_file() and file.stat().st_size < 1_000_000:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            try:
+                config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+                raise RacroError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
             model = config.get("model") if isinstance(config, dict) else None
             policy = model.get("policy") if isinstance(model, dict) else None
-            return policy if isinstance(policy, dict) else {}
+            if not isinstance(policy, dict):
+                return {}
+            for name, expected in _TRAINED_WITH.items():
+                value = policy.get(name)
+                if value is not None and not expected(value):
+                    raise RacroError(
+                        f"{file}: model.policy.{name} is {str(value)[:80]!r}; was the file written by `fit`?"
+                    )
+            return policy
     return {}
 
 
 def _base_of(adapter: Path) -> str:
     file = adapter / "adapter_config.json"
-    try:
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise RacroError(f"{file} is not a PEFT configuration: {error}") from error
+    base = read_json(file, f"adapter {str(adapter)!r}").get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RacroError(f"{file} does not name its base model (base_model_name_or_path); expected a folder or hub id")
     return base

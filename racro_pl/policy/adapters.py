@@ -8,10 +8,11 @@ this holds for 4-bit bases too, and whatever saves or serves the policy needs th
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
+from racro_pl.policy.adapter_files import CONFIG, WEIGHTS, AdapterFiles, check_fit, compare, read_adapter
 from racro_pl.policy.config import LoraSettings
 from racro_pl.runs import versions
 from racro_pl.types import RacroError
@@ -20,7 +21,7 @@ TRAINED = "default"
 """Name of the adapter that is trained, saved and served."""
 START = "start"
 """Name of the frozen copy of the adapter that the run started from; absent when it started from the base."""
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+log = logging.getLogger(__name__)
 
 
 def find_adapter(path: str) -> Path:
@@ -41,10 +42,10 @@ def find_adapter(path: str) -> Path:
         candidates = [given, given / "adapter", *finished]
     for folder in candidates:
         # Without safetensors peft would read a pickle.
-        if all((folder / name).is_file() for name in _FILES):
+        if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             return folder
     raise RacroError(
-        f"policy.adapter {path!r} holds no {_FILES[0]} and {_FILES[1]}; expected a PEFT folder, the folder of a run "
+        f"policy.adapter {path!r} holds no {CONFIG} and {WEIGHTS}; expected a PEFT folder, the folder of a run "
         "that has finished, or a .ckpt file with its -adapter folder beside it"
     )
 
@@ -58,48 +59,69 @@ def start_from(model: Any, folder: Path, lora: LoraSettings) -> None:
         lora: what the configuration says of the adapter; the start adapter has to say the same.
 
     Raises:
-        RacroError: its alpha, rank, layers or sizes differ.
+        RacroError: its alpha, rank, layers or sizes differ, or it is refused by :func:`read_adapter`.
     """
-    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
 
-    _check_settings(folder, lora)
-    weights = load_peft_weights(str(folder), device="cpu")
-    expected = get_peft_model_state_dict(model, adapter_name=TRAINED)
-    strange = sorted(set(weights) ^ set(expected))
-    if strange:
+    adapter = read_adapter(folder)
+    if (adapter.rank, adapter.alpha) != (lora.rank, lora.alpha):
         raise RacroError(
-            f"policy.adapter {str(folder)!r} adapts other layers than this policy: {len(strange)} tensors have no "
-            f"counterpart, e.g. {strange[0]}. Was it trained on another model, or by another program? Expected an "
-            "adapter on every linear layer of the language model"
+            f"policy.adapter {str(folder)!r} has rank {adapter.rank} and alpha {adapter.alpha}, policy.lora says rank "
+            f"{lora.rank} and alpha {lora.alpha}; a stage goes on with the adapter it starts from: set policy.lora to "
+            f"{{rank: {adapter.rank}, alpha: {adapter.alpha}}}"
         )
-    for name, tensor in expected.items():
-        if weights[name].shape != tensor.shape:
-            raise RacroError(
-                f"policy.adapter {str(folder)!r}: {name} is {tuple(weights[name].shape)}, this policy's is "
-                f"{tuple(tensor.shape)}; expected an adapter of the same base model as policy.path"
-            )
+    if adapter.dropout:
+        raise RacroError(
+            f"policy.adapter {str(folder)!r} uses lora_dropout {adapter.dropout}; expected an adapter without dropout, "
+            "as `racro-pl fit` writes it: log-probs of one caption must not differ between sampling and loss"
+        )
+    fresh = get_peft_model_state_dict(model, adapter_name=TRAINED)
+    compare(adapter, {name: tuple(tensor.shape) for name, tensor in fresh.items()})
     model.add_adapter(START, model.peft_config[TRAINED])
     for name in (TRAINED, START):
-        set_peft_model_state_dict(model, weights, adapter_name=name)
+        _fill(model, adapter, name)
     model.set_adapter(TRAINED)
 
 
-def _check_settings(folder: Path, lora: LoraSettings) -> None:
-    file = folder / _FILES[0]
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        rank, alpha, dropout = found["r"], found["lora_alpha"], found.get("lora_dropout", 0.0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RacroError(f"{file} is not the configuration of a LoRA adapter: {error!r}") from error
-    if (rank, alpha) != (lora.rank, lora.alpha):
+def put_on(model: Any, folder: Path) -> Any:
+    """A transformers model with an adapter on it, for inference.
+
+    The adapter is built from its rank, its alpha and the layers that it fits, and not from its configuration file.
+
+    Raises:
+        RacroError: the adapter does not fit the model, or is refused by :func:`read_adapter`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    adapter = read_adapter(folder)
+    names = check_fit(adapter, model)
+    alpha: Any = adapter.alpha  # a fraction does as well
+    config = LoraConfig(r=adapter.rank, lora_alpha=alpha, target_modules=names, task_type="CAUSAL_LM")
+    model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
+    _fill(model, adapter, TRAINED)
+    return model
+
+
+def _fill(model: Any, adapter: AdapterFiles, name: str) -> None:
+    from peft import set_peft_model_state_dict
+
+    result: Any = set_peft_model_state_dict(model, adapter.read_tensors(), adapter_name=name)
+    left = [key for key in result.missing_keys if f".{name}." in key] + list(result.unexpected_keys)
+    if left:
         raise RacroError(
-            f"policy.adapter {str(folder)!r} has rank {rank} and alpha {alpha}, policy.lora says rank {lora.rank} and "
-            f"alpha {lora.alpha}; a stage goes on with the adapter it starts from: set policy.lora to "
-            f"{{rank: {rank}, alpha: {alpha}}}"
+            f"{adapter.what}: peft put {len(left)} tensors in no place, e.g. {left[0]}; is peft up to date?"
         )
-    unsupported = [name for name in ("use_dora", "use_rslora", "modules_to_save") if found.get(name)]
-    if dropout or unsupported:
-        raise RacroError(
-            f"policy.adapter {str(folder)!r} uses {', '.join(unsupported) or f'lora_dropout {dropout}'}; expected a "
-            "plain LoRA adapter without dropout, as `racro-pl fit` writes it"
-        )
+    if name == TRAINED:
+        _tell(adapter, model.get_base_model().name_or_path)
+
+
+def _tell(adapter: AdapterFiles, base: str) -> None:
+    """What is not wrong, but may not be what was meant."""
+    if adapter.old_names:
+        log.warning(
+            "%s: %d tensors have the names of transformers before 4.52; read by today's, e.g. %s",
+            adapter.what, len(adapter.old_names), next(iter(adapter.old_names)),
+        )  # fmt: skip
+    # A local copy of a hub model has another path, but seldom another name.
+    if adapter.base and Path(adapter.base).name != Path(base).name:
+        log.warning("%s was trained on %s and is put on %s: is that the same model?", adapter.what, adapter.base, base)

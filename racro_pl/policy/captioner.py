@@ -24,6 +24,7 @@ from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder, Wording
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
+from racro_pl.policy.sight import check_forward
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
@@ -72,6 +73,7 @@ class Captioner(nn.Module):
         self._images = ImageMemory(image_cache)
         self._lockstep: Lockstep | None = None
         for part in self.parts():
+            check_forward(part.model)
             attention.install(part)
 
     @property

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from racro_pl.policy.adapters import TRAINED, find_adapter, start_from
+from racro_pl.policy.adapter_files import check_fit, read_adapter
+from racro_pl.policy.adapters import TRAINED, find_adapter, put_on, start_from
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
 from racro_pl.policy.image_cache import ImageCache
+from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
+from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import RacroError
 
@@ -31,12 +36,24 @@ def load_encoder(settings: PolicySettings, wording: Wording = captioner_messages
     """
     from transformers import AutoProcessor
 
-    processor = _load(AutoProcessor.from_pretrained, settings.path, "a processor")
-    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+    what = _what(settings)
+    folder = fetch_folder(settings.path, what)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's files can be wrong in any way
         raise RacroError(
-            f"policy.path {settings.path!r} has no image processor and tokenizer; expected a vision-language model"
-        )
-    return PromptEncoder(processor, settings.min_pixels, settings.max_pixels, wording)
+            f"{what}: cannot load a processor ({first_line(error)}). Expected a folder (or hub id) of an "
+            "image-text-to-text model with config.json, safetensors weights and processor files"
+        ) from error
+    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+        raise RacroError(f"{what} has no image processor and tokenizer; expected a vision-language model")
+    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, wording, what)
+    encoder.check()
+    return encoder
+
+
+def _what(settings: PolicySettings) -> str:
+    return f"policy.path {settings.path!r}"
 
 
 def load_captioner(settings: PolicySettings, device: torch.device, encoder: PromptEncoder | None = None) -> Captioner:
@@ -63,6 +80,7 @@ def make_trainable(model: Any, settings: PolicySettings, device: torch.device, e
         settings, device, encoder: as there.
     """
     family = family_of(model.config.model_type)
+    check_vocabulary(model, encoder.tokenizer, _what(settings))
     model.requires_grad_(False)
     reference = None
     if settings.lora is not None:
@@ -86,10 +104,14 @@ def probe_for_inference(settings: PolicySettings) -> None:
     Raises:
         RacroError: as :func:`load_captioner`.
     """
-    _family(settings)
+    what = _what(settings)
+    config = load_config(settings.path, what)
+    family_of(config.model_type)
     load_encoder(settings)
+    if Path(settings.path).is_dir():
+        check_weights(Path(settings.path), what)
     if settings.adapter is not None:
-        find_adapter(settings.adapter)
+        check_fit(read_adapter(find_adapter(settings.adapter)), on_meta(config))
 
 
 def load_for_inference(settings: PolicySettings, device: torch.device) -> Captioner:
@@ -101,18 +123,23 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
     family = _family(settings)
     model = _load_base(settings, family, device)
     if settings.adapter is not None:
-        from peft import PeftModel
-
-        folder = str(find_adapter(settings.adapter))
-        model = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
+        model = put_on(model, find_adapter(settings.adapter))
     model.requires_grad_(False)
-    return Captioner(model, load_encoder(settings), family).to(device).eval()
+    encoder = load_encoder(settings)
+    check_vocabulary(model, encoder.tokenizer, _what(settings))
+    return Captioner(model, encoder, family).to(device).eval()
+
+
+def weight_bytes(settings: PolicySettings) -> int:
+    """Size of a captioner's weights as they will lie in memory, from its config alone."""
+    model = on_meta(load_config(settings.path, _what(settings)))
+    # Of a 4-bit model the tower, the embeddings and the head stay as they are: about a byte each, all in all.
+    width = 1 if settings.quantization == "nf4" else getattr(torch, settings.dtype).itemsize
+    return sum(parameter.numel() for parameter in model.parameters()) * width
 
 
 def _family(settings: PolicySettings) -> Family:
-    from transformers import AutoConfig
-
-    return family_of(_load(AutoConfig.from_pretrained, settings.path, "a model config").model_type)
+    return family_of(load_config(settings.path, _what(settings)).model_type)
 
 
 def _load_base(settings: PolicySettings, family: Family, device: torch.device) -> Any:
@@ -128,7 +155,7 @@ def _load_base(settings: PolicySettings, family: Family, device: torch.device) -
             # Both spellings: transformers matches the tower by its short name in some places, by its path in others.
             llm_int8_skip_modules=["lm_head", family.vision_prefix, family.vision_prefix.split(".")[-1]],
         )
-    model = _load(AutoModelForImageTextToText.from_pretrained, settings.path, "model weights", **options)
+    model = load_whole(AutoModelForImageTextToText, settings.path, _what(settings), **options)
     if settings.quantization == "nf4":
         keep_cpu_gradients(model)
     return model
@@ -163,17 +190,3 @@ def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: F
     if adapter is not None:
         start_from(model, find_adapter(adapter), lora)
     return model
-
-
-def _load(loader: Any, path: str, what: str, **options: Any) -> Any:
-    """Call a ``from_pretrained`` without remote code and with safetensors only; say what is wrong in one line."""
-    if "weights" in what:
-        options["use_safetensors"] = True
-    try:
-        return loader(path, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RacroError(
-            f"policy.path {path!r}: cannot load {what} ({first_line}). Expected a folder (or hub id) of an "
-            "image-text-to-text model with config.json, safetensors weights and processor files"
-        ) from error

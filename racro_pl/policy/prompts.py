@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from racro_pl.images import image_size, open_image
+from racro_pl.pretrained.chat_template import chat_template_of, check_template
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
-from racro_pl.types import Messages, Prompt, Question
+from racro_pl.types import Messages, Prompt, Question, RacroError
 
 Wording = Callable[[str, int], Messages]
 """A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
@@ -22,14 +23,41 @@ class PromptEncoder:
         processor: a transformers processor with ``image_processor`` and ``tokenizer``.
         min_pixels, max_pixels: limits on width * height of an image as the model sees it.
         wording: what questions are asked for, unless said otherwise: a caption, or (``tentative_messages``) an answer.
+        what: names the model in errors.
+
+    Raises:
+        RacroError: the processor has no chat template.
     """
 
-    def __init__(self, processor: Any, min_pixels: int, max_pixels: int, wording: Wording = captioner_messages) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        min_pixels: int,
+        max_pixels: int,
+        wording: Wording = captioner_messages,
+        what: str = "the captioner",
+    ) -> None:
         self.wording = wording
+        self._template = chat_template_of(processor, processor.tokenizer, what)
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+
+    def check(self) -> None:
+        """Render a prompt: the template must end, take our roles, and leave nothing of the texts out.
+
+        Raises:
+            RacroError: it does not.
+        """
+        messages = self.wording("How many cats are there?", 1)
+        texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        dropped = check_template(self._template, messages, texts)
+        if dropped:
+            raise RacroError(
+                f"{self._template.what}: its chat template leaves out {dropped[0][:60]!r}; expected one that passes on "
+                "the system's and the user's text, as Qwen2.5-VL's and Qwen3-VL's do"
+            )
 
     def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
         """Open the images and tokenise. The one place where images are decoded.
@@ -78,7 +106,7 @@ class PromptEncoder:
             PromptError: its text holds a special token.
         """
         self._refuse_special_tokens("".join(message["content"] for message in messages), "the chat's text")
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self._template.render(messages)
         ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return Prompt(ids, ids.new_zeros(len(ids)), None, None)
 
@@ -89,7 +117,7 @@ class PromptEncoder:
         sent = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
         for text in sent:
             self._refuse_special_tokens(text, "the question's text")
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self._template.render(messages)
 
     def _refuse_special_tokens(self, text: str, what: str) -> None:
         written = [token for token in self._special_tokens if token in text]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from racro_pl.policy.families import Family
+from racro_pl.pretrained.weights import end_token_ids
 
 
 def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) -> Bool[Tensor, "n t"]:
@@ -24,11 +25,8 @@ def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) ->
 
 
 def end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """End-of-text ids (the checkpoint's generation config may list several) and the padding id."""
-    eos = model.generation_config.eos_token_id
-    if eos is None:
-        eos = tokenizer.eos_token_id
-    eos_ids = frozenset([eos] if isinstance(eos, int) else eos)
+    """End-of-text ids (those of the generation config and the tokenizer's own) and the padding id."""
+    eos_ids = end_token_ids(model.generation_config, tokenizer, "the captioner")
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
     return eos_ids, pad_id
 

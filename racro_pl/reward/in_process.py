@@ -7,6 +7,7 @@ of many questions share batches. Each answer is drawn from a seed of its own, wh
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,11 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from racro_pl.figure_world.models import resolve_model
+from racro_pl.pretrained.chat_template import (
+    ChatTemplate,
+    chat_template_of,
+    check_template,
+    without_system,
+)
+from racro_pl.pretrained.folder import fetch_folder, first_line
+from racro_pl.pretrained.sandbox import RefusalError
+from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
-from racro_pl.types import Messages
+from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.types import Messages, RacroError
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 
 class _QueuedFuture(Future[Reply]):
@@ -76,6 +89,8 @@ class InProcessReasoner(Reasoner):
         self._queue: list[tuple[Messages, int, _QueuedFuture]] = []
         self._model: Any = None
         self._tokenizer: Any = None
+        self._template: Any = None
+        self._folds_system = False
         self._clock = BusyClock()
 
     @property
@@ -165,39 +180,62 @@ class InProcessReasoner(Reasoner):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-        folder = resolve_model(self.path)
+        what, folder = f"the reasoner {self.path!r}", resolve_model(self.path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, self.dtype), use_safetensors=True, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise ReasonerError(
-                f"cannot load the reasoner {self.path!r}: {error}. Expected a folder or hub id of a causal language "
-                "model with safetensors weights and a tokenizer"
-            ) from error
-        if not tokenizer.chat_template:
-            raise ReasonerError(f"the reasoner {self.path!r} has no chat template: use an instruction-tuned model")
+            tokenizer = self._load_tokenizer(AutoTokenizer, folder, what)
+            template = chat_template_of(tokenizer, tokenizer, what)
+            self._folds_system = self._find_system_role(template)
+            model = load_whole(AutoModelForCausalLM, folder, what, dtype=getattr(torch, self.dtype))
+            check_vocabulary(model, tokenizer, what)
+            stop = end_token_ids(model.generation_config, tokenizer, what)
+        except RacroError as error:
+            raise ReasonerError(str(error)) from error
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(stop))
         device = self.device
         if device == "auto":
             device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
         # The folder's own sampling settings would fill every gap in ours: keep of them only where to stop.
-        stop = model.generation_config.eos_token_id
         model.generation_config = GenerationConfig(
-            eos_token_id=tokenizer.eos_token_id if stop is None else stop,
+            eos_token_id=sorted(stop),
             pad_token_id=tokenizer.pad_token_id,
             max_new_tokens=self.max_new_tokens,
             do_sample=False,  # sampling is a logits processor here, which leaves one token to choose from
         )
-        self._tokenizer, self._model = tokenizer, model.requires_grad_(False).eval().to(torch.device(device))
+        self._tokenizer, self._template = tokenizer, template
+        self._model = model.requires_grad_(False).eval().to(torch.device(device))
+
+    def _load_tokenizer(self, auto_class: Any, path: str, what: str) -> Any:
+        folder = fetch_folder(path, what)
+        try:
+            return auto_class.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+        except Exception as error:  # a stranger's files can be wrong in any way
+            raise RacroError(f"{what}: cannot load a tokenizer ({first_line(error)})") from error
+
+    def _find_system_role(self, template: ChatTemplate) -> bool:
+        """Whether the system text has to go into the user's turn, because the template has no role for it.
+
+        Raises:
+            RacroError: the template does not pass on the user's text, or does not end.
+        """
+        messages = reasoner_messages("How many?", "Two cats.")
+        texts = [message["content"] for message in messages]
+        try:
+            dropped = check_template(template, messages, texts)
+        except RefusalError:
+            dropped = texts
+        if not dropped:
+            return False
+        folded = without_system(messages)
+        still = check_template(template, folded, texts)
+        if still:
+            raise RacroError(f"{template.what}: its chat template leaves out {still[0][:60]!r} of what it is sent")
+        log.warning("%s: its chat template has no system role; the system text begins the user's turn", template.what)
+        return True
 
     def _answer(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Reply]:
-        texts = [
-            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            for messages in prompts
-        ]
+        chats = [without_system(messages) if self._folds_system else messages for messages in prompts]
+        texts = [self._template.render(messages) for messages in chats]
         # The template writes its own special tokens.
         ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
         work = list(dict.fromkeys(ids)) if self.deterministic else ids

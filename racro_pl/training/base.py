@@ -30,7 +30,7 @@ from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
-from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients
+from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
 from racro_pl.types import Question, RacroError
 
@@ -125,12 +125,13 @@ class CaptionerModule(LightningModule):
             self.captioner = load_captioner(self.policy_settings, strategy.root_device, self.encoder)
 
     def on_fit_start(self) -> None:
-        """Find out now, not half an hour in, that the reasoner is unreachable or that gradients do not arrive."""
+        """Find out now, not half an hour in, that the reasoner is unreachable, or that images or gradients are lost."""
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
         self.scorer.check()
         self._open_engine()
         self.captioner.train()
+        probe_sight(self)
         probe_gradients(self)
 
     def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:

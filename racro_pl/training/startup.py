@@ -1,4 +1,4 @@
-"""Checks before the first step: settings that cannot work together, and gradients that would not arrive."""
+"""Checks before the first step: settings that cannot work together, images and gradients that would not arrive."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.sight import check_sight
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import RacroError
 
@@ -80,6 +81,25 @@ def keep_gradients_local(trainer: Trainer) -> None:
     model = trainer.strategy.model
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = False
+
+
+def probe_sight(module: CaptionerModule) -> None:
+    """Refuse a captioner whose captions do not depend on the image: see :func:`racro_pl.policy.sight.check_sight`.
+
+    Raises:
+        RacroError: it does not see.
+    """
+    questions = module.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
+    with_images = (question for question in questions if question.images)
+    readable = (encoded for question in with_images for encoded in module.encode_readable([question]))
+    first = next(readable, None)
+    if first is None:
+        module.print("no training question has an image that can be read: whether the captioner sees was not tried")
+        return
+    difference = check_sight(module.captioner, first[1])
+    module.print(
+        f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token"
+    )
 
 
 def probe_gradients(module: CaptionerModule) -> None:

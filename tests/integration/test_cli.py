@@ -113,7 +113,7 @@ def test_unknown_command(capfd):
         (["--model.policy.quantization", "nf4", "--model.policy.lora", "null"], "quantization needs LoRA"),
         (["--trainer.gradient_clip_val", "1.0"], "set model.objective.max_grad_norm"),
         (["--trainer.accumulate_grad_batches", "2"], "set model.objective.micro_batch_size"),
-        (["--model.policy.path", "no/such/folder"], "policy.path 'no/such/folder': cannot load a processor"),
+        (["--model.policy.path", "no/such/folder"], "policy.path 'no/such/folder': cannot load it"),
         (["--model.policy.path", "embedded:nobody"], "expected one of embedded:figure-captioner"),
         (["--threads", "0"], "threads"),
         (["--data.reader.init_args.train", "3"], "3 train questions are fewer than one step's 16"),

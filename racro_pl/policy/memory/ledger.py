@@ -26,7 +26,7 @@ from racro_pl.policy.memory.formulas import (
     workspace_bytes,
 )
 from racro_pl.policy.memory.known_models import KNOWN, known_config
-from racro_pl.types import RacroError
+from racro_pl.pretrained.weights import load_config
 
 GIB = 2**30
 OVERHEAD = 0.7 * GIB
@@ -92,7 +92,7 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
     Raises:
         RacroError: the model's family is not supported.
     """
-    model = _on_meta(config)
+    model = on_meta(config)
     shape = shape_of(model)
     c = 4 if policy.dtype == "float32" else 2
     base = weight_bytes(model, policy, c)
@@ -131,15 +131,11 @@ def planning_config(path: str) -> Any:
     """
     if path in KNOWN:
         return known_config(path)
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise RacroError(f"policy.path {path!r}: cannot load a model config ({str(error).splitlines()[0]})") from error
+    return load_config(path, f"policy.path {path!r}")
 
 
-def _on_meta(config: Any) -> Any:
+def on_meta(config: Any) -> Any:
+    """A captioner without weights: modules and sizes, on the meta device."""
     import torch
     from transformers import AutoModelForImageTextToText
 

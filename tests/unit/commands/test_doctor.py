@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from racro_pl.commands import doctor
 from racro_pl.commands.lightning import parts_of
@@ -17,6 +18,7 @@ def test_a_good_configuration_passes(capsys, monkeypatch):
     assert "0 failed" in printed
     assert "4000 questions" in printed
     assert "NF4 works" in printed
+    assert "it sees (other pixels change log-probs by up to" in " ".join(printed.split())
     assert "kept activations" in printed
 
 
@@ -45,6 +47,28 @@ def test_a_file_that_is_no_configuration(tmp_path, content, capsys):
     file.write_text(content)
     assert doctor.main(["--config", str(file)]) == 1
     assert "is no configuration of fit" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_captioner_is_loaded_whole_and_has_to_see(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert doctor.main(["--captioner", "embedded:figure-captioner"]) == 0
+    assert "it sees" in capsys.readouterr().out
+
+    forward = Qwen2_5_VLModel.forward
+
+    def blind(self, input_ids=None, position_ids=None, mm_encoder_outputs=None, **kwargs):
+        return forward(self, input_ids=input_ids, position_ids=position_ids, **kwargs)
+
+    monkeypatch.setattr(Qwen2_5_VLModel, "forward", blind)
+    assert doctor.main(["--captioner", "embedded:figure-captioner"]) == 1
+    assert "the captioner does not see" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_captioner_larger_than_memory_is_not_loaded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("racro_pl.commands.sight._free_bytes", lambda device: 1000)
+    assert doctor.main(["--captioner", "embedded:figure-captioner"]) == 0
+    assert "whether it sees was not tried" in " ".join(capsys.readouterr().out.split())
 
 
 def test_compromised_releases_fail(monkeypatch):

@@ -56,6 +56,24 @@ def test_an_adapter_from_elsewhere_names_its_base(tmp_path):
     assert (policy.min_pixels, policy.max_pixels) == (MIN_PIXELS, MAX_PIXELS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {policy: {dtype: load}}", r"model\.policy\.dtype is 'load'"),
+        ("model: {policy: {quantization: [nf4]}}", r"model\.policy\.quantization is"),
+        ("model: {policy: {path: 5}}", r"model\.policy\.path is '5'"),
+        ("model: {policy: {max_pixels: many}}", r"model\.policy\.max_pixels is 'many'"),
+        ("model: [", "config.yaml cannot be read"),
+        ("[" * 5000, "config.yaml cannot be read"),
+    ],
+)
+def test_a_configuration_that_came_with_an_adapter_is_read_with_care(tmp_path, content, message):
+    write_adapter(tmp_path / "adapter")
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(RacroError, match=message):
+        find_policy(CaptionerSettings(str(tmp_path / "adapter")), on_gpu=False)
+
+
 def test_a_plain_model_has_no_adapter(tmp_path):
     assert find_policy(CaptionerSettings("Qwen/Qwen2.5-VL-3B-Instruct"), on_gpu=False).adapter is None
     (tmp_path / "config.json").write_text("{}")

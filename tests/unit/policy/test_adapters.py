@@ -144,16 +144,18 @@ def test_other_layers_another_base_and_other_kinds_are_refused(folders, saved, t
 
     base = folders["qwen2_5_vl"]
     fewer = {name: tensor for name, tensor in tensors.items() if "down_proj" not in name}
-    with pytest.raises(RacroError, match="adapts other layers than this policy: 4 tensors"):
+    with pytest.raises(
+        RacroError, match=r"4 missing from the files, e\.g\. .*down_proj.*holds only a part of the adapter"
+    ):
         load(base, variation("fewer", fewer))
     wider = {name: torch.cat([tensor, tensor], dim=1).contiguous() for name, tensor in tensors.items()}
     with pytest.raises(RacroError, match="expected an adapter of the same base model"):
         load(base, variation("wider", wider))
-    with pytest.raises(RacroError, match="uses use_dora"):
+    with pytest.raises(RacroError, match="sets use_dora, which make it another function"):
         load(base, variation("dora", tensors, use_dora=True))
     with pytest.raises(RacroError, match=r"uses lora_dropout 0\.1"):
         load(base, variation("dropout", tensors, lora_dropout=0.1))
     broken = variation("broken", tensors)
     (broken / "adapter_config.json").write_text("[]")
-    with pytest.raises(RacroError, match="not the configuration of a LoRA adapter"):
+    with pytest.raises(RacroError, match="expected a JSON object"):
         load(base, broken)

@@ -221,7 +221,9 @@ def test_special_tokens_in_a_question_are_refused(folders, text):
 
 
 def test_a_missing_model_folder_is_one_clear_line(tmp_path):
-    with pytest.raises(RacroError, match="cannot load a processor"):
+    with pytest.raises(
+        RacroError, match=r"policy\.path .*: cannot load a model config: the folder has no config\.json"
+    ):
         load_encoder(PolicySettings(path=str(tmp_path)))
 
 

@@ -30,7 +30,8 @@ QWEN3_PROMPT = (
 def in_process(folder: Path, tokenizer: Any, answers: Sequence[str]) -> tuple[InProcessReasoner, list[str]]:
     """A reasoner of this format that generates ``answers``, and the prompts that its model read."""
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=1, **small)
+    # Spare embeddings, as published models have: loading may add a default token of the tokenizer's class.
+    config = Qwen2Config(vocab_size=len(tokenizer) + 8, num_key_value_heads=1, **small)
     config.eos_token_id = tokenizer.eos_token_id
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
