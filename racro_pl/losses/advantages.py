@@ -11,8 +11,8 @@ from torch import Tensor
 STD_EPSILON = 1e-6
 """Added to the group's standard deviation, as in the reference implementation."""
 SAME_REWARD = 1e-6
-"""Rewards that differ by no more are the same one, rounded at other places: a mean of fifths depends on the order of its
-terms. Real differences are far larger: shares of right votes, or a penalty on them."""
+"""Rewards that differ by no more are the same one, rounded at other places: a mean of fifths depends on the order of
+its terms. Real differences are far larger: shares of right votes, or a penalty on them."""
 
 
 def same_rewards(rewards: Iterable[float]) -> bool:
