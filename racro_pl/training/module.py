@@ -32,6 +32,7 @@ from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, O
 from racro_pl.training.stopping import stop_with_checkpoint
 from racro_pl.training.stream import MicroBatch, micro_batches
 from racro_pl.training.supply import CaptionSupply, Supply
+from racro_pl.training.unused import unused_settings
 from racro_pl.types import Question, RacroError, Rewards, Rollout
 
 LOST_ELSEWHERE = "another rank has lost its rollout server; its output says more"
@@ -70,7 +71,13 @@ class RacroModule(CaptionerModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         objectives.check_strategy(self.objective, self.trainer)
-        if self.objective.sample_ahead and stage == "fit":
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        questions = data.questions_per_step // self.trainer.world_size
+        for line in unused_settings(self, questions, getattr(data, "curriculum", None)):
+            rank_zero_info(line)
+        if self.objective.sample_ahead:
             rank_zero_info(
                 "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
                 "the captions that were under way, so not bit for bit as the uninterrupted one"

@@ -45,7 +45,7 @@ def state(checkpoint: Path) -> dict[str, Any]:
 
 
 def assert_same_state(found: Path, expected: Path, but: Sequence[str] = ()) -> None:
-    """Weights, optimizer, loops, callbacks: every tensor bit for bit, every number the same, ``but`` those of a name."""
+    """Weights, optimizer, loops, callbacks: every tensor and number the same to the bit, ``but`` those of a name."""
     ours, theirs = (
         {name: value for name, value in state(each).items() if not name.endswith(tuple(but))}
         for each in (found, expected)
