@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.progress import track
@@ -101,14 +105,49 @@ class RacroDataModule(LightningDataModule):
         return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is solved, for the checkpoint."""
+        """What is solved, and what makes the order of the questions, for the checkpoint."""
         epoch, before = self._solved_before
-        return {"solved": sorted(self._solved), "epoch": epoch, "solved_before": sorted(before)}
+        solved = {"solved": sorted(self._solved), "epoch": epoch, "solved_before": sorted(before)}
+        return solved | {"order": self._makes_order()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what was solved."""
+        """Resume with what was solved.
+
+        Raises:
+            RacroError: the order of the questions would be another one.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_order(state_dict.get("order", {}))
         self._solved = set(state_dict["solved"])
         self._solved_before = (state_dict["epoch"], frozenset(state_dict["solved_before"]))
+
+    def _makes_order(self) -> dict[str, Any]:
+        """All that the order of the training questions follows from; the position in an epoch counts in it."""
+        questions = hashlib.sha256()
+        for question in self.questions["train"]:
+            questions.update(json.dumps([question.id, question.text, question.answer]).encode())
+        return {
+            "questions_per_step": self.questions_per_step,
+            "seed": self.seed,
+            "curriculum": None if self.curriculum is None else asdict(self.curriculum),
+            "training questions": questions.hexdigest(),
+        }
+
+    def _check_order(self, before: Mapping[str, Any]) -> None:
+        now = self._makes_order()
+        changed = [name for name, value in before.items() if now[name] != value]
+        if not changed:
+            return
+        listed = [
+            "the training questions are other ones (data.reader, data.max_prompt_tokens)"
+            if name == "training questions"
+            else f"data.{name} is {now[name]} (was {before[name]})"
+            for name in changed
+        ]
+        raise RacroError(
+            f"the checkpoint's position in the epoch would stand for other questions: {'; '.join(listed)}. Resume with "
+            "what was there before, or begin a new run, with policy.adapter set to this checkpoint"
+        )
 
     # ------------------------------------------------------------------ what the module asks
 

@@ -1,6 +1,6 @@
 """The mathematics of the step, as pure functions of tensors and numbers."""
 
-from racro_pl.losses.advantages import group_advantages
+from racro_pl.losses.advantages import group_advantages, same_rewards
 from racro_pl.losses.grpo import grpo_loss
 from racro_pl.losses.importance import Importance, truncated_importance
 from racro_pl.losses.kl import Estimator, kl_estimate
@@ -18,6 +18,7 @@ __all__ = [
     "grpo_loss",
     "head_logprobs",
     "kl_estimate",
+    "same_rewards",
     "token_logprobs",
     "truncated_importance",
 ]

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 STD_EPSILON = 1e-6
 """Added to the group's standard deviation, as in the reference implementation."""
+SAME_REWARD = 1e-6
+"""Rewards that differ by no more are the same one, rounded at other places: a mean of fifths depends on the order of
+its terms. Real differences are far larger: shares of right votes, or a penalty on them."""
+
+
+def same_rewards(rewards: Iterable[float]) -> bool:
+    """Whether rewards of a group, those of captions with a score, are all the same: then it carries no signal.
+
+    This is the one definition, for the loss, for refilling and for the figures of a step. True for fewer than two.
+
+    Example:
+        >>> same_rewards([(0.2 + 0.4 + 0.6) / 3, (0.6 + 0.4 + 0.2) / 3])
+        True
+        >>> same_rewards([1.0, 0.9])
+        False
+    """
+    found = list(rewards)
+    return not found or max(found) - min(found) <= SAME_REWARD
 
 
 def group_advantages(
@@ -18,6 +38,8 @@ def group_advantages(
     A caption without a score leaves its group's mean and std and gets advantage 0. A group with fewer than two
     scores carries no comparison: all its advantages are 0. (The reference hands a group of one its raw reward;
     here a lone survivor of failed reasoner calls would then push the policy without anything to compare it with.)
+    So are those of a group whose rewards are the same (:func:`same_rewards`), to the bit: the mean of equal fractions
+    is rounded, and the rounding, divided by a std that is rounding too, would be an advantage of 0.1.
 
     Args:
         rewards: one per caption; ignored where ``scored`` is False.
@@ -33,8 +55,15 @@ def group_advantages(
     count = weight.sum(dim=1, keepdim=True)
     rewards = torch.where(scored, rewards, torch.zeros_like(rewards))
     mean = rewards.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    centred = torch.where(count >= 2, (rewards - mean) * weight, torch.zeros_like(rewards))
+    spread = _extreme(rewards, scored, "amax") - _extreme(rewards, scored, "amin")
+    centred = torch.where(spread > SAME_REWARD, (rewards - mean) * weight, torch.zeros_like(rewards))
     if not divide_by_std:
         return centred
     std = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     return centred / (std + STD_EPSILON)
+
+
+def _extreme(rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"], which: str) -> Float[Tensor, "b 1"]:
+    """The lowest or highest reward of each group that has a score; of a group without any, an infinity."""
+    nothing = float("-inf") if which == "amax" else float("inf")
+    return getattr(rewards.masked_fill(~scored, nothing), which)(dim=1, keepdim=True)

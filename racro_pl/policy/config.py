@@ -29,12 +29,13 @@ class PolicySettings:
     quantization: Literal["none", "nf4"] = "none"
     """``nf4``: 4-bit base with double quantisation and bf16 compute (QLoRA); the vision tower stays as it is."""
     lora: LoraSettings | None = field(default_factory=LoraSettings)
-    """null trains the weights themselves, with a frozen copy as reference."""
+    """null trains the weights themselves, in float32, with a frozen copy as reference."""
     adapter: str | None = None
     """Another stage's adapter to start from: a PEFT folder, a run's folder, or a checkpoint file. It must have the
     rank and alpha of ``lora``, and is also the reference of the KL term."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the base weights. Adapters are always float32."""
+    """Of the base weights. Adapters are always float32, and so are weights that are trained themselves: with
+    ``trainer.precision: bf16-mixed`` they compute in bfloat16 all the same."""
     freeze_vision: bool = True
     """Keep the vision tower as it is. Only full fine-tuning can train it."""
     image_cache_mib: int = 0
@@ -56,6 +57,12 @@ class PolicySettings:
         if self.lora is not None and not self.freeze_vision:
             problems.append(
                 "freeze_vision: false needs full fine-tuning (lora: null): adapters sit on language layers only"
+            )
+        if self.lora is None and self.dtype != "float32":
+            problems.append(
+                f"full fine-tuning (lora: null) with dtype {self.dtype} loses nearly all of an update: at a learning "
+                "rate of 1e-6 it is below half a rounding step of most weights; set dtype: float32, and "
+                "trainer.precision: bf16-mixed to compute in bfloat16"
             )
         if self.image_cache_mib < 0:
             problems.append(f"image_cache_mib is {self.image_cache_mib}; expected 0 or more")

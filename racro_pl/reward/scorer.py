@@ -169,8 +169,9 @@ class Scorer(Rewarder):
         self.reasoner = reasoner
         self.votes = votes
         self.max_unscored_share = max_unscored_share
-        cached = cache == "on" or (cache == "auto" and reasoner.deterministic)
-        self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if cached else None
+        self.cache_path = cache_path
+        self.caches = cache == "on" or (cache == "auto" and reasoner.deterministic)
+        self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if self.caches else None
         self._grader = Grader(grade_limit_s)
         self.shuffle = shuffle
         self._stats: Counter[str] = Counter()

@@ -5,6 +5,7 @@ The method itself is in ``module.py``.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from racro_pl.figure_world.models import resolve_model
@@ -30,9 +32,10 @@ from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
+from racro_pl.training.resuming import ORIGIN_KEY, check_weights, origin_of
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
-from racro_pl.types import Question, RacroError
+from racro_pl.types import Question
 
 
 class _CloseServices(Callback):
@@ -53,6 +56,8 @@ class CaptionerModule(LightningModule):
     """
 
     captioner: Captioner
+    origin: dict[str, str | None]
+    """Digests of the model that the run began with; see :func:`racro_pl.training.resuming.origin_of`."""
 
     def __init__(
         self, policy: PolicySettings, rollout: RolloutEngine, reward: Rewarder, wording: Wording = captioner_messages
@@ -120,9 +125,13 @@ class CaptionerModule(LightningModule):
             return
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
-            self.captioner = load_sharded(self.policy_settings, strategy, self.encoder)
+            self.captioner = load_sharded(self.policy_settings, strategy, self.encoder, self._note_origin)
         else:
             self.captioner = load_captioner(self.policy_settings, strategy.root_device, self.encoder)
+            self._note_origin(self.captioner)
+
+    def _note_origin(self, captioner: Captioner) -> None:
+        self.origin = origin_of(captioner)
 
     def on_fit_start(self) -> None:
         """Find out now, not half an hour in, that the reasoner is unreachable, or that images or gradients are lost."""
@@ -229,17 +238,15 @@ class CaptionerModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["racro_updates_done"] = self.updates_done
         checkpoint["racro_seed"] = self.seed
+        checkpoint[ORIGIN_KEY] = self.origin
         if self.policy_settings.lora is not None:
             checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config[TRAINED])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Non-strict loading would hide a checkpoint of another policy: compare the names by hand."""
+        """Non-strict loading would hide a checkpoint of another policy: compare by hand."""
+        check_weights(self, checkpoint)
         self.updates_done = checkpoint["racro_updates_done"]
         self.seed = checkpoint["racro_seed"]
-        expected, found = set(self.state_dict()), set(checkpoint["state_dict"])
-        if expected != found:
-            raise RacroError(
-                f"the checkpoint holds {len(found)} trained tensors, this policy has {len(expected)}; "
-                f"{len(found ^ expected)} names differ, e.g. {sorted(found ^ expected)[0]}. "
-                "Was it written with other policy.lora or policy.path settings?"
-            )
+        given = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it
+        if self.trainer.state.fn == TrainerFn.FITTING and given not in (None, str(self.seed)):
+            rank_zero_info(f"resume: the seed is the checkpoint's, {self.seed}; seed_everything {given} is not used")

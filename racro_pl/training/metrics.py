@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from racro_pl.losses import Importance
+from racro_pl.losses import Importance, same_rewards
 from racro_pl.losses.importance import effective_sample_share
 from racro_pl.types import Rewards, Rollout
 
@@ -71,7 +71,7 @@ class StepMeter:
                 reward=sum(scores),
                 reward_squared=sum(score * score for score in scores),
                 groups=1,
-                flat_groups=len(set(scores)) < 2,
+                flat_groups=same_rewards(scores),
             )
 
     def reduced(self, all_reduce: Callable[[Tensor, str], Tensor]) -> dict[str, float]:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import divisor, grpo_loss
@@ -30,9 +29,11 @@ from racro_pl.training.base import CaptionerModule
 from racro_pl.training.checkpointing.stopping import stop_with_checkpoint
 from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
 from racro_pl.training.metrics import TOKEN_SUMS, StepMeter
+from racro_pl.training.resuming import SETTINGS_KEY, check_run, configured_hyperparameters, run_settings
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stream import MicroBatch, micro_batches
 from racro_pl.training.supply import CaptionSupply, Supply
+from racro_pl.training.unused import unused_settings
 from racro_pl.types import Question, RacroError, Rewards, Rollout
 
 LOST_ELSEWHERE = "another rank has lost its rollout server; its output says more"
@@ -59,6 +60,7 @@ class RacroModule(CaptionerModule):
         super().__init__(policy, rollout, rewards, objectives.wording(objective))
         self.automatic_optimization = False
         self.objective = objective
+        self.reward = reward
         self.last_step: list[tuple[Rollout, Rewards]] = []
         """The groups of the step just made, for callbacks."""
         self._divisor = 0.0
@@ -70,7 +72,13 @@ class RacroModule(CaptionerModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         objectives.check_strategy(self.objective, self.trainer)
-        if self.objective.sample_ahead and stage == "fit":
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        questions = data.questions_per_step // self.trainer.world_size
+        for line in unused_settings(self, questions, getattr(data, "curriculum", None)):
+            rank_zero_info(line)
+        if self.objective.sample_ahead:
             rank_zero_info(
                 "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
                 "the captions that were under way, so not bit for bit as the uninterrupted one"
@@ -161,7 +169,7 @@ class RacroModule(CaptionerModule):
         Only a step's last update goes through Lightning's wrapper, which counts ``global_step``; with nothing to
         learn the gradients are gone and that call moves no weight, but the count stays right.
         """
-        optimizer, schedule = self._optimizer, self.lr_schedulers()
+        optimizer = self._optimizer
         with meter.phase("update"):
             self.captioner.catch_up()
             norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm)
@@ -169,11 +177,12 @@ class RacroModule(CaptionerModule):
             if not usable:
                 optimizer.zero_grad(set_to_none=True)
                 meter.add(skipped_updates=1.0 / self.trainer.world_size)
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate
             (self.optimizers() if last else optimizer).step()  # type: ignore[union-attr]
             optimizer.zero_grad(set_to_none=True)
             if usable:
                 self.updates_done += 1
-                schedule.step()  # type: ignore[union-attr]
         meter.highest(grad_norm=norm)
 
     def _finish_step(self, groups: list[tuple[Rollout, Rewards]], meter: StepMeter) -> None:
@@ -214,15 +223,34 @@ class RacroModule(CaptionerModule):
             stop_with_checkpoint(self.trainer, reason)
         super().on_validation_epoch_end()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         settings = self.objective
-        rate = settings.learning_rate
-        if rate is None:
-            rate = FULL_LEARNING_RATE if self.policy_settings.lora is None else LORA_LEARNING_RATE
-        optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
-        warmup = settings.warmup_updates
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / (warmup + 1)))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        optimizer = torch.optim.AdamW(
+            self._trained, lr=self.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        optimizer.register_load_state_dict_pre_hook(configured_hyperparameters)
+        return optimizer
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        default = FULL_LEARNING_RATE if self.policy_settings.lora is None else LORA_LEARNING_RATE
+        return default if self.objective.learning_rate is None else self.objective.learning_rate
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update. It follows from the settings and the number of updates alone: a schedule object would
+        bring an old one back from a checkpoint."""
+        return self.peak_rate * min(1.0, (self.updates_done + 1) / (self.objective.warmup_updates + 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SETTINGS_KEY] = run_settings(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_run(self, checkpoint)
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -52,7 +52,7 @@ def rewarder(objective: ObjectiveSettings, reward: Rewarder | None, captioner: C
     """
     if objective.name == "qa":
         if reward is not None:
-            rank_zero_info("objective qa: captioners answer by themselves; the reasoner of model.reward is not asked")
+            rank_zero_info("objective qa: the captioner answers by itself; nothing of model.reward is used")
         return OwnAnswers()
     if reward is None:
         raise RacroError(

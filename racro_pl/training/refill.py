@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from racro_pl.losses import same_rewards
 from racro_pl.training.stream import PendingGroup
 from racro_pl.types import Rewards
 
@@ -50,5 +51,5 @@ def replace_flat(
 
 def is_flat(rewards: Rewards) -> bool:
     """Whether all scored captions earned the same. False when none has a score: then more questions would not help."""
-    scores = {total for total, scored in zip(rewards.total, rewards.scored, strict=True) if scored}
-    return len(scores) == 1
+    scores = [total for total, scored in zip(rewards.total, rewards.scored, strict=True) if scored]
+    return bool(scores) and same_rewards(scores)

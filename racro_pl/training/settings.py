@@ -42,7 +42,8 @@ class ObjectiveSettings:
     updates_per_rollout: int = 2
     """Optimizer updates per step: the step's questions are split into this many parts, one update each."""
     micro_batch_size: int = 8
-    """Captions per forward and backward pass, rounded up to whole groups. Changes memory and speed, not the result."""
+    """Captions per forward and backward pass: as many whole groups as fit in, at least one. Changes memory and speed,
+    not the result."""
     loss: LossName = "grpo"
     """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five.
     (In brackets: where they differ. ``qa``, in the paper's recipe, has clip_high 0.25 with grpo, and no KL term.)"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -79,8 +79,10 @@ def _disconnect() -> None:
 StrategyRegistry.register("fsdp2", ShardedStrategy, description="weights spread over all processes (FSDP2)")
 
 
-def load_sharded(settings: PolicySettings, strategy: ShardedStrategy, encoder: PromptEncoder) -> Captioner:
-    """Build the policy with its weights spread over all ranks.
+def load_sharded(
+    settings: PolicySettings, strategy: ShardedStrategy, encoder: PromptEncoder, look: Callable[[Captioner], None]
+) -> Captioner:
+    """Build the policy with its weights spread over all ranks; ``look`` is called with it while it is still whole.
 
     The processes of a node load one after the other: its main memory has to hold one whole policy, not one for
     every device, and a device never more than a layer beside its share.
@@ -91,6 +93,7 @@ def load_sharded(settings: PolicySettings, strategy: ShardedStrategy, encoder: P
     for turn in range(strategy.num_processes):
         if turn == strategy.local_rank:
             captioner = load_captioner(settings, torch.device("cpu"), encoder)
+            look(captioner)
             captioner.shard(
                 strategy.root_device, strategy.device_mesh["data_parallel"], torch.bfloat16 if mixed else None
             )

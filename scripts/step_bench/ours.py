@@ -89,10 +89,10 @@ class Questions(LightningDataModule):
                 for index, (text, png) in enumerate(rows)
             ]
         }
-        self.per_step = workload.questions
+        self.questions_per_step = workload.questions
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.questions["train"], self.per_step, collate_fn=list)  # type: ignore[arg-type]
+        return DataLoader(self.questions["train"], self.questions_per_step, collate_fn=list)  # type: ignore[arg-type]
 
 
 class Timing(Callback):

@@ -1,5 +1,6 @@
 """Every formula against hand-worked numbers and an independent float64 computation."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -9,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racro_pl.losses import VARIANTS, group_advantages, grpo_loss, head_logprobs, kl_estimate, token_logprobs
+from racro_pl.losses import (
+    VARIANTS,
+    group_advantages,
+    grpo_loss,
+    head_logprobs,
+    kl_estimate,
+    same_rewards,
+    token_logprobs,
+)
 
 GRPO = VARIANTS["grpo"]
 NO_KL = replace(GRPO, kl_coefficient=0.0)
@@ -52,6 +61,44 @@ def test_nan_in_an_unscored_caption_reaches_nobody():
     advantages = group_advantages(rewards, torch.tensor([[True, True, False]]))
     assert torch.isfinite(advantages).all()
     assert advantages[0, 2] == 0
+
+
+# Shares of votes; one less a penalty (vpo); the mean of two reasoners with three votes; a gain.
+FRACTIONS = (1 / 3, 2 / 3, 1 / 5, 3 / 5, 4 / 5, 1 / 7, 1 - 0.1, 2 / 3 * 0.9, (1 + 2 / 3) / 2, 2 / 3 * (1 - 1 / 3))
+
+
+@pytest.mark.parametrize("divide_by_std", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 8, 10, 12, 16])
+def test_equal_rewards_teach_nothing_whatever_the_fraction(size, dtype, divide_by_std):
+    rewards = torch.tensor([[fraction] * size for fraction in FRACTIONS], dtype=dtype)
+    unscored = torch.arange(size) == size - 1
+    for scored in (all_scored(rewards), ~unscored.expand_as(rewards)):
+        given = torch.where(scored, rewards, torch.full_like(rewards, 17.0))
+        assert torch.equal(group_advantages(given, scored, divide_by_std), torch.zeros_like(rewards))
+
+
+@pytest.mark.parametrize("divide_by_std", [True, False])
+def test_rewards_that_only_rounding_tells_apart_are_equal(divide_by_std):
+    """The mean over three reasoners of 1/5, 2/5 and 3/5, added up in every order."""
+    rewards = [sum(order) / 3 for order in itertools.permutations((0.2, 0.4, 0.6))]
+    assert len(set(rewards)) > 1
+    assert same_rewards(rewards)
+    given = torch.tensor([rewards], dtype=torch.float64)
+    assert torch.equal(group_advantages(given, all_scored(given), divide_by_std), torch.zeros_like(given))
+
+
+def test_the_smallest_difference_that_rewards_can_have_counts():
+    """One vote of 64 more, halved by a second reasoner, and nearly all of it taken by a gain."""
+    rewards = [0.5, 0.5 + 1 / 64 / 2 * (1 - 63 / 64)]
+    assert not same_rewards(rewards)
+    given = torch.tensor([rewards])
+    assert group_advantages(given, all_scored(given))[0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], rel=0.03)
+
+
+def test_no_reward_and_one_reward_are_no_comparison():
+    assert same_rewards([])
+    assert same_rewards([0.5])
 
 
 @pytest.mark.parametrize("divide_by_std", [True, False])

@@ -232,6 +232,7 @@ def test_a_missing_model_folder_is_one_clear_line(tmp_path):
     [
         ({"quantization": "nf4", "lora": None}, "quantization needs LoRA"),
         ({"freeze_vision": False}, "needs full fine-tuning"),
+        ({"lora": None}, "set dtype: float32, and trainer.precision: bf16-mixed to compute in bfloat16"),
         ({"min_pixels": 10, "max_pixels": 5}, "expected 0 < min <= max"),
     ],
 )

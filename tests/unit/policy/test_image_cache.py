@@ -112,6 +112,6 @@ def test_what_is_kept_is_a_copy(folders):
 
 def test_a_tower_that_learns_is_refused():
     with pytest.raises(ValueError, match="image_cache_mib needs freeze_vision"):
-        PolicySettings(path="x", lora=None, freeze_vision=False, image_cache_mib=1)
+        PolicySettings(path="x", lora=None, dtype="float32", freeze_vision=False, image_cache_mib=1)
     with pytest.raises(ValueError, match="image_cache_mib is -1"):
         PolicySettings(path="x", image_cache_mib=-1)

@@ -271,7 +271,7 @@ def test_a_server_that_cannot_sleep_is_refused_at_start(folder, tmp_path):
 
 
 def test_full_fine_tuning_is_refused(folder, tmp_path):
-    policy = PolicySettings(path=str(folder), lora=None)
+    policy = PolicySettings(path=str(folder), lora=None, dtype="float32")
     with pytest.raises(RolloutError, match="pushes adapters, not whole models"):
         VllmEngine(url="http://127.0.0.1:1/v1").open(RunInfo(policy, tmp_path, "run"))
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from racro_pl.data.sampling import extra_indices
 from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
-from racro_pl.training.refill import replace_flat
+from racro_pl.training.refill import is_flat, replace_flat
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Rewards
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
@@ -22,7 +22,7 @@ from tests.unit.training.conftest import ListData, adapter, by_caption, make_mod
 def rewards(*totals: float | None) -> Rewards:
     n = len(totals)
     scored = tuple(total is not None for total in totals)
-    return Rewards(tuple(total or 0.0 for total in totals), {}, scored, (None,) * n, ((),) * n, ((),) * n)
+    return Rewards(tuple(float(total or 0) for total in totals), {}, scored, (None,) * n, ((),) * n, ((),) * n)
 
 
 FLAT, SPLIT, DOWN = rewards(1, 1, None), rewards(0, 1, 1), rewards(None, None, None)
@@ -120,3 +120,12 @@ def test_a_resumed_run_draws_the_same_questions(folder, tmp_path):
     assert len(ids[0]) > 4
     expected, found = adapter(whole), adapter(second)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_fractions_that_only_rounding_tells_apart_are_no_signal():
+    means = [(0.2 + 0.4 + 0.6) / 3, (0.6 + 0.4 + 0.2) / 3]
+    assert means[0] != means[1]
+    assert is_flat(rewards(*means))
+    assert is_flat(rewards(0.9, 0.9, None))
+    assert not is_flat(rewards(0.9, 1.0))
+    assert not is_flat(DOWN)

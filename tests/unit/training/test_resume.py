@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, updates):
             write_table(table, header, [row for row in rows if int(row["step"]) < step - 1])
         again = fit(root, cache[1], updates, ckpt=str(root / f"run/version_0/at-{step}.ckpt"))
         assert {row["step"] for row in captions(again, "captions.replaced.jsonl")} == set(range(step + 1, STEPS + 1))
-        assert_same_run(again, straight)
+        assert_same_run(again, straight, cache_lost=updates == 2)
 
 
 def test_a_checkpoint_is_as_large_as_what_was_trained(tmp_path):
