@@ -33,7 +33,7 @@ def sample_captions(
     banned: Bool[Tensor, " vocab"],
     eos_ids: frozenset[int],
     pad_id: int,
-) -> Int[Tensor, "n t"]:
+) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
     """Draw ``group_size`` captions behind each prompt, those of one prompt side by side.
 
     Args:
@@ -46,6 +46,9 @@ def sample_captions(
         banned: tokens that must not be drawn.
         eos_ids: tokens that end a caption.
         pad_id: fills the cells behind an end.
+
+    Returns:
+        Tokens, and the log-probs that they were drawn with (nats; 0 behind an end, and where greedy).
     """
     device = banned.device
     packed = pack_prompts(model.model, prompts, device)
@@ -61,14 +64,15 @@ def sample_captions(
     attention = GrowingAttention(prefill.states, packed.rows.real, group_size)
     ends = torch.tensor(sorted(eos_ids), device=device)
     captions = torch.full((len(logits), max_new_tokens), pad_id, device=device)
+    logprobs = torch.zeros(captions.shape, device=device)
     writing = torch.arange(len(logits), device=device)
     positions = packed.next_position.repeat_interleave(group_size)
     for step in range(max_new_tokens):
-        drawn = _draw(logits, temperature, banned)
+        drawn, logprobs[writing, step] = _draw(logits, temperature, banned)
         captions[writing, step] = drawn
         going_on = (~torch.isin(drawn, ends)).nonzero()[:, 0]
         if len(going_on) == 0 or step + 1 == max_new_tokens:
-            return captions[:, : step + 1]
+            return captions[:, : step + 1], logprobs[:, : step + 1]
         if len(going_on) < len(drawn):
             attention.keep(going_on)
             drawn, writing, positions = drawn[going_on], writing[going_on], positions[going_on]
@@ -83,11 +87,15 @@ def sample_captions(
     raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
 
 
-def _draw(logits: Float[Tensor, "n vocab"], temperature: float | None, banned: Bool[Tensor, " vocab"]) -> Tensor:
+def _draw(
+    logits: Float[Tensor, "n vocab"], temperature: float | None, banned: Bool[Tensor, " vocab"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     logits = logits.float().masked_fill(banned, float("-inf"))
     if temperature is None:
-        return logits.argmax(dim=-1)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1)[:, 0]
+        return logits.argmax(dim=-1), logits.new_zeros(len(logits))
+    probabilities = (logits / temperature).softmax(dim=-1)
+    drawn = torch.multinomial(probabilities, 1)
+    return drawn[:, 0], probabilities.gather(1, drawn)[:, 0].log()
 
 
 class PromptAttention:

@@ -17,9 +17,10 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
 
 from racro_pl.experience import Draft, assemble, draft
-from racro_pl.losses import divisor, grpo_loss
+from racro_pl.losses import divisor, grpo_loss, truncated_importance
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.scorer import Scorer, UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
@@ -113,6 +114,7 @@ class RacroModule(CaptionerModule):
                 old=batch.part > 0,
                 reference=self.objective.variant.kl_coefficient > 0,
                 temperature=self.engine.temperature,
+                weigh=self.objective.sample_ahead or not self.engine.in_process,
                 level=self.objective.importance,
                 cap=self.objective.importance_cap,
             )
@@ -151,8 +153,16 @@ class RacroModule(CaptionerModule):
                 variant,
             )
             self.manual_backward(out.loss)
+        self._compare(pending, policy_logprobs.detach(), mask, meter)
         sums = {**out.sums, "entropy": entropy[mask].sum()}
         meter.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
+
+    def _compare(self, pending: Draft, policy_logprobs: Tensor, mask: Tensor, meter: StepMeter) -> None:
+        """Measure how far the sampler in this process is from the policy: of one mind, they need no weights."""
+        if pending.importance is None and pending.sampler_logprobs is not None:
+            old = policy_logprobs if pending.old_logprobs is None else pending.old_logprobs
+            level, cap = self.objective.importance, self.objective.importance_cap
+            meter.add_importance(truncated_importance(old, pending.sampler_logprobs, mask, level=level, cap=cap))
 
     def _update(self, meter: StepMeter, *, last: bool) -> None:
         """Normalise over all ranks, clip, and let the optimizer step.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
-
-import torch
 
 from racro_pl.data.sampling import extra_indices
 from racro_pl.rollout import RolloutError
@@ -81,8 +79,6 @@ class CaptionSupply:
         if not module.engine.elsewhere:
             # Whatever else there is to compute, the reasoner gets its captions first.
             groups = iter(list(groups))
-        if module.objective.sample_ahead and not module.engine.elsewhere:
-            groups = iter([self._remember(group) for group in groups])
         return Supply(len(encoded), groups)
 
     def _send(self, rollouts: Iterator[Rollout]) -> Iterator[PendingGroup]:
@@ -99,19 +95,6 @@ class CaptionSupply:
             if rollout is None:
                 return
             yield rollout, module.scorer.submit(rollout.question, rollout.texts, module.step_seed)
-
-    def _remember(self, group: PendingGroup) -> PendingGroup:
-        """With the log-probs of the weights that sampled: they will have changed when the group is learnt from."""
-        rollout, pending = group
-        if rollout.sampler_logprobs is not None:
-            return group
-        everyone = torch.zeros(len(rollout.texts), dtype=torch.long)
-        with self._meter.phase("logprobs"):
-            own = self._module.captioner.frozen_logprobs(
-                [rollout.prompt], everyone, rollout.token_ids, rollout.mask, self._module.engine.temperature,
-                reference=False,
-            )  # fmt: skip
-        return replace(rollout, sampler_logprobs=own), pending
 
     def _refill(self, questions: Sequence[Question], supply: Supply) -> Supply:
         module, groups = self._module, list(supply.groups)
