@@ -116,10 +116,16 @@ def served_models(calls: ServerCalls) -> dict[str, tuple[str | None, int | None]
     """
     try:
         data = calls.call("GET", "models", limit_s=SHORT_S)
-        return {entry["id"]: (entry.get("parent"), entry.get("max_model_len")) for entry in data["data"]}
     except Fault as fault:
         raise RolloutError(
             f"no rollout server at {calls.url} ({fault}): start vLLM there, or correct model.rollout's url"
         ) from None
+    try:
+        served = {entry["id"]: (entry.get("parent"), entry.get("max_model_len")) for entry in data["data"]}
+        whole = all(isinstance(name, str) for name in served)
+        whole = whole and all(context is None or type(context) is int for _, context in served.values())
     except (KeyError, TypeError, AttributeError):
-        raise RolloutError(f"{calls.url}/models is no list of models: is this an OpenAI-compatible server?") from None
+        whole = False
+    if not whole:
+        raise RolloutError(f"{calls.url}/models is no list of models: is this an OpenAI-compatible server?")
+    return served

@@ -46,7 +46,7 @@ def _check_logprobs(calls: ServerCalls, model: str) -> None:
             found.append(float(answer["choices"][0]["logprobs"]["content"][0]["logprob"]))
         except Fault as fault:
             raise RolloutError(f"vLLM at {calls.url} lists {model!r} but samples nothing ({fault})") from None
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise RolloutError(
                 f"{calls.url} returns no log-probs with its chat completions: expected vLLM 0.11 or newer"
             ) from None

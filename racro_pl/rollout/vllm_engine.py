@@ -13,8 +13,9 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.canary import CANARY_THRESHOLDS, logprob_gap
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
 from racro_pl.rollout.vllm_adapter import AdapterPusher
+from racro_pl.rollout.vllm_answer import Asked, Sampled, read_captions
 from racro_pl.rollout.vllm_checks import check_server
-from racro_pl.rollout.vllm_protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
+from racro_pl.rollout.vllm_protocol import RolloutError, exact_messages, sampling_request
 from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
 from racro_pl.rollout.vllm_sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
@@ -208,6 +209,14 @@ class VllmEngine(RolloutEngine):
         """Send all questions at once; the iterator returned waits for their groups, in order."""
         calls, (version, name) = self._opened(), self._served or (0, "")
         banned = captioner.banned.nonzero()[:, 0].tolist()
+        asked = Asked(
+            model=name,
+            captions=captions,
+            max_new_tokens=self.max_new_tokens,
+            vocabulary=len(captioner.banned),
+            eos_ids=captioner.eos_ids,
+            banned=frozenset(banned),
+        )
         waiting: list[Future[Any]] = []
         for question, prompt in questions:
             request = sampling_request(
@@ -233,10 +242,7 @@ class VllmEngine(RolloutEngine):
                     ) from None
                 finally:
                     self._waited += time.perf_counter() - began
-                sampled = read_captions(
-                    answer, encoded[1], model=name, captions=captions, eos_ids=captioner.eos_ids,
-                    banned=frozenset(banned), pad_id=captioner.pad_id,
-                )  # fmt: skip
+                sampled = read_captions(answer, encoded[1], asked, captioner.pad_id)
                 yield _rollout(encoded, sampled, captioner, version)
 
         return receive()

@@ -15,6 +15,7 @@ from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.rollout import RunInfo, VllmEngine
 from racro_pl.rollout.vllm_protocol import BAN, RolloutError, processed_images
 from racro_pl.rollout.vllm_server import ServerSettings, required_arguments, rollout_server
+from racro_pl.serving.calls import ServerCalls
 from tests.fakes.models import save_small_model
 from tests.fakes.rollout_server import FakeVllm
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
@@ -143,16 +144,16 @@ def test_one_version_is_loaded_at_a_time_and_nothing_is_left_behind(folder, capt
         ("other model", "sampled from 'base', not from the adapter 'racro-run-0'"),
         ("no lora", r"did not load the adapter \(HTTP 404: Not Found\): .*--enable-lora.*RUNTIME_LORA_UPDATING=1"),
         ("banned", "sampled the banned tokens"),
-        ("cut ids", "each token with its log-prob"),
-        ("no ids", "has no 'token_ids': expected vLLM's chat completions with return_token_ids"),
+        ("cut ids", r"wrong choices\[2\]\.logprobs\.content: \d entries; expected \d, each token with its log-prob"),
+        ("no ids", "has no choices\[2\]\.token_ids: expected vLLM's chat completions with return_token_ids"),
         ("wrong end", "ended a caption with '(stop|length)' behind token"),
         ("500", r"sampled no captions for question wide \(HTTP 500: told to fail \(attempt 2\)\)"),
-        ("hang", r"sampled no captions for question wide \(timeout: no complete answer within 1 s"),
+        ("hang", r"sampled no captions for question wide \(timeout: no complete answer within 5 s"),
     ],
 )
 def test_what_the_server_does_wrong_is_told(folder, captioner, tmp_path, fault, message):
     with serve(folder, fault) as server:
-        options = {"attempt_s": 1.0, "attempts": 1} if fault == "hang" else {}
+        options = {"attempt_s": 5.0, "attempts": 1} if fault == "hang" else {}
         engine = open_engine(server.url, folder, tmp_path, **options)
         with pytest.raises(RolloutError, match=re.compile(message, re.DOTALL)):
             list(engine.sample(captioner, encoded(captioner), 0))
@@ -232,6 +233,14 @@ def test_no_server_is_told_at_once(folder, tmp_path):
 def test_a_context_without_room_for_a_caption_is_refused(folder, tmp_path):
     with serve(folder, context=6) as server, pytest.raises(RolloutError, match="context of 6 tokens leaves no room"):
         open_engine(server.url, folder, tmp_path)
+
+
+@pytest.mark.parametrize("entry", [None, "base", {"id": None}, {"id": 3}, {"id": "base", "max_model_len": "4096"}])
+def test_a_list_of_models_that_is_none_is_told(folder, tmp_path, monkeypatch, entry):
+    with serve(folder) as server:
+        monkeypatch.setattr(ServerCalls, "call", lambda *_, **__: {"data": [entry]})
+        with pytest.raises(RolloutError, match="/models is no list of models"):
+            open_engine(server.url, folder, tmp_path)
 
 
 def test_log_probs_of_another_distribution_are_refused_at_start(folder, tmp_path):

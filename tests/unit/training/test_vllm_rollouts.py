@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.experience import draft
 from racro_pl.policy.captioner import Captioner, Captions
-from racro_pl.rollout import VllmEngine, vllm_protocol
+from racro_pl.rollout import VllmEngine, vllm_answer
 from racro_pl.rollout.vllm_protocol import RolloutError
 from racro_pl.training.module import RacroModule
 from tests.fakes.rollout_server import FakeVllm
@@ -98,7 +98,7 @@ def test_the_gap_between_sampler_and_policy_is_logged_whoever_samples(
     folder, tmp_path, monkeypatch, where, shift, updates
 ):
     """Under the same names; in process without a pass more, and without weights in the loss."""
-    monkeypatch.setattr("racro_pl.rollout.vllm_engine.read_captions", shifted(vllm_protocol.read_captions, shift))
+    monkeypatch.setattr("racro_pl.rollout.vllm_engine.read_captions", shifted(vllm_answer.read_captions, shift))
     generate = Captioner.generate
     monkeypatch.setattr(Captioner, "generate", lambda *args: told_otherwise(generate(*args), shift))
     passes = []
@@ -133,7 +133,7 @@ def told_otherwise(captions: Captions, shift: float) -> Captions:
 
 
 def shifted(read: Any, shift: float) -> Any:
-    def shifting(*args: Any, **options: Any) -> vllm_protocol.Sampled:
+    def shifting(*args: Any, **options: Any) -> vllm_answer.Sampled:
         sampled = read(*args, **options)
         return replace(sampled, logprobs=sampled.logprobs - shift * sampled.mask)
 
