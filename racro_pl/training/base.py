@@ -139,7 +139,6 @@ class CaptionerModule(LightningModule):
         # and nothing that draws in between (a validation, a callback) changes what is learnt.
         self.step_seed = seed_for(self.seed or 0, self.trainer.global_step, self.trainer.global_rank)
         torch.manual_seed(self.step_seed)
-        self.scorer.drain_stats()  # what was asked between two steps is of neither
 
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.

@@ -80,6 +80,14 @@ class RacroModule(CaptionerModule):
         super().on_validation_start()
         self._supply.settle()  # it would push other weights
 
+    def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self._supply.reasoner_figures()  # what was asked between two steps is of neither
+
+    def close_services(self) -> None:
+        self._supply.close()
+        super().close_services()
+
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
         with self.captioner.seeing_once():
@@ -190,7 +198,7 @@ class RacroModule(CaptionerModule):
         meter.add_groups(groups)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
+        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self._supply.reasoner_figures()).items()}
         figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
         figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
