@@ -5,6 +5,7 @@ The method itself is in ``module.py``.
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -154,9 +155,12 @@ class CaptionerModule(LightningModule):
     def _open_engine(self) -> None:
         # Every rank asks: the folder and the run's name are agreed on by broadcasts.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        run_id = self.trainer.strategy.broadcast(uuid.uuid4().hex[:12])
+        run_id, key = self.trainer.strategy.broadcast((uuid.uuid4().hex[:12], secrets.token_urlsafe(32)))
+        trainer = self.trainer
         self.engine.open(
-            RunInfo(self.policy_settings, folder, run_id, self.trainer.global_rank, self.trainer.world_size)
+            RunInfo(
+                self.policy_settings, folder, run_id, trainer.global_rank, trainer.world_size, trainer.num_nodes, key
+            )
         )
 
     def close_services(self) -> None:
