@@ -90,7 +90,7 @@ class Rollout:
     mask: Bool[Tensor, "g t"]
     """True up to and including the first end-of-text token (all True when cut by the length limit)."""
     sampler_logprobs: Float[Tensor, "g t"] | None
-    """None when the policy itself sampled: its own log-probs are then the old ones."""
+    """0 on padding. None from an engine that does not tell them: nothing is then compared, or weighted."""
     texts: tuple[str, ...]
     truncated: tuple[bool, ...]
     """Whether the length limit cut the caption."""

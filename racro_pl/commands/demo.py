@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from racro_pl.commands.quiet import quiet_libraries
-from racro_pl.serving.vllm_process import is_local_address
+from racro_pl.serving.addresses import is_local_address
 from racro_pl.types import RacroError
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import FrameType
 
 from racro_pl.commands import serve_pipeline
-from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
+from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
+from racro_pl.serving.vllm_process import VllmError, VllmServer
 
 POLL_S = 0.5
-KEY_VARIABLE = "VLLM_API_KEY"
 
 CONFIG_SNIPPET = """\
 Put this into the configuration of the run:
@@ -92,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
         with server:
             # vLLM reads its API key from there; the command line would show it to everybody on the machine.
             locked = bool(os.environ.get(KEY_VARIABLE))
-            if not is_local_address(server.host) and not locked:
-                print(
-                    f"Whoever can reach {server.host} can use this server: it asks for no password. Set "
-                    f"{KEY_VARIABLE} for it to ask for one."
-                )
+            if not locked:
+                who = "Every user of this machine"
+                if not is_local_address(server.host):
+                    who = f"Whoever can reach {server.host}"
+                print(f"{who} can use this server: it asks for no key. Set {KEY_VARIABLE} for it to ask for one.")
             print(f"vLLM's log: {server.log_path}")
             key = f"\n          api_key_env: {KEY_VARIABLE}" if locked else ""
             print(CONFIG_SNIPPET.format(url=server.url, model=server.served_model_name, key=key), flush=True)

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from racro_pl.serving.vllm_process import is_local_address
+from racro_pl.serving.addresses import is_local_address
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ class Draft:
     mask: Bool[Tensor, "n t"]
     old_logprobs: Float[Tensor, "n t"] | None
     ref_logprobs: Float[Tensor, "n t"] | None
+    sampler_logprobs: Float[Tensor, "n t"] | None = None
     importance: Importance | None = None
-    """Of captions that another engine sampled."""
+    """Of captions that other weights or another engine sampled."""
 
 
 def draft(
@@ -39,6 +40,7 @@ def draft(
     old: bool,
     reference: bool,
     temperature: float,
+    weigh: bool = False,
     level: Level = "token",
     cap: float = 2.0,
 ) -> Draft:
@@ -48,10 +50,11 @@ def draft(
         captioner: the policy, not updated since these rollouts were sampled.
         rollouts: one or more groups.
         old: take ``old_logprobs``; needed when the policy will have changed before these groups are learnt from.
-            Taken in any case when another engine sampled: they are what its log-probs are compared with.
         reference: take ``ref_logprobs``; needed when there is a KL term.
         temperature: as in sampling.
-        level, cap: of the importance weights where another engine sampled.
+        weigh: take importance weights, policy over sampler, and for them ``old_logprobs``: other weights than these,
+            or another engine, have sampled.
+        level, cap: of the importance weights.
     """
     prompts = tuple(rollout.prompt for rollout in rollouts)
     sizes = torch.tensor([len(rollout.texts) for rollout in rollouts])
@@ -61,11 +64,13 @@ def draft(
     mask = torch.cat([_fit(rollout.mask, length, False) for rollout in rollouts])
     inputs = (prompts, group_index, token_ids, mask, temperature)
     sampled_by = [rollout.sampler_logprobs for rollout in rollouts]
-    elsewhere = [_fit(logprobs, length, 0.0) for logprobs in sampled_by if logprobs is not None]
-    old_logprobs = captioner.frozen_logprobs(*inputs, reference=False) if old or elsewhere else None
+    told = [_fit(logprobs, length, 0.0) for logprobs in sampled_by if logprobs is not None]
+    sampler_logprobs = torch.cat(told) if len(told) == len(rollouts) else None
+    weigh = weigh and sampler_logprobs is not None
+    old_logprobs = captioner.frozen_logprobs(*inputs, reference=False) if old or weigh else None
     importance = None
-    if old_logprobs is not None and elsewhere:
-        importance = truncated_importance(old_logprobs, torch.cat(elsewhere), mask, level=level, cap=cap)
+    if weigh and old_logprobs is not None and sampler_logprobs is not None:
+        importance = truncated_importance(old_logprobs, sampler_logprobs, mask, level=level, cap=cap)
     return Draft(
         prompts=prompts,
         group_index=group_index,
@@ -73,6 +78,7 @@ def draft(
         mask=mask,
         old_logprobs=old_logprobs,
         ref_logprobs=captioner.frozen_logprobs(*inputs, reference=True) if reference else None,
+        sampler_logprobs=sampler_logprobs,
         importance=importance,
     )
 

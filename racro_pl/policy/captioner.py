@@ -36,6 +36,8 @@ class Captions:
 
     token_ids: Int[Tensor, "n t"]
     mask: Bool[Tensor, "n t"]
+    logprobs: Float[Tensor, "n t"]
+    """What the tokens were drawn with, at the temperature of the sampling; 0 on padding, and where greedy."""
     texts: tuple[str, ...]
     truncated: tuple[bool, ...]
 
@@ -133,11 +135,11 @@ class Captioner(nn.Module):
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
             )
-            token_ids = self(sample)
+            token_ids, logprobs = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
         texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
-        return Captions(token_ids, mask, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
+        return Captions(token_ids, mask, logprobs, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
 
     def logprobs(
         self,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from racro_pl.policy.attention import Rows
+from racro_pl.policy.partial_attention import attend, hiding_bias, join
 from racro_pl.policy.shared_prefix import pack_prompts
 from racro_pl.types import Prompt
 
@@ -32,7 +33,7 @@ def sample_captions(
     banned: Bool[Tensor, " vocab"],
     eos_ids: frozenset[int],
     pad_id: int,
-) -> Int[Tensor, "n t"]:
+) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
     """Draw ``group_size`` captions behind each prompt, those of one prompt side by side.
 
     Args:
@@ -45,6 +46,9 @@ def sample_captions(
         banned: tokens that must not be drawn.
         eos_ids: tokens that end a caption.
         pad_id: fills the cells behind an end.
+
+    Returns:
+        Tokens, and the log-probs that they were drawn with (nats; 0 behind an end, and where greedy).
     """
     device = banned.device
     packed = pack_prompts(model.model, prompts, device)
@@ -60,14 +64,15 @@ def sample_captions(
     attention = GrowingAttention(prefill.states, packed.rows.real, group_size)
     ends = torch.tensor(sorted(eos_ids), device=device)
     captions = torch.full((len(logits), max_new_tokens), pad_id, device=device)
+    logprobs = torch.zeros(captions.shape, device=device)
     writing = torch.arange(len(logits), device=device)
     positions = packed.next_position.repeat_interleave(group_size)
     for step in range(max_new_tokens):
-        drawn = _draw(logits, temperature, banned)
+        drawn, logprobs[writing, step] = _draw(logits, temperature, banned)
         captions[writing, step] = drawn
         going_on = (~torch.isin(drawn, ends)).nonzero()[:, 0]
         if len(going_on) == 0 or step + 1 == max_new_tokens:
-            return captions[:, : step + 1]
+            return captions[:, : step + 1], logprobs[:, : step + 1]
         if len(going_on) < len(drawn):
             attention.keep(going_on)
             drawn, writing, positions = drawn[going_on], writing[going_on], positions[going_on]
@@ -82,11 +87,15 @@ def sample_captions(
     raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
 
 
-def _draw(logits: Float[Tensor, "n vocab"], temperature: float | None, banned: Bool[Tensor, " vocab"]) -> Tensor:
+def _draw(
+    logits: Float[Tensor, "n vocab"], temperature: float | None, banned: Bool[Tensor, " vocab"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     logits = logits.float().masked_fill(banned, float("-inf"))
     if temperature is None:
-        return logits.argmax(dim=-1)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1)[:, 0]
+        return logits.argmax(dim=-1), logits.new_zeros(len(logits))
+    probabilities = (logits / temperature).softmax(dim=-1)
+    drawn = torch.multinomial(probabilities, 1)
+    return drawn[:, 0], probabilities.gather(1, drawn)[:, 0].log()
 
 
 class PromptAttention:
@@ -118,7 +127,7 @@ class GrowingAttention:
 
     def __init__(self, prompt_states: list[tuple[Tensor, Tensor]], real: Bool[Tensor, "b p"], group_size: int) -> None:
         self._prompts = prompt_states
-        self._hidden = None if bool(real.all()) else ~real[:, None, None]
+        self._hide(~real)
         self._group = torch.arange(len(real), device=real.device).repeat_interleave(group_size)
         self._own: list[tuple[Tensor, Tensor]] = []
         self._written = 0
@@ -130,12 +139,16 @@ class GrowingAttention:
         present, self._group = self._group[rows].unique(return_inverse=True)
         if len(present) < len(self._prompts[0][0]):
             self._prompts = [(k.index_select(0, present), v.index_select(0, present)) for k, v in self._prompts]
-            self._hidden = None if self._hidden is None else self._hidden[present]
+            self._hide(self._hidden[present])
         self._arrange()
 
     def advance(self) -> None:
         """All layers have seen the token."""
         self._written += 1
+
+    def _hide(self, padding: Bool[Tensor, "b p"]) -> None:
+        self._hidden = padding
+        self._bias = hiding_bias(padding, self._prompts[0][0].dtype) if bool(padding.any()) else None
 
     def _arrange(self) -> None:
         """Captions by group: a rectangle with one row per prompt, some cells maybe empty."""
@@ -146,16 +159,17 @@ class GrowingAttention:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (n, heads, d)
         n, kv_heads, d = k.shape
         own_k, own_v = self._append(layer, k, v)
-        out, weight = _attend(q.view(n, kv_heads, -1, d), own_k, own_v, scaling, None)
-        prompt_k, prompt_v = self._prompts[layer]
+        own = attend(q.view(n, kv_heads, -1, d), own_k, own_v, scaling)
         b, g = self._captions.real.shape
-        # (b, heads, g, d) -> (b, kv_heads, repeats * g, d): all of a group's queries against one copy of the keys.
-        grouped = self._captions.pad(q).reshape(b, kv_heads, -1, d)
-        prompt_out, prompt_weight = _attend(grouped, prompt_k, prompt_v, scaling, self._hidden)
-        prompt_out = self._captions.unpad(prompt_out.reshape(b, -1, g, d)).view_as(out)
-        prompt_weight = self._captions.unpad(prompt_weight.reshape(b, -1, g, 1)).view_as(weight)
-        share = torch.sigmoid(weight - prompt_weight).to(out.dtype)
-        return torch.lerp(prompt_out, out, share).view(1, n, -1, d)
+        # All of a group's queries against one copy of the keys.
+        grouped = self._captions.pad(q).transpose(1, 2).view(b, g, kv_heads, -1, d)
+        out, lse = attend(grouped.transpose(1, 2).flatten(2, 3), *self._prompts[layer], scaling, self._bias)
+        joined = join((self._by_caption(out), self._by_caption(lse)), own)
+        return joined.reshape(1, n, -1, d)
+
+    def _by_caption(self, grouped: Float[Tensor, "b kv_heads queries x"]) -> Float[Tensor, "n kv_heads repeats x"]:
+        rectangle = grouped.unflatten(2, (self._captions.real.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+        return rectangle.index_select(0, self._captions.cells) if self._captions.padded else rectangle
 
     def _append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         n, kv_heads, d = k.shape
@@ -169,18 +183,3 @@ class GrowingAttention:
         keys[:, :, self._written] = k
         values[:, :, self._written] = v
         return keys[:, :, : self._written + 1], values[:, :, : self._written + 1]
-
-
-def _attend(
-    q: Float[Tensor, "r h q d"],
-    k: Float[Tensor, "r h k d"],
-    v: Float[Tensor, "r h k d"],
-    scaling: float,
-    hidden: Bool[Tensor, "r 1 1 k"] | None,
-) -> tuple[Float[Tensor, "r h q d"], Float[Tensor, "r h q 1"]]:
-    """Attention over these keys alone, and the log of the sum of their exponentiated scores (float32)."""
-    scores = (q @ k.transpose(-1, -2)).float() * scaling
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, float("-inf"))
-    weight = scores.logsumexp(dim=-1, keepdim=True)
-    return (scores - weight).exp().to(v.dtype) @ v, weight

@@ -21,6 +21,7 @@ import httpx
 
 from racro_pl.reward.http_session import HttpSession, Request, require_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.serving.addresses import issued_key
 from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault, client_settings
 from racro_pl.types import Messages
 
@@ -194,7 +195,7 @@ class HttpReasoner(Reasoner):
 
     def _api_key(self) -> str | None:
         if self.api_key_env is None:
-            return None
+            return issued_key(self.url)
         key = os.environ.get(self.api_key_env, "").strip()
         if not key or not key.isascii() or not key.isprintable():
             found = "holds characters that no key has" if key else "is not set"

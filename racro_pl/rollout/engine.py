@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from racro_pl.policy.captioner import Captioner
@@ -27,6 +27,10 @@ class RunInfo:
     """Global rank."""
     ranks: int = 1
     """How many there are."""
+    nodes: int = 1
+    """Over how many machines they are spread."""
+    key: str = field(default="", repr=False)
+    """A secret of this run, the same on all ranks, for servers that it starts."""
 
 
 class RolloutEngine(abc.ABC):

@@ -47,7 +47,7 @@ class TransformersEngine(RolloutEngine):
                     prompt=prompt,
                     token_ids=captions.token_ids[rows],
                     mask=captions.mask[rows],
-                    sampler_logprobs=None,
+                    sampler_logprobs=captions.logprobs[rows],
                     texts=captions.texts[rows],
                     truncated=captions.truncated[rows],
                     adapter_version=adapter_version,

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from racro_pl.serving.chat_client import ChatClient, Fault
@@ -21,6 +22,8 @@ class ServerCalls:
         attempt_s: seconds for one attempt.
         attempts: most attempts per call.
         max_body_bytes: largest response that is read.
+        uds: Unix socket behind which the server listens; the host in ``url`` is then a mere name.
+        api_key: sent as a bearer token; None sends none.
     """
 
     def __init__(
@@ -31,12 +34,16 @@ class ServerCalls:
         attempt_s: float,
         attempts: int,
         max_body_bytes: int,
+        uds: Path | None = None,
+        api_key: str | None = None,
     ) -> None:
         self.url = url
+        self.where = url if uds is None else f"unix:{uds}"
+        """The server's address, for messages."""
         self.deadline_s = deadline_s
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(concurrency)
-        self._client = ChatClient(url, None, attempts, attempt_s, 0.5, max_body_bytes)
+        self._client = ChatClient(url, api_key, attempts, attempt_s, 0.5, max_body_bytes, uds=uds)
         # A daemon: a run that ends by an exception must not wait for the network.
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-http", daemon=True)
         self._thread.start()

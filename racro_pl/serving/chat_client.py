@@ -7,6 +7,7 @@ import ipaddress
 import json
 import random
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,8 +53,10 @@ class ChatClient:
         attempt_s: float,
         backoff_s: float,
         max_body_bytes: int = MAX_BODY_BYTES,
+        uds: Path | None = None,
     ) -> None:
         self._key = api_key
+        self._uds = uds
         self._attempts = attempts
         self._attempt_s = attempt_s
         self._backoff_s = backoff_s
@@ -103,7 +106,7 @@ class ChatClient:
     async def _once(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool) -> Any:
         # Escaped to ASCII: a text from a model may hold lone surrogates, which are not UTF-8.
         content = None if payload is None else json.dumps(payload).encode()
-        client = self._free.pop() if self._free else httpx.AsyncClient(**self._settings)
+        client = self._free.pop() if self._free else self._new_client()
         try:
             async with client.stream(method, path, content=content) as response:
                 body = bytearray()
@@ -133,6 +136,11 @@ class ChatClient:
             packed = "" if coding == "identity" else f" (sent as {coding[:40]!r}, though asked for it unpacked)"
             start = self._redact(bytes(body[:80]).decode(errors="replace"))
             raise Fault("bad response", f"not JSON: {start!r}{packed}") from None
+
+    def _new_client(self) -> httpx.AsyncClient:
+        # A transport is one client's: closed, it closes with its client.
+        transport = httpx.AsyncHTTPTransport(uds=str(self._uds)) if self._uds is not None else None
+        return httpx.AsyncClient(**self._settings, transport=transport)
 
     def _redact(self, text: str) -> str:
         # Servers and HTTP libraries quote the key back in their error messages.

@@ -7,9 +7,7 @@ interpreter of the user's choice, so it may live in an environment of its own. N
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-import httpx
 from rich.console import Console
 
+from racro_pl.serving import addresses
+from racro_pl.serving.addresses import KEY_VARIABLE
 from racro_pl.types import RacroError
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")
@@ -55,6 +54,8 @@ class VllmServer:
         host: address to listen on. vLLM has no password unless it is given one: keep the loopback default on
             machines that others can reach.
         port: 0 picks a free port, which then stays the same over ``restart()``.
+        uds: Unix socket to listen on instead, in a folder that is made for it and that only this user can enter.
+        api_key: what requests below ``/v1`` need; None for what the environment's ``VLLM_API_KEY`` says.
         served_model_name: name that requests must use; the folder's name, or the hub id, when None.
         max_model_len: longest prompt and answer together, in tokens; the model's own when None.
         gpu_memory_utilization: share of the GPU's memory to take, above 0 and up to 1; vLLM's default when None.
@@ -70,6 +71,8 @@ class VllmServer:
         python: str | Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        uds: Path | None = None,
+        api_key: str | None = None,
         served_model_name: str | None = None,
         max_model_len: int | None = None,
         gpu_memory_utilization: float | None = None,
@@ -78,17 +81,20 @@ class VllmServer:
         start_timeout_s: float = 600.0,
         log_path: str | Path | None = None,
     ) -> None:
+        addresses.refuse_written_keys(extra_args, env or {})
         local = Path(model).is_dir()
         self.model = str(Path(model).resolve()) if local else str(model)
         self.is_local = local
         self.python = str(python or sys.executable)
         self.host = host
         self.port = port
+        self.uds = uds
         self.served_model_name = served_model_name or (Path(self.model).name if local else self.model)
         self.max_model_len = max_model_len
         self.gpu_memory_utilization = gpu_memory_utilization
         self.extra_args = tuple(extra_args)
         self.env = dict(env or {})
+        self.api_key = api_key or os.environ.get(KEY_VARIABLE) or None
         self.start_timeout_s = start_timeout_s
         self.log_path = Path(log_path) if log_path is not None else None
         self.pid: int | None = None
@@ -104,10 +110,17 @@ class VllmServer:
 
     @property
     def root(self) -> str:
-        """``http://HOST:PORT``, where the health check is."""
+        """``http://HOST:PORT``, where the health check is; behind a socket the host is a mere name."""
+        if self.uds is not None:
+            return "http://localhost"
         # "All addresses" is something to listen on, not to connect to.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def where(self) -> str:
+        """Where it listens, for messages."""
+        return self.url if self.uds is None else f"unix:{self.uds}"
 
     def start(self) -> None:
         """Starts the server and returns when it is healthy.
@@ -117,9 +130,12 @@ class VllmServer:
                 with the last lines of its log. Nothing is left running then.
         """
         if self._supervisor is not None:
-            raise VllmError(f"the vLLM server at {self.root} is already started; stop it first")
+            raise VllmError(f"the vLLM server at {self.where} is already started; stop it first")
         self._check()
-        self.port = self.port or free_port(self.host)
+        if self.uds is not None:
+            addresses.make_private_folder(self.uds.parent)
+        else:
+            self.port = self.port or addresses.free_port(self.host)
         with self._open_log() as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", str(SUPERVISOR), str(os.getpid()), str(GRACE_S), *self.command()],
@@ -148,10 +164,10 @@ class VllmServer:
             VllmError: it was not within ``start_timeout_s``.
         """
         deadline = time.monotonic() + self.start_timeout_s
-        while not is_healthy(self.root):
+        while not addresses.is_healthy(self.root, uds=self.uds):
             if time.monotonic() > deadline:
                 raise VllmError(
-                    f"the vLLM server at {self.root} was not ready after {self.start_timeout_s:g} s; "
+                    f"the vLLM server at {self.where} was not ready after {self.start_timeout_s:g} s; "
                     "the output of rank 0 says why"
                 )
             time.sleep(HEALTH_POLL_S)
@@ -165,6 +181,8 @@ class VllmServer:
             return
         supervisor.terminate()
         supervisor.wait()
+        if self.uds is not None:
+            addresses.remove_socket(self.uds)
         if supervisor.stdout is not None:
             supervisor.stdout.close()
 
@@ -191,7 +209,8 @@ class VllmServer:
     def command(self) -> list[str]:
         """The server's command line."""
         command = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
-        command += ["--served-model-name", self.served_model_name, "--host", self.host, "--port", str(self.port)]
+        command += ["--served-model-name", self.served_model_name]
+        command += ["--uds", str(self.uds)] if self.uds else ["--host", self.host, "--port", str(self.port)]
         if self.max_model_len is not None:
             command += ["--max-model-len", str(self.max_model_len)]
         if self.gpu_memory_utilization is not None:
@@ -211,7 +230,7 @@ class VllmServer:
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         if self.is_local:
             env["HF_HUB_OFFLINE"] = "1"
-        return env | self.env
+        return env | self.env | ({KEY_VARIABLE: self.api_key} if self.api_key else {})
 
     def log_tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines that the server has written since it was last started."""
@@ -230,7 +249,7 @@ class VllmServer:
             raise VllmError(
                 f"{self.python} is not an interpreter that can be run; name the python of vLLM's environment"
             )
-        if self.port and not port_is_free(self.host, self.port):
+        if self.uds is None and self.port and not addresses.port_is_free(self.host, self.port):
             raise VllmError(
                 f"port {self.port} of {self.host} is taken by another program; stop that one or choose another port"
             )
@@ -250,7 +269,7 @@ class VllmServer:
         console = Console(stderr=True, highlight=False, markup=False)
         next_plain_line = PLAIN_PROGRESS_S
         with console.status("starting vLLM") as status:
-            while not is_healthy(self.root):
+            while not addresses.is_healthy(self.root, uds=self.uds):
                 seconds = time.monotonic() - begin
                 if (code := self.poll()) is not None:
                     raise VllmError(self._with_tail(f"vLLM ended with status {code} before it was ready"))
@@ -263,45 +282,8 @@ class VllmServer:
                     next_plain_line += PLAIN_PROGRESS_S
                 time.sleep(HEALTH_POLL_S)
         console.print(
-            f"vLLM serves {self.served_model_name} at {self.url} ({time.monotonic() - begin:.0f} s)", soft_wrap=True
+            f"vLLM serves {self.served_model_name} at {self.where} ({time.monotonic() - begin:.0f} s)", soft_wrap=True
         )
 
     def _with_tail(self, message: str) -> str:
         return f"{message}. Its log is {self.log_path}; the last lines:\n{self.log_tail() or '(empty)'}"
-
-
-def is_healthy(root: str, timeout_s: float = 5.0) -> bool:
-    """Whether a server at ``http://HOST:PORT`` answers its health check with 200."""
-    # The machine's proxy settings are not meant for its own addresses.
-    with contextlib.suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=timeout_s) as client:
-        return client.get(f"{root}/health").status_code == 200
-    return False
-
-
-def is_local_address(host: str) -> bool:
-    """Whether only this machine can reach servers that listen on ``host``."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def free_port(host: str) -> int:
-    """A port of ``host`` on which nothing listens now."""
-    with _bindable_socket(host) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there. vLLM itself would not notice: it shares a port with whoever allows it."""
-    with _bindable_socket(host) as sock:
-        try:
-            sock.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def _bindable_socket(host: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    # Connections of a server that has just ended linger on its port without holding it.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return sock

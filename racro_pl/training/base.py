@@ -6,6 +6,7 @@ The method itself is in ``module.py``.
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -149,7 +150,6 @@ class CaptionerModule(LightningModule):
         # and nothing that draws in between (a validation, a callback) changes what is learnt.
         self.step_seed = seed_for(self.seed or 0, self.trainer.global_step, self.trainer.global_rank)
         torch.manual_seed(self.step_seed)
-        self.scorer.drain_stats()  # what was asked between two steps is of neither
 
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.
@@ -165,9 +165,12 @@ class CaptionerModule(LightningModule):
     def _open_engine(self) -> None:
         # Every rank asks: the folder and the run's name are agreed on by broadcasts.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        run_id = self.trainer.strategy.broadcast(uuid.uuid4().hex[:12])
+        run_id, key = self.trainer.strategy.broadcast((uuid.uuid4().hex[:12], secrets.token_urlsafe(32)))
+        trainer = self.trainer
         self.engine.open(
-            RunInfo(self.policy_settings, folder, run_id, self.trainer.global_rank, self.trainer.world_size)
+            RunInfo(
+                self.policy_settings, folder, run_id, trainer.global_rank, trainer.world_size, trainer.num_nodes, key
+            )
         )
 
     def close_services(self) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from racro_pl.experience import Draft, assemble, draft
-from racro_pl.losses import divisor, grpo_loss
+from racro_pl.losses import divisor, grpo_loss, truncated_importance
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.reward.scorer import Scorer, UnscoredError
@@ -88,6 +89,14 @@ class RacroModule(CaptionerModule):
         super().on_validation_start()
         self._supply.settle()  # it would push other weights
 
+    def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self._supply.reasoner_figures()  # what was asked between two steps is of neither
+
+    def close_services(self) -> None:
+        self._supply.close()
+        super().close_services()
+
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
         """Sample, score, learn; an image is looked at once for all of it."""
         with self.captioner.seeing_once():
@@ -122,6 +131,7 @@ class RacroModule(CaptionerModule):
                 old=batch.part > 0,
                 reference=self.objective.variant.kl_coefficient > 0,
                 temperature=self.engine.temperature,
+                weigh=self.objective.sample_ahead or not self.engine.in_process,
                 level=self.objective.importance,
                 cap=self.objective.importance_cap,
             )
@@ -160,8 +170,16 @@ class RacroModule(CaptionerModule):
                 variant,
             )
             self.manual_backward(out.loss)
+        self._compare(pending, policy_logprobs.detach(), mask, meter)
         sums = {**out.sums, "entropy": entropy[mask].sum()}
         meter.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
+
+    def _compare(self, pending: Draft, policy_logprobs: Tensor, mask: Tensor, meter: StepMeter) -> None:
+        """Measure how far the sampler in this process is from the policy: of one mind, they need no weights."""
+        if pending.importance is None and pending.sampler_logprobs is not None:
+            old = policy_logprobs if pending.old_logprobs is None else pending.old_logprobs
+            level, cap = self.objective.importance, self.objective.importance_cap
+            meter.add_importance(truncated_importance(old, pending.sampler_logprobs, mask, level=level, cap=cap))
 
     def _update(self, meter: StepMeter, *, last: bool) -> None:
         """Normalise over all ranks, clip, and let the optimizer step.
@@ -190,7 +208,7 @@ class RacroModule(CaptionerModule):
         meter.add_groups(groups)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
+        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self._supply.reasoner_figures()).items()}
         figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
         figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-
 from racro_pl.data.sampling import extra_indices
 from racro_pl.rollout import RolloutError
+from racro_pl.training.forwarding import Forwarding
 from racro_pl.training.metrics import StepMeter
 from racro_pl.training.refill import replace_flat
 from racro_pl.training.stream import PendingGroup
@@ -46,7 +47,20 @@ class CaptionSupply:
         self._module = module
         self._meter = StepMeter()
         self._ahead = Supply()
+        self._forwarding: Forwarding | None = None
+        self._reasoner_lock = threading.Lock()
         self.lost: RolloutError | None = None
+
+    def reasoner_figures(self) -> dict[str, float]:
+        """Counts of the reasoner's side since the last call. Captions sent ahead count when they are sent."""
+        with self._reasoner_lock:
+            return self._module.scorer.drain_stats()
+
+    def close(self) -> None:
+        """Send nothing any more to the reasoner; what was begun for the next step is dropped."""
+        if self._forwarding is not None:
+            self._forwarding.stop()
+        self._forwarding, self._ahead = None, Supply()
 
     def take(self, questions: Sequence[Question], meter: StepMeter) -> Supply:
         """What to learn from in the step of these questions."""
@@ -77,12 +91,12 @@ class CaptionSupply:
                 rollouts = module.engine.sample(module.captioner, encoded, module.updates_done)
         except RolloutError as error:
             self.lost = error
+        if module.engine.elsewhere and module.objective.sample_ahead:
+            return Supply(len(encoded), self._forward(rollouts))
         groups = self._send(rollouts)
         if not module.engine.elsewhere:
             # Whatever else there is to compute, the reasoner gets its captions first.
             groups = iter(list(groups))
-        if module.objective.sample_ahead and not module.engine.elsewhere:
-            groups = iter([self._remember(group) for group in groups])
         return Supply(len(encoded), groups)
 
     def _send(self, rollouts: Iterator[Rollout]) -> Iterator[PendingGroup]:
@@ -100,18 +114,26 @@ class CaptionSupply:
                 return
             yield rollout, module.scorer.submit(rollout.question, rollout.texts, module.step_seed)
 
-    def _remember(self, group: PendingGroup) -> PendingGroup:
-        """With the log-probs of the weights that sampled: they will have changed when the group is learnt from."""
-        rollout, pending = group
-        if rollout.sampler_logprobs is not None:
-            return group
-        everyone = torch.zeros(len(rollout.texts), dtype=torch.long)
-        with self._meter.phase("logprobs"):
-            own = self._module.captioner.frozen_logprobs(
-                [rollout.prompt], everyone, rollout.token_ids, rollout.mask, self._module.engine.temperature,
-                reference=False,
-            )  # fmt: skip
-        return replace(rollout, sampler_logprobs=own), pending
+    def _forward(self, rollouts: Iterator[Rollout]) -> Iterator[PendingGroup]:
+        """Groups that reach the reasoner while the trainer learns: it has this whole step for them."""
+        scorer, seed = self._module.scorer, self._module.step_seed
+        forwarding = Forwarding(
+            rollouts, lambda rollout: scorer.submit(rollout.question, rollout.texts, seed), self._reasoner_lock
+        )
+        self._forwarding = forwarding
+
+        def received() -> Iterator[PendingGroup]:
+            began = time.perf_counter()
+            with self._meter.phase("sample"):
+                groups, error = forwarding.groups()
+            self._meter.idle(time.perf_counter() - began)
+            if isinstance(error, RolloutError):
+                self.lost = error
+            elif error is not None:
+                raise error
+            yield from groups
+
+        return received()
 
     def _refill(self, questions: Sequence[Question], supply: Supply) -> Supply:
         module, groups = self._module, list(supply.groups)

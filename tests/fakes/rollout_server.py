@@ -13,6 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import torch
@@ -28,15 +29,21 @@ class FakeVllm:
 
     Args:
         captioner: an own copy: adapters are loaded into it.
+        key: that requests below ``/v1`` need.
+        uds: Unix socket to listen on instead.
         fault: ``""`` for none; ``no lora`` (adapters cannot be loaded), ``deaf`` (they are, without an effect),
             ``other prompt``, ``other model``, ``banned``, ``cut ids``, ``no ids``, ``wrong end``, ``500``, ``hang``,
             ``raw log-probs`` (before bias and temperature, as without its flag), ``no sleep`` (as without its flags).
     """
 
-    def __init__(self, captioner: Captioner, fault: str = "", context: int = 4096) -> None:
+    def __init__(
+        self, captioner: Captioner, fault: str = "", context: int = 4096, key: str = "", uds: Path | None = None
+    ) -> None:
         self.captioner = captioner.eval()
         self.fault = fault
         self.context = context
+        self.key = key
+        self.uds = uds
         self.adapters: dict[str, dict[str, torch.Tensor]] = {}
         self.log: list[str] = []
         """Loads and unloads, sleep and waking, in order."""
@@ -53,13 +60,24 @@ class FakeVllm:
             def log_message(self, *args: Any) -> None:
                 pass
 
+            def locked(self) -> bool:
+                wrong = bool(fake.key) and self.headers.get("authorization") != f"Bearer {fake.key}"
+                if wrong and self.path.startswith("/v1"):
+                    self.reply(401, {"error": "Unauthorized"})
+                    return True
+                return False
+
             def do_GET(self) -> None:
+                if self.locked():
+                    return
                 entries = [{"id": "base", "parent": None, "max_model_len": fake.context}]
                 entries += [{"id": name, "parent": "base", "max_model_len": None} for name in fake.adapters]
                 self.reply(200, {"data": entries})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+                if self.locked():
+                    return
                 with fake._lock:
                     self.reply(*fake.route(self.path, body))
 
@@ -70,9 +88,13 @@ class FakeVllm:
                 self.end_headers()
                 self.wfile.write(data)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server: Any = (
+            ThreadingUnixStreamServer(str(self.uds), Handler)
+            if self.uds
+            else ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        )
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self.url = "http://localhost/v1" if self.uds else f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Called as `python -m vllm... --port N ...`. It starts two processes, as vLLM does; one leaves the process group.
 FAKE_VLLM = """#!{python}
-import http.server, os, signal, subprocess, sys, threading, time
+import http.server, os, signal, socketserver, subprocess, sys, threading, time
 mode, pid_file = os.environ["FAKE_MODE"], os.environ["FAKE_PIDS"]
 if mode == "die":
     print("line before"); print("ValueError: no such thing", file=sys.stderr); sys.exit(3)
@@ -24,7 +24,19 @@ if mode == "crash_later":
     threading.Thread(target=crash).start()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/health" else 404); self.end_headers()
+        key = os.environ.get("VLLM_API_KEY")
+        known = not key or self.headers.get("authorization") == "Bearer " + key
+        guarded = self.path.startswith("/v1")
+        code = 200 if self.path == "/health" or (guarded and known) else 401 if guarded else 404
+        body = b'{{"data": []}}' if code == 200 else b"{{}}"
+        self.send_response(code); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def address_string(self):
+        return "client"
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+if "--uds" in sys.argv:
+    UnixServer(sys.argv[sys.argv.index("--uds") + 1], Handler).serve_forever()
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """

@@ -18,7 +18,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from racro_pl.commands.lightning import parts_of
-from racro_pl.commands.test import _parser as evaluation_parser
+from racro_pl.commands.test import build_parser
 from racro_pl.policy.config import LoraSettings
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoner_server import FaultServer
@@ -215,8 +215,8 @@ def test_every_file_is_a_layer_that_is_tested_and_told():
 
 
 def test_the_paper_s_table_asks_as_the_paper_does():
-    config = evaluation_parser().parse_args(["--config", str(RECIPES / "test_paper.yaml")])
-    entries = evaluation_parser().instantiate(config).reasoners
+    config = build_parser().parse_args(["--config", str(RECIPES / "test_paper.yaml")])
+    entries = build_parser().instantiate(config).reasoners
     assert [entry.name for entry in entries] == ["r1-7b", "qwen3-8b", "r1-32b"]
     for entry in entries:
         assert entry.reasoner.sampling == {"temperature": 0.6, "top_p": 0.95, "max_tokens": 8192}

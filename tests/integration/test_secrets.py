@@ -83,3 +83,19 @@ def test_a_password_in_a_url_is_refused_without_being_repeated(capfd, tmp_path, 
     assert "user or password" in printed
     assert SECRET not in printed
     assert found_in_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("settings", [f"{{extra_args: [--api-key, {SECRET}]}}", f"{{env: {{VLLM_API_KEY: {SECRET}}}}}"])
+def test_a_key_for_the_rollout_server_in_its_settings_is_refused_without_being_repeated(
+    capfd, tmp_path, monkeypatch, settings
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "250")
+    code, printed = call(
+        capfd, "fit", "--config", QUICKSTART, "--model.rollout", "racro_pl.rollout.VllmEngine",
+        "--model.rollout.init_args.server", settings,
+    )  # fmt: skip
+    assert code != 0
+    assert "export VLLM_API_KEY before the run instead" in printed
+    assert SECRET not in printed
+    assert found_in_files(tmp_path) == []

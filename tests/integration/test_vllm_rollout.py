@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 import torch
 
@@ -34,15 +37,24 @@ QUICKSTART = ["fit", "--config", str(CONFIGS / "quickstart_vllm.yaml")]
 ROLLOUT = "--model.rollout.init_args"
 
 
+KEY = "a key of this test"
+
+
 @pytest.fixture(scope="module")
 def server(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """Started as a run starts its own: with the same flags."""
+    """Started as a run starts its own where a socket is not possible: with the same flags, an address and a key."""
     settings = ServerSettings(
-        python=str(vllm_python), max_model_len=512, extra_args=["--enforce-eager"], start_timeout_s=280
-    )
+        python=str(vllm_python), host="127.0.0.1", max_model_len=512, extra_args=["--enforce-eager"],
+        start_timeout_s=280,
+    )  # fmt: skip
     policy = replace(POLICY, max_pixels=LARGEST)
-    with rollout_server(settings, policy, tmp_path_factory.mktemp("rollout") / "vllm.log") as running:
+    with rollout_server(settings, RunInfo(policy, tmp_path_factory.mktemp("rollout"), "tests", key=KEY)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
 
 
 def train(server: VllmServer, folder: Path) -> int:
@@ -135,3 +147,45 @@ def test_an_adapter_of_a_rank_that_the_server_has_no_room_for_is_told(server: Vl
     with pytest.raises(RolloutError, match="did not load the adapter .*--max-lora-rank"):
         list(engine.sample(wide, [(question, wide.encode(question))], 0))
     engine.close()
+
+
+def test_nobody_without_the_key_loads_adapters_or_samples(server: VllmServer, tmp_path, monkeypatch):
+    """And what vLLM answers all the same, as docs/vllm.md says: nothing that changes what a run samples."""
+    body = {"lora_name": "mine", "lora_path": "/etc"}
+    with httpx.Client(trust_env=False, timeout=60) as other:
+        for path in ("load_lora_adapter", "unload_lora_adapter", "chat/completions", "completions"):
+            assert other.post(f"{server.url}/{path}", json=body).status_code == 401
+        assert other.get(f"{server.url}/models").status_code == 401
+        assert other.get(f"{server.root}/health").status_code == 200
+        for path in ("sleep", "wake_up", "collective_rpc", "reset_prefix_cache"):
+            assert other.post(f"{server.root}/{path}", json={}).status_code == 404
+    assert KEY not in Path(f"/proc/{server.pid}/cmdline").read_text()
+    monkeypatch.delenv("VLLM_API_KEY")
+    with pytest.raises(RolloutError, match="HTTP 401"):
+        VllmEngine(url=server.url, max_new_tokens=8).open(RunInfo(POLICY, tmp_path, "locked out"))
+
+
+def test_the_runs_own_server_listens_on_its_socket_alone(vllm_python: Path, captioner, tmp_path, monkeypatch):
+    monkeypatch.delenv("VLLM_API_KEY")
+    settings = ServerSettings(
+        python=str(vllm_python), max_model_len=512, extra_args=["--enforce-eager"], start_timeout_s=280
+    )
+    engine = VllmEngine(server=settings, group_size=2, max_new_tokens=8)
+    engine.open(RunInfo(POLICY, tmp_path, "socket"))
+    own = engine._server
+    assert own is not None
+    assert own.uds is not None
+    assert own.pid is not None
+    try:
+        assert stat.S_IMODE(own.uds.parent.stat().st_mode) == 0o700
+        processes = [psutil.Process(own.pid), *psutil.Process(own.pid).children(recursive=True)]
+        listening = [c for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        # Between its own processes vLLM uses ports of its own; none of them speaks HTTP.
+        for connection in listening:
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{connection.laddr.port}/health", timeout=5, trust_env=False)
+        questions = [(question, captioner.encode(question)) for question in figure_questions("test", 2)]
+        assert len(list(engine.sample(captioner, questions, 0))) == 2
+    finally:
+        engine.close()
+    assert not own.uds.parent.exists()

@@ -11,8 +11,10 @@ import pytest
 
 from racro_pl.commands import serve
 from racro_pl.policy.config import PolicySettings
+from racro_pl.rollout import RunInfo
 from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
-from racro_pl.serving.vllm_process import VllmServer, is_local_address
+from racro_pl.serving.addresses import is_local_address
+from racro_pl.serving.vllm_process import VllmServer
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("racro_pl", "scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -75,9 +77,13 @@ def test_servers_that_we_start_listen_on_this_machine_alone(tmp_path):
     serve.add_arguments(parser)
     assert parser.parse_args(["reasoner", "--model", "m"]).host == "127.0.0.1"
     policy = PolicySettings(path=str(tmp_path))
-    for server in (VllmServer(tmp_path, port=1), rollout_server(ServerSettings(port=1), policy, None)):
-        assert listens_on(server.command()) == "127.0.0.1"
-        assert is_local_address(server.host)
+    server = VllmServer(tmp_path, port=1)
+    assert listens_on(server.command()) == "127.0.0.1"
+    assert is_local_address(server.host)
+    # Rollouts make the server read folders: not even this machine's other users may ask for that.
+    command = rollout_server(ServerSettings(), RunInfo(policy, tmp_path, "run")).command()
+    assert "--uds" in command
+    assert not {"--host", "--port"} & set(command)
 
 
 def test_no_function_here_listens_elsewhere_by_default():

@@ -87,7 +87,7 @@ class AdapterPusher:
             # The answer to an earlier attempt was lost, the adapter was not: the name is ours alone.
             if "already been loaded" in fault.detail:
                 return
-            raise RolloutError(f"vLLM at {self._calls.url} did not load the adapter ({fault}): {HINT}") from None
+            raise RolloutError(f"vLLM at {self._calls.where} did not load the adapter ({fault}): {HINT}") from None
 
     def _forget(self, name: str) -> None:
         if self._rank != 0:
@@ -102,7 +102,7 @@ class AdapterPusher:
         while name not in served_models(self._calls):
             if time.monotonic() > deadline:
                 raise RolloutError(
-                    f"rank 0 has not loaded the adapter {name!r} into {self._calls.url} within "
+                    f"rank 0 has not loaded the adapter {name!r} into {self._calls.where} within "
                     f"{self._calls.deadline_s:g} s; its output says why"
                 )
             time.sleep(POLL_S)
@@ -116,10 +116,16 @@ def served_models(calls: ServerCalls) -> dict[str, tuple[str | None, int | None]
     """
     try:
         data = calls.call("GET", "models", limit_s=SHORT_S)
-        return {entry["id"]: (entry.get("parent"), entry.get("max_model_len")) for entry in data["data"]}
     except Fault as fault:
         raise RolloutError(
-            f"no rollout server at {calls.url} ({fault}): start vLLM there, or correct model.rollout's url"
+            f"no rollout server at {calls.where} ({fault}): start vLLM there, or correct model.rollout's url"
         ) from None
+    try:
+        served = {entry["id"]: (entry.get("parent"), entry.get("max_model_len")) for entry in data["data"]}
+        whole = all(isinstance(name, str) for name in served)
+        whole = whole and all(context is None or type(context) is int for _, context in served.values())
     except (KeyError, TypeError, AttributeError):
-        raise RolloutError(f"{calls.url}/models is no list of models: is this an OpenAI-compatible server?") from None
+        whole = False
+    if not whole:
+        raise RolloutError(f"{calls.where}/models is no list of models: is this an OpenAI-compatible server?")
+    return served

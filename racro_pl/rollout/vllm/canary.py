@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from racro_pl.policy.captioner import Captioner
+from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.types import Rollout
 
 CANARY_THRESHOLDS = {"float32": 0.01, "bfloat16": 0.05}
@@ -57,3 +58,21 @@ def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: 
             found.append((own - rollout.sampler_logprobs).abs()[rollout.mask])
     policy, base_only = torch.cat(gaps[False]), torch.cat(gaps[True])
     return Gap(float(policy.mean()), float(policy.max()), float(base_only.mean()), len(policy))
+
+
+def check_gap(gap: Gap, threshold: float) -> None:
+    """Stop a run whose engine samples from other weights than those that are trained.
+
+    Raises:
+        RolloutError: the gap is above the threshold, or the base without adapter is nearer.
+    """
+    if gap.nearer_to_base or not gap.mean <= threshold:
+        raise RolloutError(
+            f"canary: vLLM's log-probs of its own captions differ from the trainer's by {gap.mean:.3g} nats per "
+            f"token on average (highest {gap.highest:.3g}, over {gap.tokens} tokens), and by {gap.base_mean:.3g} "
+            "from those of the base without adapter; expected them nearer to the trainer's, and within "
+            f"canary_threshold={threshold:g}. It does not sample from the weights that are trained: was "
+            "the adapter loaded, is the base the same (path, dtype, quantization), and does the server run with "
+            "--logprobs-mode processed_logprobs? If a known difference, such as a base quantised on one side "
+            "only, explains it, raise canary_threshold above it"
+        )

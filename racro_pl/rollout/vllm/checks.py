@@ -45,14 +45,14 @@ def _check_logprobs(calls: ServerCalls, model: str) -> None:
             answer = calls.call("POST", "chat/completions", request)
             found.append(float(answer["choices"][0]["logprobs"]["content"][0]["logprob"]))
         except Fault as fault:
-            raise RolloutError(f"vLLM at {calls.url} lists {model!r} but samples nothing ({fault})") from None
-        except (KeyError, IndexError, TypeError, ValueError):
+            raise RolloutError(f"vLLM at {calls.where} lists {model!r} but samples nothing ({fault})") from None
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise RolloutError(
-                f"{calls.url} returns no log-probs with its chat completions: expected vLLM 0.11 or newer"
+                f"{calls.where} returns no log-probs with its chat completions: expected vLLM 0.11 or newer"
             ) from None
     if not all(abs(logprob) < 0.5 for logprob in found):
         raise RolloutError(
-            f"vLLM at {calls.url} tells log-probs of other distributions than it samples from: "
+            f"vLLM at {calls.where} tells log-probs of other distributions than it samples from: "
             f"{found[0]:.2f} and {found[1]:.2f} for two tokens that it could not but sample, expected 0. "
             "Start it with --logprobs-mode processed_logprobs"
         )

@@ -12,10 +12,17 @@ from urllib.parse import urlsplit
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
 from racro_pl.rollout.vllm.adapter import AdapterPusher
-from racro_pl.rollout.vllm.canary import CANARY_THRESHOLDS, logprob_gap
+from racro_pl.rollout.vllm.answer import Asked, Sampled, read_captions
+from racro_pl.rollout.vllm.canary import CANARY_THRESHOLDS, check_gap, logprob_gap
 from racro_pl.rollout.vllm.checks import check_server
-from racro_pl.rollout.vllm.protocol import RolloutError, Sampled, exact_messages, read_captions, sampling_request
-from racro_pl.rollout.vllm.server import ServerSettings, required_arguments, rollout_server
+from racro_pl.rollout.vllm.protocol import RolloutError, exact_messages, sampling_request
+from racro_pl.rollout.vllm.server import (
+    ServerSettings,
+    announce_key,
+    given_key,
+    required_arguments,
+    start_server,
+)
 from racro_pl.rollout.vllm.sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
 from racro_pl.serving.vllm_process import VllmServer
@@ -40,7 +47,8 @@ class VllmEngine(RolloutEngine):
         group_size: captions per question (G), at least 2.
         max_new_tokens: caption length limit in tokens.
         temperature: sampling temperature.
-        url: base URL of a running server, as ``http://127.0.0.1:8000/v1``; null to start one.
+        url: base URL of a running server, as ``http://127.0.0.1:8000/v1``; null to start one. It is sent the key in
+            the environment variable ``VLLM_API_KEY``, where that is set.
         server: how to start one; exactly one of ``url`` and ``server`` is given.
         canary_every: pushes between two canaries.
         canary_questions: questions of a canary, ``group_size`` captions each.
@@ -122,13 +130,17 @@ class VllmEngine(RolloutEngine):
             raise RolloutError(
                 f"sleep: true is for one device; {run.ranks} share this server and would not sleep at once"
             )
-        url = self.url
+        url, uds, key = self.url, None, given_key()
         if self.server_settings is not None:
-            url = self._start_server(self.server_settings, run)
+            server = start_server(self.server_settings, run, self.sleep)
+            self._server = server if run.rank == 0 else None
+            url, uds, key = server.url, server.uds, server.api_key
+        elif key is not None:
+            announce_key(self.url or "")
         assert url is not None
         body_bytes = 1_000_000 + self.group_size * self.max_new_tokens * BYTES_PER_TOKEN
         self._calls = ServerCalls(
-            url.rstrip("/"), self.concurrency, self.deadline_s, self.attempt_s, self.attempts, body_bytes
+            url.rstrip("/"), self.concurrency, self.deadline_s, self.attempt_s, self.attempts, body_bytes, uds, key
         )
         self._pusher = AdapterPusher(self._calls, run.folder / "rollout_adapters", run.run_id, run.rank)
         self._served, self._pushes, self._probes = None, 0, ()
@@ -137,17 +149,6 @@ class VllmEngine(RolloutEngine):
         if self.sleep:
             self._sleeper = Sleeper(self._calls)
             self._sleeper.sleep()
-
-    def _start_server(self, settings: ServerSettings, run: RunInfo) -> str:
-        if run.ranks > 1 and settings.port == 0:
-            raise RolloutError("several ranks share one rollout server: set a fixed port in model.rollout's server")
-        server = rollout_server(settings, run.policy, run.folder / "vllm-rollout.log", self.sleep)
-        if run.rank == 0:
-            self._server = server
-            server.start()
-        else:
-            server.wait_for_other_process()
-        return server.url
 
     def close(self) -> None:
         if self._calls is not None:
@@ -208,6 +209,14 @@ class VllmEngine(RolloutEngine):
         """Send all questions at once; the iterator returned waits for their groups, in order."""
         calls, (version, name) = self._opened(), self._served or (0, "")
         banned = captioner.banned.nonzero()[:, 0].tolist()
+        asked = Asked(
+            model=name,
+            captions=captions,
+            max_new_tokens=self.max_new_tokens,
+            vocabulary=len(captioner.banned),
+            eos_ids=captioner.eos_ids,
+            banned=frozenset(banned),
+        )
         waiting: list[Future[Any]] = []
         for question, prompt in questions:
             request = sampling_request(
@@ -228,15 +237,12 @@ class VllmEngine(RolloutEngine):
                     answer = future.result()
                 except Fault as fault:
                     raise RolloutError(
-                        f"vLLM at {calls.url} sampled no captions for question {encoded[0].id} ({fault})"
+                        f"vLLM at {calls.where} sampled no captions for question {encoded[0].id} ({fault})"
                         f"{self._server_tail()}"
                     ) from None
                 finally:
                     self._waited += time.perf_counter() - began
-                sampled = read_captions(
-                    answer, encoded[1], model=name, captions=captions, eos_ids=captioner.eos_ids,
-                    banned=frozenset(banned), pad_id=captioner.pad_id,
-                )  # fmt: skip
+                sampled = read_captions(answer, encoded[1], asked, captioner.pad_id)
                 yield _rollout(encoded, sampled, captioner, version)
 
         return receive()
@@ -264,16 +270,7 @@ class VllmEngine(RolloutEngine):
         self._figures |= {
             "canary_gap": gap.mean, "canary_highest_gap": gap.highest, "canary_base_gap": gap.base_mean
         }  # fmt: skip
-        if gap.nearer_to_base or not gap.mean <= self._threshold:
-            raise RolloutError(
-                f"canary: vLLM's log-probs of its own captions differ from the trainer's by {gap.mean:.3g} nats per "
-                f"token on average (highest {gap.highest:.3g}, over {gap.tokens} tokens), and by {gap.base_mean:.3g} "
-                "from those of the base without adapter; expected them nearer to the trainer's, and within "
-                f"canary_threshold={self._threshold:g}. It does not sample from the weights that are trained: was "
-                "the adapter loaded, is the base the same (path, dtype, quantization), and does the server run with "
-                "--logprobs-mode processed_logprobs? If a known difference, such as a base quantised on one side "
-                "only, explains it, raise canary_threshold above it"
-            )
+        check_gap(gap, self._threshold)
 
     def _opened(self) -> ServerCalls:
         if self._calls is None:

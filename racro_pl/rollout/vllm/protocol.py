@@ -1,38 +1,24 @@
-"""What is sent to vLLM for one question, and how its answer is checked. Pure: no network, no model."""
+"""What is sent to vLLM for one question. Pure: no network, no model."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from PIL import Image
-from torch import Tensor
 
 from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
 BAN = -100.0
 """vLLM's lowest ``logit_bias``: what is left of a token's probability is below e^-100 of the others'."""
-_NEIGHBOURS = 8
 
 
 class RolloutError(RacroError):
     """The rollout server is not there, or does not do what the trainer asked of it."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One question's captions as vLLM returned them, padded on the right."""
-
-    token_ids: Int[Tensor, "g t"]
-    mask: Bool[Tensor, "g t"]
-    logprobs: Float[Tensor, "g t"]
-    truncated: tuple[bool, ...]
 
 
 def sampling_request(
@@ -118,82 +104,6 @@ def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
         pixels = ((still * std + mean) / image_processor.rescale_factor).round().clamp(0, 255)
         images.append(Image.fromarray(pixels.to(torch.uint8).numpy()))
     return images
-
-
-def read_captions(
-    data: Any,
-    prompt: Prompt,
-    *,
-    model: str,
-    captions: int,
-    eos_ids: frozenset[int],
-    banned: frozenset[int],
-    pad_id: int,
-) -> Sampled:
-    """Check a response against what was asked, and take the captions out of it.
-
-    Args:
-        data: the decoded response.
-        prompt: the prompt as the trainer reads it.
-        model, captions, eos_ids, banned: as in the request.
-        pad_id: fills the rows up.
-
-    Raises:
-        RolloutError: vLLM read another prompt, served other weights, or returned something else than captions with
-            the log-prob of each token.
-    """
-    try:
-        served, prompt_ids = data["model"], data["prompt_token_ids"]
-        choices = sorted(data["choices"], key=lambda choice: choice["index"])
-        rows = [choice["token_ids"] for choice in choices]
-        logprobs = [[entry["logprob"] for entry in choice["logprobs"]["content"]] for choice in choices]
-        reasons = [choice["finish_reason"] for choice in choices]
-        whole = all(len(row) == len(row_logprobs) for row, row_logprobs in zip(rows, logprobs, strict=True))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RolloutError(
-            f"the rollout server's answer has no {error}: expected vLLM's chat completions with return_token_ids and "
-            "logprobs (vLLM 0.11 or newer)"
-        ) from None
-    if served != model:
-        raise RolloutError(f"the rollout server sampled from {served!r}, not from the adapter {model!r}")
-    if prompt_ids != prompt.input_ids.tolist():
-        raise RolloutError(_difference(prompt.input_ids.tolist(), prompt_ids))
-    if len(rows) != captions or not whole or not all(rows):
-        raise RolloutError(
-            f"the rollout server returned {len(rows)} captions with {[len(row) for row in rows]} tokens and "
-            f"{[len(row) for row in logprobs]} log-probs; expected {captions} captions, each token with its log-prob"
-        )
-    for row, reason in zip(rows, reasons, strict=True):
-        if forbidden := banned.intersection(row):
-            raise RolloutError(f"the rollout server sampled the banned tokens {sorted(forbidden)}: {row}")
-        if (reason == "stop") != (row[-1] in eos_ids):
-            raise RolloutError(
-                f"the rollout server ended a caption with {reason!r} behind token {row[-1]}; the trainer's end tokens "
-                f"are {sorted(eos_ids)}"
-            )
-    length = max(map(len, rows))
-    return Sampled(
-        token_ids=torch.tensor([row + [pad_id] * (length - len(row)) for row in rows]),
-        mask=torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
-        logprobs=torch.tensor([row + [0.0] * (length - len(row)) for row in logprobs], dtype=torch.float32),
-        truncated=tuple(reason == "length" for reason in reasons),
-    )
-
-
-def _difference(expected: list[int], found: Any) -> str:
-    """Where two prompts part."""
-    if not isinstance(found, list):
-        return f"the rollout server returned no prompt ids ({type(found).__name__}): expected vLLM's return_token_ids"
-    pairs = zip(expected, found, strict=False)
-    first = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(expected), len(found)))
-    start = max(0, first - _NEIGHBOURS // 2)
-    window = slice(start, start + _NEIGHBOURS)
-    return (
-        f"vLLM reads another prompt than the trainer: {len(found)} tokens instead of {len(expected)}, the first "
-        f"difference at {first}: expected {expected[window]}, found {found[window]} (from token {start}). Serve the "
-        "trainer's own model folder (tokenizer, chat template, image processor), and with image limits that hold the "
-        "trainer's: --mm-processor-kwargs with min_pixels at most, and max_pixels at least, those of model.policy"
-    )
 
 
 def _png_url(image: Image.Image) -> str:

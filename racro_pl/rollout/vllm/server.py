@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from urllib.parse import urlsplit
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from racro_pl.policy.config import PolicySettings
+from racro_pl.rollout.engine import RunInfo
 from racro_pl.rollout.vllm import sleep as vllm_sleep
 from racro_pl.rollout.vllm.protocol import RolloutError
+from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, refuse_written_keys, socket_path
 from racro_pl.serving.vllm_process import VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -22,10 +27,11 @@ class ServerSettings:
 
     python: str | None = None
     """Interpreter of the environment that holds vLLM; this one when null."""
-    host: str = "127.0.0.1"
-    """Address to listen on."""
+    host: str | None = None
+    """Address to listen on, for runs on several nodes; requests then need a key. Null listens on a Unix socket that
+    only this user can reach."""
     port: int = 0
-    """0 picks a free one; runs on several devices need a fixed one."""
+    """Port of ``host``; 0 picks a free one, runs on several devices need a fixed one."""
     gpu_memory_utilization: float | None = None
     """Share of the GPU's memory to take; vLLM's default (which leaves a trainer no room beside it) when null."""
     max_model_len: int | None = None
@@ -37,26 +43,48 @@ class ServerSettings:
     start_timeout_s: float = 600.0
     """Seconds to wait for the server to be healthy."""
 
+    def __post_init__(self) -> None:
+        refuse_written_keys(self.extra_args, self.env)
 
-def rollout_server(
-    settings: ServerSettings, policy: PolicySettings, log_path: Path | None, sleep: bool = False
-) -> VllmServer:
-    """The server that fits a policy: its base weights, its image limits, room for its adapter. Not started yet.
+
+def start_server(settings: ServerSettings, run: RunInfo, sleep: bool) -> VllmServer:
+    """Start a run's own server; on other ranks than the first, wait until that one has.
+
+    Raises:
+        RolloutError: the settings do not fit the run.
+        VllmError: it did not become healthy.
+    """
+    server = rollout_server(settings, run, sleep)
+    if run.rank == 0:
+        server.start()
+    else:
+        server.wait_for_other_process()
+    return server
+
+
+def rollout_server(settings: ServerSettings, run: RunInfo, sleep: bool = False) -> VllmServer:
+    """The server that fits a run: its base weights, its image limits, room for its adapter. Not started yet.
+
+    It listens on a Unix socket, or with a key: ``/v1/load_lora_adapter`` makes it read any folder.
 
     Args:
         settings: how to start it.
-        policy: what it is for.
-        log_path: file for its output.
+        run: what it is for.
         sleep: it has to be able to sleep.
 
     Raises:
-        RolloutError: the policy has no adapter, or one of a rank beyond what vLLM serves.
+        RolloutError: the settings do not fit the run; its policy has no adapter, or one of a rank beyond what vLLM
+            serves.
     """
+    _check_address(settings, run, sleep)
+    policy = run.policy
     return VllmServer(
         policy.path,
         python=settings.python,
-        host=settings.host,
+        host=settings.host or "127.0.0.1",
         port=settings.port,
+        uds=socket_path(run.run_id) if settings.host is None else None,
+        api_key=given_key() or (run.key if settings.host is not None else None),
         served_model_name="captioner",
         max_model_len=settings.max_model_len,
         gpu_memory_utilization=settings.gpu_memory_utilization,
@@ -67,8 +95,50 @@ def rollout_server(
             **settings.env,
         },
         start_timeout_s=settings.start_timeout_s,
-        log_path=log_path,
+        log_path=run.folder / "vllm-rollout.log",
     )
+
+
+def given_key() -> str | None:
+    """The key that the user has given vLLM and its clients."""
+    return os.environ.get(KEY_VARIABLE) or None
+
+
+def announce_key(url: str) -> None:
+    """Say once where the user's key is going, when that is another machine; and when it goes there unencrypted."""
+    parts = urlsplit(url)
+    if is_local_address(parts.hostname or ""):
+        return
+    rank_zero_info(f"rollout: the key in {KEY_VARIABLE} is sent to {parts.hostname}")
+    if parts.scheme == "http":
+        rank_zero_warn(f"rollout: the key in {KEY_VARIABLE} is sent to {parts.hostname} unencrypted (http)")
+
+
+def _check_address(settings: ServerSettings, run: RunInfo, sleep: bool) -> None:
+    server = "model.rollout's server"
+    if settings.host is None:
+        if settings.port:
+            raise RolloutError(
+                f"{server} has port {settings.port} and no host: without a host it listens on a Unix socket that only "
+                "this run can reach; remove port, or set host as well"
+            )
+        if run.nodes > 1:
+            raise RolloutError(
+                f"{run.nodes} nodes share one rollout server, and a Unix socket reaches only its own: set host (the "
+                f"first node's address) and port in {server}, and export one {KEY_VARIABLE} on all nodes"
+            )
+        return
+    if run.ranks > 1 and settings.port == 0:
+        raise RolloutError(f"several ranks share one rollout server: set a fixed port beside host in {server}")
+    if run.nodes > 1 and (is_local_address(settings.host) or settings.host in ("0.0.0.0", "::")):
+        raise RolloutError(
+            f"{server} has host {settings.host}, where {run.nodes} nodes do not find it: set the first node's address"
+        )
+    if sleep:
+        raise RolloutError(
+            f"{server} has a host, and sleep: true opens vLLM's development endpoints, which ask for no key: remove "
+            "host and port, so that it listens on a Unix socket"
+        )
 
 
 def required_arguments(policy: PolicySettings) -> list[str]:

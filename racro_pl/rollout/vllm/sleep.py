@@ -51,4 +51,4 @@ class Sleeper:
                 hint = (
                     f": sleep: true needs a server started with {ARGUMENT} and the environment variable {environment}"
                 )
-            raise RolloutError(f"vLLM at {self._root} did not answer POST /{what} ({fault}){hint}") from None
+            raise RolloutError(f"vLLM at {self._calls.where} did not answer POST /{what} ({fault}){hint}") from None

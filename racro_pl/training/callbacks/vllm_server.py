@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
+from racro_pl.serving.addresses import is_local_address, issue_key, withdraw_key
+from racro_pl.serving.vllm_process import VllmError, VllmServer
 
 
 class VllmReasonerServer(Callback):
@@ -15,6 +17,9 @@ class VllmReasonerServer(Callback):
 
     Global rank 0 starts it; the other ranks wait until it is healthy. Point ``HttpReasoner`` at
     ``http://127.0.0.1:PORT/v1``. On several nodes start servers with ``racro-pl serve reasoner`` instead.
+
+    Requests need a key: that of ``VLLM_API_KEY`` where it is set, else one made for this run. ``HttpReasoner`` sends
+    it by itself to this address, and to no other; it stands in no argument, file or log.
 
     Args:
         model: model folder, or hub id.
@@ -68,8 +73,11 @@ class VllmReasonerServer(Callback):
                 f"got {trainer.num_nodes} nodes and a vLLM server on {self.server.host}, which only its own node can "
                 "reach; start servers with `racro-pl serve reasoner --host ...` and remove VllmReasonerServer"
             )
-        # Every rank asks: the answer is agreed on by a broadcast.
+        # Every rank asks: the answers are agreed on by a broadcast.
         run_folder = trainer.log_dir
+        key = trainer.strategy.broadcast(self.server.api_key or secrets.token_urlsafe(32))
+        self.server.api_key = key
+        issue_key(self.server.url, key)
         if not trainer.is_global_zero:
             self.server.wait_for_other_process()
             return
@@ -79,8 +87,12 @@ class VllmReasonerServer(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ends the server."""
-        self.server.stop()
+        self._end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Ends the server: not every failure is followed by a teardown."""
+        self._end()
+
+    def _end(self) -> None:
         self.server.stop()
+        withdraw_key(self.server.url)

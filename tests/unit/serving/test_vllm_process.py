@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from racro_pl.commands import serve
 from racro_pl.serving import vllm_process
+from racro_pl.serving.addresses import AddressError, is_healthy, socket_path
 from racro_pl.serving.vllm_process import VllmError, VllmServer
 from tests.fakes.vllm import is_alive, recorded_pids, wait_until_gone, write_fake_vllm
 
@@ -45,6 +48,52 @@ def test_serves_while_in_the_block_and_leaves_nothing_behind(fake_server, tmp_pa
     assert not any(map(is_alive, pids))
     assert server.pid is None
     server.stop()  # a second time does nothing
+
+
+def test_behind_a_socket_in_a_folder_that_only_this_user_can_enter(fake_server, tmp_path):
+    uds = tmp_path / "own" / "vllm.sock"
+    with fake_server("serve", uds=uds) as server:
+        assert stat.S_IMODE(uds.parent.stat().st_mode) == 0o700
+        assert server.where == f"unix:{uds}"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(uds))) as client:
+            assert client.get(f"{server.root}/health").status_code == 200
+        server.restart()
+        server.wait_for_other_process()  # as the other ranks do
+        # Whoever waits for a socket does not connect to one that others could have put there.
+        uds.parent.chmod(0o755)
+        assert not is_healthy(server.root, uds=uds)
+    assert not uds.parent.exists()
+
+
+def test_a_folder_that_is_there_already_is_not_used_for_a_socket(fake_server, tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(AddressError, match=r"cannot make the folder .*taken for the server's socket \(File exists\)"):
+        fake_server("serve", uds=tmp_path / "taken" / "vllm.sock").start()
+    assert (tmp_path / "taken").is_dir()
+
+
+def test_a_socket_path_that_is_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp/" + "x" * 100)
+    with pytest.raises(AddressError, match="set TMPDIR to a shorter path"):
+        socket_path("run")
+
+
+def test_a_key_is_in_the_environment_of_the_server_alone(fake_server, tmp_path):
+    with fake_server("serve", api_key="k3y") as server:
+        found = [
+            httpx.get(f"{server.url}/models", headers={"Authorization": f"Bearer {key}"}).status_code
+            for key in ("other", "k3y")
+        ]
+        assert found == [401, 200]
+        assert "k3y" not in Path(f"/proc/{server.pid}/cmdline").read_text()
+    assert "k3y" not in (tmp_path / "vllm.log").read_text()
+
+
+@pytest.mark.parametrize("options", [{"extra_args": ["--api-key", "k3y"]}, {"env": {"VLLM_API_KEY": "k3y"}}])
+def test_a_key_among_the_settings_is_refused(tmp_path, options):
+    with pytest.raises(AddressError, match="export VLLM_API_KEY before the run instead") as error:
+        VllmServer(tmp_path, **options)
+    assert "k3y" not in str(error.value)
 
 
 def test_a_server_that_ignores_sigterm_is_killed(fake_server, tmp_path):

@@ -138,3 +138,87 @@ def test_a_lost_server_stops_the_run(folder, tmp_path):
         assert watch.ids[0] == []
         assert len(watch.ids[-1]) == 4
         assert any(not torch.equal(weights[name], tensor) for name, tensor in adapter(again).items())
+
+
+@pytest.mark.parametrize("where", ["in process", "vllm"])
+def test_the_reasoner_has_a_step_for_captions_sampled_ahead(folder, tmp_path, where):
+    """While a step learns, the captions sampled meanwhile reach the reasoner: the server holds them back until then."""
+    learning, asked_ahead = threading.Event(), threading.Event()
+    with serve(folder) as server:
+        route = server.route
+
+        def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+            if path.endswith("/chat/completions") and len(server.chats) >= 8:  # four of the canary, four of step 1
+                assert learning.wait(60)
+            return route(path, body)
+
+        server.route = late  # type: ignore[method-assign]
+        module = module_on(server, folder) if where == "vllm" else make_module(folder, sample_ahead=True)
+        submit, update, seen = module.scorer.submit, module._update, []
+
+        def watched(question: Any, captions: Any, seed: int = 0) -> Any:
+            seen.append((question.id, seed))
+            if question.id == "7":
+                asked_ahead.set()
+            return submit(question, captions, seed)
+
+        def learn(meter: Any, *, last: bool) -> None:
+            if module.trainer.global_step == 1:  # the second step, which learns from the first's captions
+                learning.set()
+                assert asked_ahead.wait(60), "the captions of the second step have not reached the reasoner"
+            update(meter, last=last)
+
+        module.scorer.submit = watched  # type: ignore[method-assign]
+        module._update = learn  # type: ignore[method-assign]
+        fit(module, tmp_path, steps=2)
+    assert [name for name, _ in seen] == [str(index) for index in range(8)]
+    assert len({seed for _, seed in seen}) == 2  # each step's own
+
+
+def test_a_fault_of_the_program_in_captions_sampled_ahead_ends_the_run(folder, tmp_path):
+    with serve(folder) as server:
+        module = module_on(server, folder)
+        submit = module.scorer.submit
+
+        def breaks(question: Any, captions: Any, seed: int = 0) -> Any:
+            if question.id == "5":
+                raise ZeroDivisionError("a bug")
+            return submit(question, captions, seed)
+
+        module.scorer.submit = breaks  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            fit(module, tmp_path, steps=4)
+    assert not [thread for thread in threading.enumerate() if thread.name == "captions-ahead" and thread.is_alive()]
+
+
+def test_a_run_that_ends_sends_nothing_more_to_the_reasoner(folder, tmp_path):
+    """Captions of the last step are under way when the reasoner is closed: they must not open it again."""
+    ended = threading.Event()
+    with serve(folder) as server:
+        route = server.route
+
+        def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+            if path.endswith("/chat/completions") and len(server.chats) >= 8:
+                ended.wait(60)
+            return route(path, body)
+
+        server.route = late  # type: ignore[method-assign]
+        module = module_on(server, folder)
+        close, submit, after = module.scorer.close, module.scorer.submit, []
+
+        def closing() -> None:
+            close()
+            ended.set()
+
+        def watched(*args: Any) -> Any:
+            after.append(ended.is_set())
+            return submit(*args)
+
+        module.scorer.close = closing  # type: ignore[method-assign]
+        module.scorer.submit = watched  # type: ignore[method-assign]
+        fit(module, tmp_path, steps=2)
+        for thread in threading.enumerate():
+            if thread.name == "captions-ahead":
+                thread.join(60)
+                assert not thread.is_alive()
+    assert after == [False] * 4

@@ -5,7 +5,9 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from racro_pl.serving.vllm_process import VllmError, free_port
+from racro_pl.reward import HttpReasoner
+from racro_pl.serving.addresses import free_port, issued_key
+from racro_pl.serving.vllm_process import VllmError
 from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
 from tests.fakes.vllm import is_alive, recorded_pids, write_fake_vllm
 
@@ -16,10 +18,15 @@ class Asks(BoringModel):
     def __init__(self, root: str, fails: bool = False) -> None:
         super().__init__()
         self.root = root
+        self.models: list[int] = []
         self.fails = fails
         self.answers: list[int] = []
 
     def on_fit_start(self):
+        url = f"{self.root}/v1"
+        for key in (HttpReasoner(url)._api_key(), HttpReasoner("http://127.0.0.1:9/v1")._api_key()):
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            self.models.append(httpx.get(f"{url}/models", headers=headers).status_code)
         self.answers.append(httpx.get(f"{self.root}/health").status_code)
 
     def training_step(self, batch, batch_idx):
@@ -55,6 +62,20 @@ def test_server_is_up_from_the_check_to_the_end_of_fit(tmp_path):
     assert model.answers == [200, 200]
     assert not any(map(is_alive, recorded_pids(tmp_path)))
     assert str(callback.server.log_path).startswith(str(trainer.log_dir))
+
+
+@pytest.mark.parametrize("given", ["", "the user's"])
+def test_the_server_needs_a_key_that_the_reasoner_sends_by_itself(tmp_path, monkeypatch, given):
+    """Made for the run where the user has none; for that address, while the server runs, and nowhere written."""
+    monkeypatch.setenv("VLLM_API_KEY", given)
+    callback = make_callback(tmp_path, "serve")
+    model = Asks(callback.server.root)
+    make_trainer(tmp_path, callback).fit(model)
+    assert model.models == [200, 401]
+    key = callback.server.api_key
+    assert key == given if given else len(key or "") > 30
+    assert issued_key(callback.server.url) is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and (key or "").encode() in path.read_bytes()]
 
 
 def test_server_is_ended_when_a_step_fails(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.experience import draft
-from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.captioner import Captioner, Captions
 from racro_pl.rollout import VllmEngine
+from racro_pl.rollout.vllm import answer
 from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.training.module import RacroModule
 from tests.fakes.rollout_server import FakeVllm
@@ -76,7 +79,7 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
         fit(module, tmp_path, steps=1)
     rollouts = [rollout for rollout, _ in module.last_step]
     captioner: Captioner = module.captioner
-    found = draft(captioner, rollouts, old=False, reference=False, temperature=1.0)
+    found = draft(captioner, rollouts, old=False, reference=False, temperature=1.0, weigh=True)
     assert found.old_logprobs is not None
     assert found.importance is not None
     expected = (found.old_logprobs - torch.cat([r.sampler_logprobs for r in rollouts])[:, : found.mask.shape[1]]).exp()
@@ -84,9 +87,58 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
     torch.testing.assert_close(found.importance.weights[mask], expected.clamp(max=2.0)[mask])
     own = make_module(folder)
     fit(own, tmp_path, steps=1)
+    assert all(r.sampler_logprobs is not None for r, _ in own.last_step)
     mine = draft(own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0)
     assert mine.old_logprobs is None
     assert mine.importance is None
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize(("where", "shift"), [("in process", 0.0), ("in process", 0.25), ("vllm", 0.25)])
+def test_the_gap_between_sampler_and_policy_is_logged_whoever_samples(
+    folder, tmp_path, monkeypatch, where, shift, updates
+):
+    """Under the same names; in process without a pass more, and without weights in the loss."""
+    monkeypatch.setattr("racro_pl.rollout.vllm.engine.read_captions", shifted(answer.read_captions, shift))
+    generate = Captioner.generate
+    monkeypatch.setattr(Captioner, "generate", lambda *args: told_otherwise(generate(*args), shift))
+    passes = []
+    frozen = Captioner.frozen_logprobs
+    monkeypatch.setattr(
+        Captioner, "frozen_logprobs", lambda self, *a, **k: passes.append(k["reference"]) or frozen(self, *a, **k)
+    )
+    figures: dict[str, float] = {}
+
+    class Keeps(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            figures.update({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    options = {"updates_per_rollout": updates, "learning_rate": 1e-12}
+    if where == "vllm":
+        with serve(folder) as server:
+            module = module_on(server, folder, **options)
+            module.engine.canary_threshold = 10.0
+            fit(module, tmp_path, steps=1, callbacks=[Keeps()])
+    else:
+        module = make_module(folder, **options)
+        fit(module, tmp_path, steps=1, callbacks=[Keeps()])
+        assert passes.count(False) == updates - 1  # the second update's old log-probs, which it needs anyway
+    assert figures["importance/logprob_gap"] == pytest.approx(shift, abs=1e-4)
+    assert figures["importance/mean_ratio"] == pytest.approx(math.exp(shift), abs=1e-3)
+    assert figures["importance/max_ratio"] == pytest.approx(math.exp(shift), abs=1e-3)
+    assert figures["importance/capped_share"] == 0
+
+
+def told_otherwise(captions: Captions, shift: float) -> Captions:
+    return replace(captions, logprobs=captions.logprobs - shift * captions.mask)
+
+
+def shifted(read: Any, shift: float) -> Any:
+    def shifting(*args: Any, **options: Any) -> answer.Sampled:
+        sampled = read(*args, **options)
+        return replace(sampled, logprobs=sampled.logprobs - shift * sampled.mask)
+
+    return shifting
 
 
 class Breaks(Callback):
