@@ -120,21 +120,14 @@ class Captioner(nn.Module):
         with self._evaluating():
             model = _without_adapters(self.model)
             sample = partial(
-                sample_captions,
-                model,
-                self._look(model, prompts),
-                prompts,
-                group_size,
-                max_new_tokens,
-                temperature,
-                banned=self.banned,
-                eos_ids=self.eos_ids,
-                pad_id=self.pad_id,
-            )
+                sample_captions, model, self._look(model, prompts), prompts, group_size, max_new_tokens, temperature,
+                banned=self.banned, eos_ids=self.eos_ids, pad_id=self.pad_id,
+            )  # fmt: skip
             token_ids = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
-        texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        groups = zip(prompts, token_ids.split(group_size), strict=True)
+        texts = [text for prompt, rows in groups for text in self.encoder.decode(prompt, rows)]
         return Captions(token_ids, mask, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
 
     def logprobs(

@@ -21,13 +21,15 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import divisor, grpo_loss
 from racro_pl.policy.config import PolicySettings
-from racro_pl.reward.scorer import Scorer, UnscoredError
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training import objectives
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
 from racro_pl.training.meter import TOKEN_SUMS, StepMeter
+from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stopping import stop_with_checkpoint
 from racro_pl.training.stream import MicroBatch, micro_batches
@@ -63,6 +65,7 @@ class RacroModule(CaptionerModule):
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
         self._supply = CaptionSupply(self)
+        self._guard = ReasonerGuard(self.scorer)
         self._stop: RacroError | None = None
         """Why the run ends behind this step."""
 
@@ -74,6 +77,10 @@ class RacroModule(CaptionerModule):
                 "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
                 "the captions that were under way, so not bit for bit as the uninterrupted one"
             )
+
+    def on_fit_start(self) -> None:
+        self._guard.begin()
+        super().on_fit_start()
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -180,9 +187,11 @@ class RacroModule(CaptionerModule):
         meter.add_groups(groups)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self.scorer.drain_stats()).items()}
+        stats = self.scorer.drain_stats() | {"spent": self._guard.own}
+        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(stats).items()}
         figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
         figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
+        self._stop = self._guard.after_step(self.trainer.global_step, figures)
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
@@ -211,7 +220,16 @@ class RacroModule(CaptionerModule):
             if self.trainer.state.fn != TrainerFn.FITTING:
                 raise reason
             stop_with_checkpoint(self.trainer, reason)
+        self._guard.settle()
         super().on_validation_epoch_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["racro_spent"] = self._guard.spent
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._guard.resume(checkpoint.get("racro_spent", 0.0))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.objective

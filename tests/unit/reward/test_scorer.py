@@ -6,7 +6,8 @@ from jsonargparse import ArgumentParser
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import Reasoner, Reply
-from racro_pl.reward.scorer import GRADING_TIMED_OUT, Scorer, UnscoredError, count_reasons
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.unscored import GRADING_TIMED_OUT, UnscoredError, count_reasons
 from racro_pl.types import Question
 from tests.fakes.reasoner_server import FaultServer
 
@@ -53,10 +54,11 @@ def test_right_wrong_and_no_answer():
     reasoner = Scripted(boxed("42.0"), boxed("41"), Reply(text="no idea"), Reply(text=""))
     rewards = score(reasoner, ["a", "b", "c", "d"])
     assert rewards.total == (1.0, 0.0, 0.0, 0.0)
-    assert rewards.scored == (True,) * 4
+    assert rewards.scored == (True, True, True, False)
+    assert rewards.reasons[3].startswith("no answer: empty text")
     assert rewards.parts["correct"] == rewards.total
     assert rewards.parts["answered"] == (1.0, 1.0, 0.0, 0.0)
-    assert rewards.extracted == (("42.0",), ("41",), (None,), (None,))
+    assert rewards.extracted == (("42.0",), ("41",), (None,), ())
     assert rewards.answers[1] == (r"So \boxed{41}",)
     prompt = reasoner.asked[0][-1]["content"]
     assert prompt.startswith(
