@@ -227,7 +227,8 @@ def test_over_http_every_fault_is_unscored_and_nothing_is_invented():
     stats = scorer.drain_stats()
     assert stats["seconds"] > 0
     assert {name: stats[name] for name in stats if name.startswith("unscored")} == {
-        "unscored": 5.0, "unscored/bad response": 3.0, "unscored/HTTP 400": 1.0, "unscored/HTTP 500": 1.0,
+        "unscored": 5.0, "unscored/bad response": 2.0, "unscored/no answer": 1.0, "unscored/HTTP 400": 1.0,
+        "unscored/HTTP 500": 1.0,
     }  # fmt: skip
 
 
