@@ -7,7 +7,7 @@ from typing import Any
 
 from racro_pl.reward.http_session import read_reply
 from racro_pl.reward.reasoner import ReasonerError
-from racro_pl.serving.chat_client import TIMEOUT, Fault
+from racro_pl.serving.chat_client import BAD_CERTIFICATE, TIMEOUT, Fault
 from racro_pl.serving.replies import read_usage
 from racro_pl.types import Messages
 
@@ -35,7 +35,9 @@ def read_models(data: Any) -> dict[str, int | None]:
 def no_list(url: str, fault: Fault) -> ReasonerError:
     """The error for a server whose models cannot be listed."""
     hint = "start the reasoner's server, or correct the reasoner's url"
-    if fault.kind == TIMEOUT:
+    if fault.kind == BAD_CERTIFICATE:
+        hint = "for a private authority set the reasoner's verify, or SSL_CERT_FILE, to the file of its certificate"
+    elif fault.kind == TIMEOUT:
         hint = "a server is there and hangs, or is still loading its model: look at its log"
     elif fault.kind.startswith(("HTTP 3", "HTTP 40")):
         hint = (

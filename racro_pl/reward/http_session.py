@@ -160,12 +160,12 @@ def read_reply(data: Any, messages: Messages) -> Reply:
     return Reply(error=f"{kind}: {detail}", truncated=completion.truncated)
 
 
-def require_model(data: dict[str, Any], expected: str | None) -> None:
+def require_model(data: Any, expected: str | None) -> None:
     """Refuse an answer in which the server calls itself something else: its rewards would be another model's.
 
     Raises:
         Fault: ``wrong model``.
     """
-    found = data.get("model")
+    found = data.get("model") if isinstance(data, dict) else None
     if expected is not None and isinstance(found, str) and found != expected:
         raise Fault(WRONG_MODEL, f"{found[:100]!r} answered; when the run began it was {expected!r}")

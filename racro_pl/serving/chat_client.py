@@ -124,9 +124,7 @@ class ChatClient:
     def _lost(self, error: httpx.TransportError) -> Fault:
         detail = self._redact(f"{type(error).__name__}: {error}")
         if "CERTIFICATE_VERIFY_FAILED" in detail:  # the same at every attempt
-            return Fault(
-                BAD_CERTIFICATE, f"{detail}: for a private authority set verify, or SSL_CERT_FILE, to its file"
-            )
+            return Fault(BAD_CERTIFICATE, detail)
         return Fault(CONNECTION_FAILED, detail, heals=True)
 
     def _wait_s(self, attempt: int, fault: Fault) -> float:

@@ -37,7 +37,8 @@ def clean_url(url: str) -> str:
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL) as error:
         raise ConnectionSettingError(f"got url={url!r} ({error}), expected http://host:port/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    readable = url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not readable:
         raise ConnectionSettingError(f"got url={url!r}, expected http://host:port/v1")
     if parts.port == 0:
         raise ConnectionSettingError(f"got url={url!r}, expected a port from 1 to 65535")
@@ -87,6 +88,7 @@ def client_settings(url: str, verify: str | None = None) -> dict[str, Any]:
         "base_url": connect_url(url), "proxy": proxy, "verify": _certificates(url, verify), "trust_env": False
     }  # fmt: skip
     try:
+        _ = urlsplit(proxy or "").port  # raises where it is no port
         httpx.AsyncClient(**settings)  # opens nothing; refuses a proxy that it cannot use
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConnectionSettingError(_proxy_advice(url, proxy or "", error)) from None

@@ -65,7 +65,7 @@ class RacroModule(CaptionerModule):
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
         self._supply = CaptionSupply(self)
-        self._guard = ReasonerGuard(self.scorer)
+        self._guard = ReasonerGuard(lambda: self.scorer)
         self._stop: RacroError | None = None
         """Why the run ends behind this step."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -25,10 +27,10 @@ class ReasonerGuard:
     """Watches a run's figures, which are those of all ranks: so every rank comes to the same conclusion.
 
     Args:
-        scorer: gives rewards, counts its replies and adds up what they cost.
+        scorer: gives whoever gives rewards, counts its replies and adds up what they cost.
     """
 
-    def __init__(self, scorer: Rewarder) -> None:
+    def __init__(self, scorer: Callable[[], Rewarder]) -> None:
         self._scorer = scorer
         self._answerless = 0
         self._before = 0.0
@@ -41,7 +43,7 @@ class ReasonerGuard:
     def resume(self, spent: float) -> None:
         """Count on from what a checkpoint says."""
         self.spent = self._before = spent
-        self._not_ours = self._scorer.spent
+        self._not_ours = self._scorer().spent
 
     def begin(self) -> None:
         """Refuse to begin a run whose budget is spent.
@@ -59,7 +61,7 @@ class ReasonerGuard:
     @property
     def own(self) -> float:
         """Money that this rank has spent since the run began or was resumed."""
-        return self._scorer.spent - self._not_ours
+        return self._scorer().spent - self._not_ours
 
     def after_step(self, step: int, figures: dict[str, float]) -> RacroError | None:
         """Why the run has to stop behind a step; None when it need not.
@@ -96,7 +98,7 @@ class ReasonerGuard:
         return AnswerlessError(f"in {PATIENCE} steps in a row {found}. What to do: {advice}; then resume")
 
     def _over_budget(self) -> RacroError | None:
-        budget = self._scorer.budget
+        budget = self._scorer().budget
         if budget is None or self.spent < budget:
             return None
         return BudgetError(

@@ -69,7 +69,7 @@ class StandIn:
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> StandIn:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -106,7 +106,7 @@ def openai_reasoning(body: Body) -> Response:
     """A hosted reasoning model: its own name for the limit, no sampling settings, hidden thoughts that count."""
     if "max_tokens" in body:
         return refuse(
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
             code="unsupported_parameter",
         )
     for name in ("temperature", "top_p"):

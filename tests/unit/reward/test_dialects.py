@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from racro_pl.reward import HttpReasoner, ReasonerError, ReasonerPool, Scorer
-from racro_pl.reward.http_session import Reply
+from racro_pl.reward.reasoner import Reply
 from racro_pl.types import Question
 from tests.fakes import dialects
 from tests.fakes.dialects import ANSWER, THOUGHT, StandIn, completion
@@ -53,7 +53,7 @@ def score(reasoner, captions=("a caption",)):
 def test_the_settings_of_the_page_work(server, reply, names):
     listing = (200, {"data": [{"id": name} for name in names]})
     with StandIn(reply, listing) as stand_in:
-        rewards, stats = score(client(stand_in.url, **documented(server)))
+        rewards, stats = score(client(**(documented(server) | {"url": stand_in.url})))
         assert rewards.total == (1.0,)
         assert (stats["answered"], stats["truncated"]) == (1, 0)
         assert stats["prompt_tokens"] > 0
@@ -114,7 +114,13 @@ def test_a_prompt_that_ollama_cut_is_refused(share):
 
 
 def test_a_whole_prompt_is_not_taken_for_a_cut_one():
-    texts = [LONG, "don't; it's 12 a.m. (or 13?) on the 3rd: x_1 = {2.5}", "naïve café", "日本語のテキスト", "\\frac{1}{2}" * 9]
+    texts = [
+        LONG,
+        "don't; it's 12 a.m. (or 13?) on the 3rd: x_1 = {2.5}",
+        "naïve café",
+        "日本語のテキスト",
+        "\\frac{1}{2}" * 9,
+    ]
     with StandIn(dialects.ollama(10**6)) as server:
         rewards, _ = score(client(server.url), texts)
     assert rewards.scored == (True,) * len(texts)
@@ -160,8 +166,8 @@ def test_neither_a_list_nor_a_chat_is_told_together():
 
 
 SHAPES = {
-    "content null, answer in reasoning_content": (completion(None, reasoning_content=ANSWER), "no answer: only thoughts"),
-    "content empty, answer in reasoning": (completion("", reasoning=ANSWER), "no answer: only thoughts"),
+    "null, answer in reasoning_content": (completion(None, reasoning_content=ANSWER), "no answer: only thoughts"),
+    "empty, answer in reasoning": (completion("", reasoning=ANSWER), "no answer: only thoughts"),
     "white space": (completion(" \n", reasoning=ANSWER), "no answer: only thoughts"),
     "nothing": (completion(None), "no answer: empty text"),
     "thought in the text, unclosed": (completion(f"<think>{ANSWER}"), "no answer: only thoughts"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from racro_pl.reward.http_session import read_reply
+from racro_pl.reward.http_session import read_reply, require_model
 from racro_pl.serving import chat_client
 from racro_pl.serving.chat_client import Fault
 from racro_pl.serving.network import is_loopback
@@ -49,6 +49,8 @@ def test_any_json_is_an_answer_or_says_why_it_is_none(data):
         found = read_completion(data)
         assert (found.problem is None) == bool(visible_text(found.text).strip())
         assert found.problem is None or len(": ".join(found.problem)) < 600
+    with contextlib.suppress(Fault):
+        require_model(data, "tiny")
     with contextlib.suppress(Fault):
         reply = read_reply(data, [{"role": "user", "content": ""}])
         assert reply.visible() == reply
