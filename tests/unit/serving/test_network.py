@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from racro_pl.reward import HttpReasoner, ReasonerError
 from racro_pl.reward import api_key as api_keys
+from racro_pl.serving import network, replies
 from racro_pl.serving.network import ConnectionSettingError, clean_url, client_settings, connect_url, is_loopback
 from racro_pl.types import RacroError
 from tests.fakes.dialects import StandIn, completion
@@ -188,3 +190,8 @@ def test_a_key_is_announced_before_it_leaves_this_machine(environment, capsys, m
             assert printed.startswith(expected)
             assert printed.count("\n") == (1 if expected else 0)
             assert "sk-secret" not in printed
+
+
+def test_examples():
+    for module in (network, replies):
+        assert doctest.testmod(module) == (0, 1)

@@ -45,7 +45,9 @@ def test_three_steps_without_any_answer_stop_the_run_and_two_only_warn(folder, t
     module = make_module(folder, lambda prompt: "I cannot say.")
     with (
         pytest.warns(UserWarning, match="step 1: none of the reasoner's 16 replies held an answer"),
-        pytest.raises(AnswerlessError, match=r"in 3 steps in a row none of the .*What to do: .*stopped-step=3\.ckpt"),
+        pytest.raises(
+            AnswerlessError, match=r"(?s)in 3 steps in a row none of the .*What to do: .*stopped-step=3\.ckpt"
+        ),
     ):
         fit(module, tmp_path, steps=9)
     saved = torch.load(tmp_path / "checkpoints/stopped-step=3.ckpt", weights_only=True)
@@ -130,7 +132,7 @@ def test_a_budget_stops_the_run_and_a_resumed_run_counts_what_was_spent(folder, 
     price = {"price_per_million_tokens": (10_000.0, 0.0)}  # a reply costs 1
     with StandIn(lambda body: (200, completion(by_caption(str(body["messages"])), usage=(100, 9)))) as server:
         module = served(make_module(folder), server.url, budget=20.0, **price)
-        with pytest.raises(BudgetError, match=r"has cost .*, and the budget is 20.*stopped-step=2\.ckpt"):
+        with pytest.raises(BudgetError, match=r"(?s)has cost .*, and the budget is 20.*stopped-step=2\.ckpt"):
             fit(module, tmp_path, steps=9)
         spent = len(server.bodies)
         assert 20 <= spent <= 1 + 2 * 16
@@ -178,8 +180,8 @@ def test_several_reasoners_and_the_gain_add_up_their_tokens():
 
     price = {"price_per_million_tokens": (1e6, 0.0)}
     with (
-        StandIn(lambda body: (200, completion(usage=(10, 1)))) as one,
-        StandIn(lambda body: (200, completion(usage=(100, 2)))) as two,
+        StandIn(lambda body: (200, completion(usage=(200, 1)))) as one,
+        StandIn(lambda body: (200, completion(usage=(300, 2)))) as two,
     ):
         both = SeveralReasoners(
             [HttpReasoner(one.url, "tiny", **price), HttpReasoner(two.url, "tiny", temperature=0.5, **price)],
@@ -187,19 +189,15 @@ def test_several_reasoners_and_the_gain_add_up_their_tokens():
         )
         both.submit(QUESTION, ["a", "b"]).result()
         stats = both.drain_stats()
-        assert (stats["prompt_tokens"], stats["completion_tokens"], stats["cost"]) == (220, 6, pytest.approx(220))
+        assert (stats["prompt_tokens"], stats["completion_tokens"], stats["cost"]) == (1000, 6, pytest.approx(1000))
         assert (stats["replies"], stats["answered"]) == (4, 4)
-        assert both.spent == pytest.approx(220)
+        assert both.spent == pytest.approx(1000)
         both.close()
         gain = GainScorer(HttpReasoner(one.url, "tiny", **price), cache="off")
         gain.submit(QUESTION, ["a", "b"]).result()
         stats = gain.drain_stats()
-        assert (stats["requests"], stats["replies"], stats["prompt_tokens"], gain.spent) == (
-            3,
-            3,
-            30,
-            pytest.approx(30),
-        )
+        assert (stats["requests"], stats["replies"], stats["prompt_tokens"]) == (3, 3, 600)
+        assert gain.spent == pytest.approx(600)
         gain.close()
 
 
@@ -224,8 +222,8 @@ def test_the_reasoner_never_reads_a_captioners_thoughts(folder, tmp_path, monkey
     read = []
     module = make_module(folder, lambda prompt: read.append(prompt) or r"\boxed{red}")
     trainer = fit(module, tmp_path, steps=1, limit_val_batches=1.0, val_check_interval=1)
-    assert len(read) == 3 * 4 + 8
-    assert not any("think" in prompt or "red" in prompt for prompt in read)
+    assert len(read) == 3 * 4 + 6  # each fourth caption is empty in training, two of the eight in the validation
+    assert not any("<think" in prompt or "It is" in prompt for prompt in read)
     assert any(prompt.startswith("### The detailed caption of the provided image: a figure\n") for prompt in read)
     for _, rewards in module.last_step:
         assert rewards.total == (1.0, 0.0, 1.0, 1.0)
