@@ -89,6 +89,7 @@ class CaptionPenalty(Rewarder):
         self.penalty = penalty
         self.max_unscored_share = rewarder.max_unscored_share
         self.budget = rewarder.budget
+        self.max_answerless_steps = rewarder.max_answerless_steps
         self._stats: Counter[str] = Counter()
 
     def check(self) -> None:

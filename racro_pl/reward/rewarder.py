@@ -23,6 +23,8 @@ class Rewarder(abc.ABC):
     """Share of a step's captions without a score above which the run stops."""
     budget: float | None = None
     """Money after which the run stops; None for no bound."""
+    max_answerless_steps: int | None = None
+    """Steps in a row without any answer after which the run stops; None for no bound."""
 
     @property
     def spent(self) -> float:

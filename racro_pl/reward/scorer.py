@@ -96,6 +96,7 @@ class Scorer(Rewarder):
         grade_limit_s: float = 5.0,
         shuffle: bool = False,
         budget: float | None = None,
+        max_answerless_steps: int | None = 3,
     ) -> None:
         """
         Args:
@@ -110,6 +111,8 @@ class Scorer(Rewarder):
                 learnt. The parts stay with the captions that earned them.
             budget: Money after which the run stops with a checkpoint, in the currency of the reasoner's
                 ``price_per_million_tokens``. A resumed run counts what was spent before. Default: no bound.
+            max_answerless_steps: Steps in a row in which replies came and none held an answer after which the run
+                stops; null never stops it (a rehearsal with a model too small to answer).
         """
         require(votes >= 1, f"votes={votes}", "at least 1")
         require(cache in ("auto", "on", "off"), f"cache={cache!r}", "auto, on or off")
@@ -127,7 +130,10 @@ class Scorer(Rewarder):
         )
         self.reasoner = reasoner
         self.votes = votes
+        patience = max_answerless_steps
+        require(patience is None or patience >= 1, f"max_answerless_steps={patience}", "at least 1, or null")
         self.budget = budget
+        self.max_answerless_steps = patience
         self.max_unscored_share = max_unscored_share
         cached = cache == "on" or (cache == "auto" and reasoner.deterministic)
         self._cache = ReplyCache(Path(cache_path) if cache_path else default_cache_path()) if cached else None

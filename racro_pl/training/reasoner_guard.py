@@ -11,9 +11,6 @@ from racro_pl.reward.rewarder import Rewarder
 from racro_pl.training.gradients import all_reduce
 from racro_pl.types import RacroError
 
-PATIENCE = 3
-"""Steps in a row without any answer after which a run stops."""
-
 
 class AnswerlessError(RacroError):
     """The reasoner replies, and none of its replies holds an answer."""
@@ -92,10 +89,11 @@ class ReasonerGuard:
             "captions.jsonl shows what it wrote. Raise its max_tokens if it is cut off, serve a thinking model with "
             "its reasoning parser or switch thinking off, or use a model that follows the instruction"
         )
-        if self._answerless < PATIENCE:
+        patience = self._scorer().max_answerless_steps
+        if patience is None or self._answerless < patience:
             rank_zero_warn(f"step {step}: {found}. {advice}")
             return None
-        return AnswerlessError(f"in {PATIENCE} steps in a row {found}. What to do: {advice}; then resume")
+        return AnswerlessError(f"in {patience} steps in a row {found}. What to do: {advice}; then resume")
 
     def _over_budget(self) -> RacroError | None:
         budget = self._scorer().budget

@@ -91,6 +91,10 @@ def test_the_guard_judges_replies_not_faults_and_not_empty_captions():
     found = [guard.after_step(number, dict(figures)) for number, figures in enumerate(steps)]
     assert found[:-1] == [None] * 4
     assert isinstance(found[-1], AnswerlessError)
+    scorer.max_answerless_steps = None  # for a rehearsal: warned of, never stopped
+    assert guard.after_step(6, dict(answerless)) is None
+    with pytest.raises(ValueError, match="max_answerless_steps=0, expected at least 1"):
+        Scorer(ScriptedReasoner(by_caption), max_answerless_steps=0)
 
 
 # ---------------------------------------------------------------------- tokens and money
