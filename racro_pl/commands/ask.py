@@ -111,6 +111,8 @@ def _answer(
             written = next(iter(writer.write([(question, task)])))  # type: ignore[list-item]
         if written.text is None:
             raise RacroError(f"the captioner wrote no {title}: {written.error}")
+        if task == "caption" and written.only_thoughts:
+            raise RacroError("the captioner's caption is nothing but a thought that was cut: raise --max_tokens")
         texts[task] = written.text
         _show(console, title, written.text, show)
     mode: Mode = "caption+tentative"

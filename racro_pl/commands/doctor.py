@@ -176,7 +176,7 @@ def _captioner(path: str) -> str:
 def _reasoner(url: str) -> str:
     from racro_pl.reward import HttpReasoner
 
-    client = HttpReasoner(url, max_tokens=1)
+    client = HttpReasoner(url)
     try:
         client.check()
     finally:

@@ -31,6 +31,7 @@ from racro_pl.evaluation.settings import (
 from racro_pl.evaluation.store import Store
 from racro_pl.evaluation.writers import Task, open_writer
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import Messages, Question, RacroError
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class Evaluation:
         if not work:
             return
         writer = open_writer(captioner, self.place.device)
+        only_thoughts = 0
         try:
             writer.check()
             with stage(f"{captioner.name}: {' and '.join(tasks)}", len(work), self.place.rank == 0) as advance:
@@ -190,12 +192,19 @@ class Evaluation:
                     if written.error is not None:
                         self._problem(captioner.name, written.question, written.error)
                         continue
+                    only_thoughts += written.only_thoughts
+                    thoughts = {"thoughts": written.thoughts} if written.thoughts else {}
                     self.captions.append(
                         {"benchmark": written.question.source, "id": written.question.id, "captioner": captioner.name,
-                         "task": written.task, "text": written.text, "truncated": written.truncated}
+                         "task": written.task, "text": written.text, "truncated": written.truncated} | thoughts
                     )  # fmt: skip
         finally:
             writer.close()
+        if only_thoughts:
+            self.console.print(
+                f"{captioner.name}: {only_thoughts} of {len(work)} texts are nothing but thoughts and count as empty; "
+                f"raise max_new_tokens (now {captioner.max_new_tokens})", markup=False, soft_wrap=True,
+            )  # fmt: skip
 
     def _ask(self, entry: ReasonerSettings) -> None:
         modes = [mode for mode in self.plan.modes if mode != "direct"]
@@ -227,10 +236,12 @@ class Evaluation:
             entry.reasoner.close()
 
     def _prompt(self, question: Question, captioner: str, mode: Mode) -> Messages:
-        caption = self.text(question, captioner, "caption") or ""
+        # Written thoughts and all by an earlier version, in a folder that is taken up again?
+        caption = without_thoughts(self.text(question, captioner, "caption") or "")
         if mode == "caption":
             return reasoner_messages(question.text, caption)
-        return joint_messages(question.text, caption, self.text(question, captioner, "tentative") or "")
+        tentative = without_thoughts(self.text(question, captioner, "tentative") or "")
+        return joint_messages(question.text, caption, tentative)
 
     def text(self, question: Question, captioner: str, task: Task) -> str | None:
         """A captioner's text; None while there is none."""

@@ -17,7 +17,10 @@ from racro_pl.evaluation.captioner_source import MAX_PIXELS, MIN_PIXELS, find_po
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.images import ImageError, open_image
 from racro_pl.reward import HttpReasoner
+from racro_pl.serving.replies import NO_ANSWER
+from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
+from racro_pl.text.thoughts import has_thoughts, without_thoughts
 from racro_pl.types import ImageRef, Messages, Question, RacroError
 
 if TYPE_CHECKING:
@@ -41,6 +44,20 @@ class Written:
     truncated: bool | None = None
     """Whether the length limit cut it; None when the engine does not tell."""
     error: str | None = None
+    thoughts: str = ""
+    """What a thinking captioner thought before it, or what is known of that. No reasoner is to read it."""
+
+    @property
+    def only_thoughts(self) -> bool:
+        """Whether it is empty because all of it were thoughts."""
+        return not self.text and bool(self.thoughts)
+
+
+def _written(question: Question, task: Task, text: str, truncated: bool | None) -> Written:
+    """What a model wrote, with its thoughts apart."""
+    visible = without_thoughts(text)
+    thoughts = text.rpartition(THINK_CLOSE)[0] or text if has_thoughts(text) else ""
+    return Written(question, task, visible.strip(), truncated, thoughts=thoughts.replace(THINK_OPEN, "").strip())
 
 
 class Writer(abc.ABC):
@@ -111,7 +128,7 @@ class InProcessWriter(Writer):
             prompts = [prompt for _, _, prompt in encoded]
             written = captioner.generate(prompts, 1, self.settings.max_new_tokens, temperature=None)
             for (question, task, _), text, cut in zip(encoded, written.texts, written.truncated, strict=True):
-                yield Written(question, task, text.strip(), cut)
+                yield _written(question, task, text, cut)
 
     def close(self) -> None:
         self._captioner = None
@@ -152,7 +169,13 @@ class ServedWriter(Writer):
 
         # Few at a time: every waiting prompt holds its encoded images.
         for (question, task), reply in ask_all(self._client, prompts(), window=2 * self.settings.batch_size):
-            yield Written(question, task, reply.text.strip() if reply.text else reply.text, error=reply.error)
+            if reply.kind == NO_ANSWER and reply.truncated:
+                # Its own doing, and greedy: asked again, it would write the same. So it has written nothing.
+                yield Written(question, task, "", True, thoughts=reply.error or "")
+            elif reply.text is None:
+                yield Written(question, task, None, error=reply.error)
+            else:
+                yield _written(question, task, reply.text, reply.truncated)
         yield from refused
 
     def close(self) -> None:

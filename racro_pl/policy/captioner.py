@@ -138,7 +138,8 @@ class Captioner(nn.Module):
             token_ids, logprobs = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
-        texts = self.encoder.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        groups = zip(prompts, token_ids.split(group_size), strict=True)
+        texts = [text for prompt, rows in groups for text in self.encoder.decode(prompt, rows)]
         return Captions(token_ids, mask, logprobs, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
 
     def logprobs(

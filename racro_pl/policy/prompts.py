@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from racro_pl.images import image_size, open_image
 from racro_pl.pretrained.chat_template import chat_template_of, check_template
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
+from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
 from racro_pl.types import Messages, Prompt, Question, RacroError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
 
 Wording = Callable[[str, int], Messages]
 """A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
@@ -98,6 +103,14 @@ class PromptEncoder:
             # One placeholder per image is in the text already.
             count += patches // processor.merge_size**2 - 1
         return count
+
+    def decode(self, prompt: Prompt, token_ids: Int[Tensor, "g t"]) -> list[str]:
+        """Texts that were written behind a prompt, without special tokens.
+
+        Where the chat template has opened a thought in the prompt, each begins with its tag: see ``text/thoughts.py``.
+        """
+        end = self.tokenizer.decode(prompt.input_ids[-PROMPT_END_TOKENS:])
+        return [mark_opening(text, end) for text in self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)]
 
     def encode_text(self, messages: Messages) -> Prompt:
         """Tokenise a chat without images.

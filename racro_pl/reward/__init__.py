@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from racro_pl.reward.pool import ReasonerPool
     from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
     from racro_pl.reward.rewarder import Rewarder
-    from racro_pl.reward.scorer import PendingRewards, Scorer, UnscoredError
+    from racro_pl.reward.scorer import PendingRewards, Scorer
     from racro_pl.reward.several import SeveralReasoners
+    from racro_pl.reward.unscored import UnscoredError
 
 _HOMES = {
     "CaptionJudge": "caption_penalty",
@@ -43,7 +44,7 @@ _HOMES = {
     "RuleJudge": "caption_penalty",
     "Scorer": "scorer",
     "SeveralReasoners": "several",
-    "UnscoredError": "scorer",
+    "UnscoredError": "unscored",
 }
 
 __all__ = [

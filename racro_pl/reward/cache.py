@@ -8,7 +8,9 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
+from racro_pl.reward.reasoner import Reply
 from racro_pl.types import Messages, RacroError
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
@@ -76,7 +78,7 @@ class ReplyCache:
             except (sqlite3.Error, OSError) as error:
                 raise self._fault(error) from error
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: str) -> Reply | None:
         """The answer stored under ``key``; counts a hit or a miss.
 
         Raises:
@@ -85,14 +87,14 @@ class ReplyCache:
         with self._lock:
             try:
                 row = self._open().execute("SELECT text FROM replies WHERE key = ?", (key,)).fetchone()
-                text = None if row is None else json.loads(row[0])
+                reply = None if row is None else _read(json.loads(row[0]))
             except (sqlite3.Error, OSError, ValueError) as error:
                 raise self._fault(error) from error
-            self.hits += text is not None
-            self.misses += text is None
-            return text
+            self.hits += reply is not None
+            self.misses += reply is None
+            return reply
 
-    def put(self, key: str, text: str) -> None:
+    def put(self, key: str, reply: Reply) -> None:
         """Store an answer; the first one stays, so that every reader sees the same.
 
         Raises:
@@ -101,7 +103,8 @@ class ReplyCache:
         with self._lock:
             try:
                 # JSON, because a model may emit lone surrogates, which sqlite's own text cannot hold.
-                self._open().execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(text)))
+                value = {"text": reply.text, "truncated": True} if reply.truncated else reply.text
+                self._open().execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(value)))
             except (sqlite3.Error, OSError) as error:
                 raise self._fault(error) from error
 
@@ -111,3 +114,12 @@ class ReplyCache:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def _read(value: Any) -> Reply:
+    """A stored answer: its text, or an object with the text of one that the length limit cut."""
+    if isinstance(value, str):
+        return Reply(text=value)
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        return Reply(text=value["text"], truncated=value.get("truncated") is True)
+    raise ValueError("an entry is no answer")

@@ -16,6 +16,7 @@ from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.rewarder import Pending, Rewarder
 from racro_pl.seeds import seed_for
 from racro_pl.text.caption_judge import describes, judge_messages, read_verdict
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import Question, Rewards
 
 NO_VERDICT = "caption judge: no verdict"
@@ -87,6 +88,8 @@ class CaptionPenalty(Rewarder):
         self.judge = judge
         self.penalty = penalty
         self.max_unscored_share = rewarder.max_unscored_share
+        self.budget = rewarder.budget
+        self.max_answerless_steps = rewarder.max_answerless_steps
         self._stats: Counter[str] = Counter()
 
     def check(self) -> None:
@@ -95,7 +98,8 @@ class CaptionPenalty(Rewarder):
     def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
         # The rewarder first: its answers take longer.
         pending = self.rewarder.submit(question, captions, seed)
-        return _Penalised(self, pending, self.judge.submit(question, captions))
+        # The judge reads what the reasoner reads.
+        return _Penalised(self, pending, self.judge.submit(question, [without_thoughts(text) for text in captions]))
 
     def penalise(self, rewards: Rewards, verdicts: Sequence[bool | None]) -> Rewards:
         """The rewards of one question's captions with the penalty taken off."""
@@ -124,6 +128,10 @@ class CaptionPenalty(Rewarder):
                 NO_VERDICT if lost else reason for reason, lost in zip(rewards.reasons, unknown, strict=True)
             ),
         )
+
+    @property
+    def spent(self) -> float:
+        return self.rewarder.spent
 
     def drain_stats(self) -> dict[str, float]:
         """The rewarder's, with ``judged`` captions and those ``without_caption`` among them."""

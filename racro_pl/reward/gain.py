@@ -55,9 +55,11 @@ class GainScorer(Scorer):
         return self._known[question_id], None
 
     def drain_stats(self) -> dict[str, float]:
-        """A scorer's, with the ``requests`` made without captions among them."""
-        stats = super().drain_stats()
-        stats["requests"] += self._text_only.drain_stats()["requests"]
+        """A scorer's, with what was asked without captions among it."""
+        stats = super().drain_stats()  # its reasoner's tokens are those of both: it is the same one
+        without = self._text_only.drain_stats()
+        for name in ("requests", "replies", "truncated", "answered"):
+            stats[name] += without[name]
         return stats
 
     def close(self) -> None:

@@ -10,8 +10,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from racro_pl.reward.reasoner import BusyClock, Reply
-from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault, read_reply
+from racro_pl.reward.reasoner import BusyClock, Reply, UsageMeter
+from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
+from racro_pl.serving.replies import (
+    PROMPT_CUT,
+    MalformedReply,
+    least_tokens,
+    read_completion,
+    read_usage,
+)
+from racro_pl.types import Messages
 
 SERVER_DOWN = "server down"
 WRONG_MODEL = "wrong model"
@@ -38,14 +46,18 @@ class HttpSession:
         concurrency: requests in flight at once.
         deadline_s: seconds from a request's first attempt until it is given up.
         clock: runs while a request is in flight.
+        meter: counts the tokens of every response, whatever becomes of it: all are paid for.
     """
 
-    def __init__(self, client: ChatClient, concurrency: int, deadline_s: float, clock: BusyClock) -> None:
+    def __init__(
+        self, client: ChatClient, concurrency: int, deadline_s: float, clock: BusyClock, meter: UsageMeter
+    ) -> None:
         self.client = client
         self.loop = asyncio.new_event_loop()
         self._concurrency = concurrency
         self._deadline_s = deadline_s
         self._clock = clock
+        self._meter = meter
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered_in_a_row = 0
         self._down_since = 0.0
@@ -94,8 +106,9 @@ class HttpSession:
         self._clock.start()
         try:
             data = await self.client.call("POST", "chat/completions", request.payload, deadline)
-            reply = Reply(text=read_reply(data))
+            self._meter.add(read_usage(data))
             require_model(data, request.model)
+            reply = read_reply(data, request.payload["messages"])
         except Fault as fault:
             reply = Reply(error=str(fault))
             if fault.heals:  # and yet did not, in all the attempts that are allowed
@@ -124,12 +137,35 @@ class HttpSession:
         self.loop.close()
 
 
-def require_model(data: dict[str, Any], expected: str | None) -> None:
+def read_reply(data: Any, messages: Messages) -> Reply:
+    """The reply in a decoded response to a chat.
+
+    Raises:
+        Fault: there is none, or the server has not read the whole prompt.
+    """
+    try:
+        completion = read_completion(data)
+    except MalformedReply as problem:
+        raise Fault("bad response", str(problem)) from None
+    used, least = read_usage(data), least_tokens(messages)
+    if used is not None and 0 < used[0] < least:  # some servers report 0 for what they had in a cache
+        raise Fault(
+            PROMPT_CUT,
+            f"the server read {used[0]} tokens of a prompt of at least {least}: it cuts long prompts without a word; "
+            "give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
+        )
+    if completion.problem is None:
+        return Reply(text=completion.text, truncated=completion.truncated)
+    kind, detail = completion.problem
+    return Reply(error=f"{kind}: {detail}", truncated=completion.truncated)
+
+
+def require_model(data: Any, expected: str | None) -> None:
     """Refuse an answer in which the server calls itself something else: its rewards would be another model's.
 
     Raises:
         Fault: ``wrong model``.
     """
-    found = data.get("model")
+    found = data.get("model") if isinstance(data, dict) else None
     if expected is not None and isinstance(found, str) and found != expected:
         raise Fault(WRONG_MODEL, f"{found[:100]!r} answered; when the run began it was {expected!r}")

@@ -25,8 +25,9 @@ from racro_pl.pretrained.chat_template import (
 from racro_pl.pretrained.folder import fetch_folder, first_line
 from racro_pl.pretrained.sandbox import RefusalError
 from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter, require
 from racro_pl.text.reasoner_prompt import reasoner_messages
+from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
 from racro_pl.types import Messages, RacroError
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class InProcessReasoner(Reasoner):
         self._template: Any = None
         self._folds_system = False
         self._clock = BusyClock()
+        self._meter = UsageMeter()
 
     @property
     def identity(self) -> str:
@@ -115,6 +117,11 @@ class InProcessReasoner(Reasoner):
     def busy_seconds(self) -> float:
         """Seconds so far spent generating."""
         return self._clock.seconds
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers so far; equal prompts of a greedy one are computed, and counted, once."""
+        return self._meter.total
 
     def check(self) -> None:
         """Load the model.
@@ -276,4 +283,15 @@ class InProcessReasoner(Reasoner):
                 else sampler(seeds, self.temperature, self.top_p, self.max_new_tokens),
             )
         answers = output[:, inputs["input_ids"].shape[1] :]
-        return [Reply(text=text) for text in self._tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        stops = self._model.generation_config.eos_token_id
+        ended = torch.isin(answers, torch.tensor(stops, device=answers.device)).int()
+        # Up to and including the first end token; all of an answer that has none, which the length limit then cut.
+        lengths = torch.where(ended.any(1), ended.argmax(1) + 1, answers.shape[1]).tolist()
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        replies = []
+        for row, text, length, whole in zip(rows, texts, lengths, ended.any(1).tolist(), strict=True):
+            self._meter.add((len(row), length))
+            # A template may have opened the thought already: then its tag is in the prompt.
+            marked = mark_opening(text, self._tokenizer.decode(row[-PROMPT_END_TOKENS:]))
+            replies.append(Reply(text=marked, truncated=not whole).visible())
+        return replies

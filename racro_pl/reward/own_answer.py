@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.rewarder import Pending, Rewarder
-from racro_pl.reward.scorer import GRADING_TIMED_OUT
+from racro_pl.reward.unscored import GRADING_TIMED_OUT
 from racro_pl.text.answers import extract_answer
 from racro_pl.types import Question, Rewards
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.http_session import SERVER_DOWN
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, require
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, require
 from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
+from racro_pl.serving.replies import FILTERED, NO_ANSWER, PROMPT_CUT
 from racro_pl.types import Messages
 
 log = logging.getLogger(__name__)
 CLOSED = "closed: the reasoner was closed before it answered"
-PROMPT_FAULTS = ("HTTP 400", "HTTP 413", "HTTP 422")
-"""Of the prompt, for instance when it is too long: no other server does better."""
+PROMPT_FAULTS = ("HTTP 400", "HTTP 413", "HTTP 422", NO_ANSWER, FILTERED, PROMPT_CUT)
+"""Of the prompt, for instance when it is too long, or of what the model makes of it: no other server does better."""
 
 
 @dataclass
@@ -63,6 +64,10 @@ class ReasonerPool(Reasoner):
             probe_s: Seconds between two looks at a server that is set aside.
         """
         require(bool(reasoners), "no reasoners", "at least one")
+        priced = {reasoner.priced for reasoner in reasoners}
+        require(
+            len(priced) == 1, "servers with and without a price", "price_per_million_tokens of all or none (0 is one)"
+        )
         require(deadline_s > 0 and probe_s > 0, f"deadline_s={deadline_s}, probe_s={probe_s}", "positive seconds")
         self.reasoners = reasoners
         self.deadline_s = deadline_s
@@ -109,6 +114,15 @@ class ReasonerPool(Reasoner):
     def busy_seconds(self) -> float:
         """Seconds so far with at least one prompt in the pool."""
         return self._clock.seconds
+
+    @property
+    def usage(self) -> Usage:
+        """That of all servers together; a prompt that several of them answered counts at each."""
+        return sum((reasoner.usage for reasoner in self.reasoners), Usage())
+
+    @property
+    def priced(self) -> bool:
+        return self.reasoners[0].priced
 
     def check(self) -> None:
         """Check every server; one that is away is set aside and told.

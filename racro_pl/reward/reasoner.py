@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from racro_pl.serving.replies import CUT, NO_ANSWER, why_empty
+from racro_pl.text.answers import visible_text
 from racro_pl.types import Messages, RacroError
 
 
@@ -18,11 +20,13 @@ class ReasonerError(RacroError):
 
 @dataclass(frozen=True)
 class Reply:
-    """A reasoner's answer to one prompt, or why there is none. Exactly one of the two is set."""
+    """A reasoner's answer to one prompt, or why there is none. Exactly one of ``text`` and ``error`` is set."""
 
     text: str | None = None
     error: str | None = None
     """``kind: detail``; the kind is a short fixed phrase, for counting."""
+    truncated: bool = False
+    """Whether the length limit cut what the model wrote."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -32,6 +36,69 @@ class Reply:
     def kind(self) -> str:
         """The error's kind, without its detail."""
         return (self.error or "").split(":", 1)[0]
+
+    @property
+    def came(self) -> bool:
+        """Whether the model wrote at all, be it without a visible answer."""
+        return self.text is not None or self.kind == NO_ANSWER
+
+    def visible(self) -> Reply:
+        """This reply, or an error when all that its text holds are thoughts or white space: no answer is no score."""
+        if self.text is None or visible_text(self.text).strip():
+            return self
+        kind, detail = why_empty(self.text, CUT[0] if self.truncated else "")
+        return Reply(error=f"{kind}: {detail}", truncated=self.truncated)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a reasoner's replies used."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Thoughts included."""
+    cost: float = 0.0
+    """Money, in the currency of the prices; 0 without prices."""
+    unmetered: int = 0
+    """Replies whose server reported no usage."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in USAGE_FIELDS))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) - getattr(other, name) for name in USAGE_FIELDS))
+
+
+USAGE_FIELDS = tuple(field.name for field in fields(Usage))
+
+
+class UsageMeter:
+    """Adds up the usage of replies, from any thread.
+
+    Args:
+        prices: of a million prompt tokens and of a million completion tokens; None where nothing is paid.
+    """
+
+    def __init__(self, prices: tuple[float, float] | None = None) -> None:
+        self._prices = prices or (0.0, 0.0)
+        self._lock = threading.Lock()
+        self._total = Usage()
+
+    def add(self, tokens: tuple[int, int] | None) -> None:
+        """Count one reply, of prompt and completion tokens; None when they are not known."""
+        if tokens is None:
+            used = Usage(unmetered=1)
+        else:
+            cost = sum(count * price for count, price in zip(tokens, self._prices, strict=True)) / 1e6
+            used = Usage(*tokens, cost)
+        with self._lock:
+            self._total += used
+
+    @property
+    def total(self) -> Usage:
+        """Everything so far."""
+        with self._lock:
+            return self._total
 
 
 class Reasoner(abc.ABC):
@@ -78,6 +145,16 @@ class Reasoner(abc.ABC):
     def busy_seconds(self) -> float:
         """Wall-clock seconds so far during which at least one prompt was being worked on."""
         return 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """What all its replies so far used, checks and failures included."""
+        return Usage()
+
+    @property
+    def priced(self) -> bool:
+        """Whether its usage has a price, so that ``usage.cost`` says what was paid."""
+        return False
 
 
 class BusyClock:

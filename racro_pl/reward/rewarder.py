@@ -39,6 +39,15 @@ class Rewarder(abc.ABC):
 
     max_unscored_share: float
     """Share of a step's captions without a score above which the run stops."""
+    budget: float | None = None
+    """Money after which the run stops; None for no bound."""
+    max_answerless_steps: int | None = None
+    """Steps in a row without any answer after which the run stops; None for no bound."""
+
+    @property
+    def spent(self) -> float:
+        """Money that rewards cost so far in this process."""
+        return 0.0
 
     @abc.abstractmethod
     def check(self) -> None:

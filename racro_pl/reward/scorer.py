@@ -1,7 +1,7 @@
 """From captions to rewards: ask the reasoner, read its answers, grade them.
 
-No score is not a zero score: a caption whose reasoner calls all failed, or whose answers could not be graded in time,
-comes back with ``scored`` False and the reason. It never gets a made-up reward.
+No score is not a zero score: a caption whose reasoner calls all failed or brought no visible answer, or whose answers
+could not be graded in time, comes back with ``scored`` False and the reason. It never gets a made-up reward.
 """
 
 from __future__ import annotations
@@ -16,65 +16,15 @@ from typing import Literal
 
 from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
 from racro_pl.reward.grader import Grader
-from racro_pl.reward.http_session import SERVER_DOWN, WRONG_MODEL
-from racro_pl.reward.reasoner import Reasoner, Reply, require
+from racro_pl.reward.reasoner import USAGE_FIELDS, Reasoner, Reply, Usage, require
 from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.unscored import GRADING_TIMED_OUT, count_reasons
 from racro_pl.seeds import seed_for
-from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.text.reasoner_prompt import reasoner_messages
-from racro_pl.types import Messages, Question, RacroError, Rewards
-
-GRADING_TIMED_OUT = "grading timed out"
-OTHER_ADVICE = "check that the reasoner is up and answers within its deadline"
-ADVICE = (
-    (TIMEOUT, "look whether the reasoner's server hangs (its log says); if it is only slow, raise deadline_s and "
-              "attempt_s, or lower concurrency or max_tokens"),
-    (CONNECTION_FAILED, "start the reasoner's server again"),
-    (SERVER_DOWN, "start the reasoner's server again"),
-    (WRONG_MODEL, "serve the model with which the run began, or begin a new run"),
-    ("bad response", "look whether the reasoner's own server is what answers at its url"),
-    ("HTTP 429", "lower the reasoner's concurrency, or raise its deadline_s and attempts"),
-    ("HTTP 401", "check the key that the reasoner's api_key_env names"),
-    ("HTTP 403", "check the key that the reasoner's api_key_env names"),
-    ("HTTP 3", "set the reasoner's url to the server's own address"),
-    ("HTTP 5", "look into the log of the reasoner's server"),
-    ("HTTP 4", "look into the log of the reasoner's server: it refuses the prompts (too long for its context?)"),
-    (GRADING_TIMED_OUT, "raise grade_limit_s"),
-)  # fmt: skip
-"""What to do about a kind of reason, by how it begins; the first that fits holds."""
-
-
-class UnscoredError(RacroError):
-    """Too many captions have no score to go on training."""
-
-    @classmethod
-    def build(cls, reasons: Sequence[str | None], limit: float) -> UnscoredError:
-        """The error for captions with these ``Rewards.reasons``; the message counts each kind and quotes the commonest.
-
-        Args:
-            reasons: one per caption, None where it has a score; not all of them None.
-            limit: the share that is allowed.
-        """
-        kinds = count_reasons(reasons).most_common()
-        commonest = kinds[0][0]
-        example = Counter(reason for reason in reasons if reason and _kind(reason) == commonest).most_common(1)[0][0]
-        advice = next((text for start, text in ADVICE if commonest.startswith(start)), OTHER_ADVICE)
-        return cls(
-            f"{sum(count for _, count in kinds)} of {len(reasons)} captions have no score, more than the allowed share "
-            f"of {limit:g} (max_unscored_share): {', '.join(f'{count}x {kind}' for kind, count in kinds)}. "
-            f"For example: {example}. What to do: {advice}; then resume from the last checkpoint"
-        )
-
-
-def count_reasons(reasons: Sequence[str | None]) -> Counter[str]:
-    """How often each kind of reason occurs; the part behind its colon does not count."""
-    return Counter(_kind(reason) for reason in reasons if reason is not None)
-
-
-def _kind(reason: str) -> str:
-    return reason.split(":", 1)[0]
+from racro_pl.text.thoughts import without_thoughts
+from racro_pl.types import Messages, Question, Rewards
 
 
 @dataclass(frozen=True)
@@ -112,8 +62,8 @@ class _Vote:
         if isinstance(self._source, Future):
             self._source = self._source.result()
             if cache is not None and isinstance(self._key, str) and self._source.text is not None:
-                cache.put(self._key, self._source.text)
-        return self._source
+                cache.put(self._key, self._source)
+        return self._source.visible()
 
 
 class PendingRewards:
@@ -145,6 +95,8 @@ class Scorer(Rewarder):
         max_unscored_share: float = 0.5,
         grade_limit_s: float = 5.0,
         shuffle: bool = False,
+        budget: float | None = None,
+        max_answerless_steps: int | None = 3,
     ) -> None:
         """
         Args:
@@ -157,6 +109,10 @@ class Scorer(Rewarder):
             grade_limit_s: Seconds that one symbolic comparison may take.
             shuffle: Hand each group's rewards to its captions at random: a control, from which nothing can be
                 learnt. The parts stay with the captions that earned them.
+            budget: Money after which the run stops with a checkpoint, in the currency of the reasoner's
+                ``price_per_million_tokens``. A resumed run counts what was spent before. Default: no bound.
+            max_answerless_steps: Steps in a row in which replies came and none held an answer after which the run
+                stops; null never stops it (a rehearsal with a model too small to answer).
         """
         require(votes >= 1, f"votes={votes}", "at least 1")
         require(cache in ("auto", "on", "off"), f"cache={cache!r}", "auto, on or off")
@@ -166,8 +122,18 @@ class Scorer(Rewarder):
             f"votes={votes} with a greedy reasoner, which answers every vote alike",
             "votes=1, or a reasoner temperature above 0",
         )
+        require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
+        require(
+            budget is None or reasoner.priced,
+            f"budget={budget} with a reasoner that has no price",
+            "price_per_million_tokens of the reasoner, or no budget",
+        )
         self.reasoner = reasoner
         self.votes = votes
+        patience = max_answerless_steps
+        require(patience is None or patience >= 1, f"max_answerless_steps={patience}", "at least 1, or null")
+        self.budget = budget
+        self.max_answerless_steps = patience
         self.max_unscored_share = max_unscored_share
         self.cache_path = cache_path
         self.caches = cache == "on" or (cache == "auto" and reasoner.deterministic)
@@ -175,7 +141,7 @@ class Scorer(Rewarder):
         self._grader = Grader(grade_limit_s)
         self.shuffle = shuffle
         self._stats: Counter[str] = Counter()
-        self._drained = (0, 0, 0.0)
+        self._drained = (0, 0, 0.0, Usage())
 
     def check(self) -> None:
         """Make sure that the reasoner answers and that the cache can be used.
@@ -190,8 +156,9 @@ class Scorer(Rewarder):
     def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> PendingRewards:
         """Send captions to the reasoner, without waiting.
 
-        An empty caption is scored 0 without asking: the reasoner could only guess, and a lucky guess would teach
-        the captioner to say nothing. Its part ``empty`` is 1 and it has no answers.
+        A thinking captioner's thoughts are cut: the reasoner must not read the captioner's own solution. A caption
+        that is empty, or nothing but thoughts, is scored 0 without asking: the reasoner could only guess, and a lucky
+        guess would teach the captioner to say nothing. Its part ``empty`` is 1 and it has no answers.
 
         Args:
             question: what the captions are about; the reasoner reads its text and options, never its images.
@@ -200,6 +167,7 @@ class Scorer(Rewarder):
                 the question and the caption alone: found or asked anew, it is the same.
         """
         text = with_choices(question.text, question.choices)
+        captions = [without_thoughts(caption) for caption in captions]
         rows = [
             [
                 self._look_up(self._messages(text, caption), vote, seed_for(seed, question.id, index, vote))
@@ -226,8 +194,7 @@ class Scorer(Rewarder):
         if self._cache is None:
             return _Query(messages, object(), seed)
         key = reply_key(self.reasoner.identity, messages, vote)
-        text = self._cache.get(key)
-        return _Query(messages, key, seed_for(key), None if text is None else Reply(text=text))
+        return _Query(messages, key, seed_for(key), self._cache.get(key))
 
     def _judge(self, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> Rewards:
         verdicts = [self._judge_caption(question, row) for row in votes]
@@ -263,9 +230,12 @@ class Scorer(Rewarder):
             return _Verdict(empty=1.0)
         replies = [vote.reply(self._cache) for vote in votes]
         answers = tuple(reply.text for reply in replies if reply.text is not None)
+        extracted = tuple(extract_answer(answer) for answer in answers)
+        self._stats["replies"] += sum(reply.came for reply in replies)
+        self._stats["truncated"] += sum(reply.truncated for reply in replies)
+        self._stats["answered"] += sum(answer is not None for answer in extracted)
         if not answers:
             return _Verdict(reason=replies[0].error)
-        extracted = tuple(extract_answer(answer) for answer in answers)
         graded = [self._grader.grade(answer, question) for answer in extracted]
         known = [right for right in graded if right is not None]
         return _Verdict(
@@ -276,19 +246,30 @@ class Scorer(Rewarder):
             extracted=extracted,
         )
 
+    @property
+    def spent(self) -> float:
+        """Money that the reasoner's answers cost so far in this process."""
+        return self.reasoner.usage.cost
+
     def drain_stats(self) -> dict[str, float]:
         """Counts since the last call, for the log.
 
         Returns:
-            ``captions`` submitted, ``requests`` sent to the reasoner, ``seconds`` during which it worked, ``unscored``
-            captions and ``unscored/<kind>`` of each kind of reason, and with a cache ``cache_hit_rate`` (share of
-            lookups).
+            ``captions`` submitted, ``requests`` sent to the reasoner, ``replies`` that came from it or from the cache,
+            those ``truncated`` by its length limit and those ``answered``: with an answer that can be graded.
+            ``prompt_tokens`` and ``completion_tokens`` that were used, ``unmetered`` replies that do not tell, and with
+            a price the ``cost``. ``seconds`` during which the reasoner worked, ``unscored`` captions and
+            ``unscored/<kind>`` of each kind of reason, and with a cache ``cache_hit_rate`` (share of lookups).
         """
         hits, misses = (self._cache.hits, self._cache.misses) if self._cache is not None else (0, 0)
-        seconds = self.reasoner.busy_seconds
-        old_hits, old_misses, old_seconds = self._drained
-        self._drained = (hits, misses, seconds)
-        stats: dict[str, float] = {"captions": 0.0, "requests": 0.0, "unscored": 0.0, "seconds": seconds - old_seconds}
+        seconds, usage = self.reasoner.busy_seconds, self.reasoner.usage
+        old_hits, old_misses, old_seconds, old_usage = self._drained
+        self._drained = (hits, misses, seconds, usage)
+        used = usage - old_usage
+        stats = dict.fromkeys(("captions", "requests", "unscored", "replies", "truncated", "answered"), 0.0)
+        stats |= {"seconds": seconds - old_seconds, **{name: float(getattr(used, name)) for name in USAGE_FIELDS}}
+        if not self.reasoner.priced:
+            del stats["cost"]
         stats.update({name: float(count) for name, count in self._stats.items()})
         self._stats.clear()
         if self._cache is not None:

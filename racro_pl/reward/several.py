@@ -22,11 +22,14 @@ class SeveralReasoners(Scorer):
     ... of each reasoner in order, the others averaged.
     """
 
-    def __init__(self, reasoners: list[Reasoner], combine: Combine = "mean", **options: Any) -> None:
+    def __init__(
+        self, reasoners: list[Reasoner], combine: Combine = "mean", budget: float | None = None, **options: Any
+    ) -> None:
         """
         Args:
             reasoners: Who answers; two or more of different identity.
             combine: ``mean`` or ``minimum``.
+            budget: Money that all of them together may cost; those without a price cost nothing.
             **options: A scorer's, for each of them.
         """
         require(len(reasoners) >= 2, f"{len(reasoners)} reasoners", "two or more; for one, use Scorer")
@@ -35,7 +38,14 @@ class SeveralReasoners(Scorer):
         require(
             len(identities) == len(reasoners), "the same reasoner twice", "different ones, or votes for one of them"
         )
+        require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
+        require(
+            budget is None or any(reasoner.priced for reasoner in reasoners),
+            f"budget={budget} with reasoners that have no price",
+            "price_per_million_tokens of those that cost, or no budget",
+        )
         super().__init__(reasoners[0], **options)
+        self.budget = budget
         self.combine = combine
         self._others = [Scorer(reasoner, **options) for reasoner in reasoners[1:]]
 
@@ -48,6 +58,10 @@ class SeveralReasoners(Scorer):
         waiting = [super().submit(question, captions, seed)]
         waiting += [scorer.submit(question, captions, seed) for scorer in self._others]
         return _Together(waiting, mean if self.combine == "mean" else min)
+
+    @property
+    def spent(self) -> float:
+        return super().spent + sum(scorer.spent for scorer in self._others)
 
     def drain_stats(self) -> dict[str, float]:
         """Counts of all reasoners together; ``captions`` once, ``seconds`` of the longest."""

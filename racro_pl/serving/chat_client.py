@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import random
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
+
+from racro_pl.serving.network import client_settings
+from racro_pl.serving.replies import MAX_ERROR_CHARS, server_error
 
 MAX_BODY_BYTES = 4_000_000
 """Largest response that is read; a reasoner's answer of 100,000 tokens is well below."""
@@ -19,7 +20,11 @@ CONNECT_LIMIT_S = 10.0
 IDLE_LIMIT_S = 2.0
 """Seconds after which an idle connection is not used again. Servers hang up after 5 (uvicorn, vLLM): a request that
 is sent just then is lost."""
+HEALING = (408, 409, 425, 429)
+"""Statuses below 500 after which asking again may help: the server took too long, or was not ready yet."""
 TIMEOUT = "timeout"
+BAD_CERTIFICATE = "bad certificate"
+SERVER_ERROR = "server error"
 CONNECTION_FAILED = "connection failed"
 MAX_WAIT_S = 30.0
 """Longest wait between two attempts, unless the server names a longer one."""
@@ -34,7 +39,7 @@ class Fault(Exception):
         self.kind = kind
         self.detail = detail
         self.heals = heals
-        """Whether asking again may help: timeouts, lost connections, 429 and 5xx, and nothing else."""
+        """Whether asking again may help: timeouts, lost connections, 408, 409, 425, 429 and 5xx, and nothing else."""
         self.retry_after_s = retry_after_s
 
 
@@ -54,14 +59,28 @@ class ChatClient:
         backoff_s: float,
         max_body_bytes: int = MAX_BODY_BYTES,
         uds: Path | None = None,
+        verify: str | None = None,
     ) -> None:
+        """
+        Args:
+            base_url: the server's.
+            api_key: sent as a bearer token; None sends none.
+            attempts: most attempts per call.
+            attempt_s: seconds for one attempt.
+            backoff_s: wait before the second attempt, doubled for each further one, give or take a half.
+            max_body_bytes: largest response that is read.
+            verify: file or folder of the certificates to trust, see ``network.client_settings``.
+
+        Raises:
+            ConnectionSettingError: the environment's proxy or certificates cannot be used.
+        """
         self._key = api_key
         self._uds = uds
         self._attempts = attempts
         self._attempt_s = attempt_s
         self._backoff_s = backoff_s
         self._max_body_bytes = max_body_bytes
-        self._settings = client_settings(base_url, api_key)
+        self._settings = connection_settings(base_url, api_key, verify)
         self._free: list[httpx.AsyncClient] = []
         """Clients that no call uses now; the one used last is the next, so that few stay open when little is asked."""
 
@@ -88,8 +107,7 @@ class ChatClient:
                 where = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no complete answer"
                 fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
             except httpx.TransportError as error:
-                detail = self._redact(f"{type(error).__name__}: {error}")
-                fault = Fault(CONNECTION_FAILED, detail, heals=True)
+                fault = self._lost(error)
             except Fault as error:
                 fault = error
             wait_s = self._wait_s(attempt, fault)
@@ -97,6 +115,12 @@ class ChatClient:
                 attempts = f" (attempt {attempt})" if attempt > 1 else ""
                 raise Fault(fault.kind, fault.detail + attempts, fault.heals)
             await asyncio.sleep(wait_s)
+
+    def _lost(self, error: httpx.TransportError) -> Fault:
+        detail = self._redact(f"{type(error).__name__}: {error}")
+        if "CERTIFICATE_VERIFY_FAILED" in detail:  # the same at every attempt
+            return Fault(BAD_CERTIFICATE, detail)
+        return Fault(CONNECTION_FAILED, detail, heals=True)
 
     def _wait_s(self, attempt: int, fault: Fault) -> float:
         # Jitter from a generator of its own: the run's seeded ones must not depend on network faults.
@@ -123,19 +147,33 @@ class ChatClient:
         if status != 200:
             raise Fault(
                 f"HTTP {status}",
-                self._redact(_refusal(response, bytes(body))),
-                heals=status == 429 or status >= 500,
+                self._quote(_refusal(response, bytes(body))),
+                heals=_heals(status),
                 retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
             )
         if plain:
             return body.decode(errors="replace")
         try:
-            return json.loads(body)
+            data = json.loads(body)
         except (ValueError, RecursionError):
             coding = response.headers.get("content-encoding", "identity")
             packed = "" if coding == "identity" else f" (sent as {coding[:40]!r}, though asked for it unpacked)"
-            start = self._redact(bytes(body[:80]).decode(errors="replace"))
+            start = self._redact(bytes(body[:MAX_ERROR_CHARS]).decode(errors="replace"))[:80]
             raise Fault("bad response", f"not JSON: {start!r}{packed}") from None
+        if isinstance(data, dict) and data.get("error") and not data.get("choices"):
+            raise self._reported(data["error"])
+        return data
+
+    def _reported(self, error: Any) -> Fault:
+        """The fault that a response of status 200 reports in its body."""
+        code = error.get("code") if isinstance(error, dict) else None
+        status = code if type(code) is int and 400 <= code < 600 else None
+        detail = self._quote(server_error(error))
+        return Fault(f"HTTP {status}" if status else SERVER_ERROR, detail, heals=status is not None and _heals(status))
+
+    def _quote(self, text: str) -> str:
+        # In this order: a key that the limit cuts in two would no longer be recognised.
+        return self._redact(" ".join(text[:MAX_ERROR_CHARS].split()))[:_MAX_MESSAGE_CHARS]
 
     def _new_client(self) -> httpx.AsyncClient:
         # A transport is one client's: closed, it closes with its client.
@@ -152,35 +190,28 @@ class ChatClient:
             await self._free.pop().aclose()
 
 
-def client_settings(base_url: str, api_key: str | None) -> dict[str, Any]:
-    """Arguments of ``httpx.AsyncClient`` for one connection to a server."""
+def connection_settings(base_url: str, api_key: str | None, verify: str | None = None) -> dict[str, Any]:
+    """Arguments of ``httpx.AsyncClient`` for one connection to a server.
+
+    Raises:
+        ConnectionSettingError: the environment's proxy or certificates cannot be used.
+    """
     # Bodies are read raw, so that a compressed one cannot unpack beyond the size limit.
     headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
-    # HTTP_PROXY is for the outside world: sent there, "127.0.0.1" would mean the proxy's own machine.
-    trust_env = not is_loopback(base_url)
     return {
-        "base_url": base_url,
+        # One set of certificates for all clients: reading it takes longer than a call.
+        **client_settings(base_url, verify),
         "headers": headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         "timeout": httpx.Timeout(None, connect=CONNECT_LIMIT_S),
         "limits": httpx.Limits(max_connections=1, keepalive_expiry=IDLE_LIMIT_S),
-        "trust_env": trust_env,
-        # One for all: reading the certificates takes longer than a call.
-        "verify": httpx.create_ssl_context(trust_env=trust_env),
     }
 
 
 _JITTER = random.Random()
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a URL points at this machine by name or address."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _heals(status: int) -> bool:
+    return status in HEALING or status >= 500
 
 
 def _retry_after_s(header: str) -> float:
@@ -191,7 +222,7 @@ def _retry_after_s(header: str) -> float:
 def _refusal(response: httpx.Response, body: bytes) -> str:
     if response.is_redirect:
         # Captions and the API key are meant for the address in the settings, and for no other.
-        where = response.headers.get("location", "")[:_MAX_MESSAGE_CHARS]
+        where = response.headers.get("location", "")
         return f"sent on to {where!r}, which is not followed; set url to the server's own address"
     return _server_message(body) or response.reason_phrase
 
@@ -202,28 +233,4 @@ def _server_message(body: bytes) -> str:
         data = json.loads(text)
     except (ValueError, RecursionError):
         data = None
-    if isinstance(data, dict):
-        inner = data.get("error", data)
-        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-        text = found if isinstance(found, str) else text
-    return " ".join(text.split())[:_MAX_MESSAGE_CHARS]
-
-
-def read_reply(data: Any) -> str:
-    """The answer in a chat completion. Thoughts that the server split off come first, in ``<think>`` tags.
-
-    Raises:
-        Fault: there is no answer in it.
-    """
-    try:
-        message = data["choices"][0]["message"]
-        content = message.get("content")
-        # vLLM renamed the field; both spellings are served.
-        thoughts = message.get("reasoning_content") or message.get("reasoning")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise Fault("bad response", "no choices[0].message in it") from None
-    if isinstance(thoughts, str) and thoughts:
-        return f"<think>{thoughts}</think>{content if isinstance(content, str) else ''}"
-    if not isinstance(content, str):
-        raise Fault("bad response", f"the message's content is {type(content).__name__}, not text")
-    return content
+    return server_error(data.get("error", data)) if isinstance(data, dict) else text

@@ -31,6 +31,7 @@ from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.resuming import ORIGIN_KEY, check_weights, origin_of
@@ -195,7 +196,8 @@ class CaptionerModule(LightningModule):
     def answer(self, questions: Sequence[Question]) -> list[Answered]:
         """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out."""
         encoded = self.encode_readable(questions)
-        captions = self.engine.describe(self.captioner, encoded, self.updates_done)
+        texts = self.engine.describe(self.captioner, encoded, self.updates_done)
+        captions = [without_thoughts(text) for text in texts]
         pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
         audit = self.trainer.datamodule.audit_caption  # type: ignore[attr-defined]
         return [

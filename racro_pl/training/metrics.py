@@ -14,6 +14,7 @@ from torch import Tensor
 
 from racro_pl.losses import Importance, same_rewards
 from racro_pl.losses.importance import effective_sample_share
+from racro_pl.text.thoughts import is_only_thoughts
 from racro_pl.types import Rewards, Rollout
 
 PHASES = ("sample", "reason", "logprobs", "update")
@@ -67,6 +68,7 @@ class StepMeter:
                 captions=len(rollout.texts),
                 caption_tokens=float(rollout.mask.sum()),
                 truncated=sum(rollout.truncated),
+                only_thoughts=sum(is_only_thoughts(text) for text in rollout.texts),
                 scored=len(scores),
                 reward=sum(scores),
                 reward_squared=sum(score * score for score in scores),
@@ -109,6 +111,7 @@ class StepMeter:
             "reward/unscored_share": 1.0 - mean("scored", "captions") if sums["captions"] else 0.0,
             "caption/tokens": mean("caption_tokens", "captions"),
             "caption/truncated_share": mean("truncated", "captions"),
+            "caption/only_thoughts_share": mean("only_thoughts", "captions"),
             "questions/dropped": float(sums["dropped"]),
             "questions/unsampled": float(sums["unsampled"]),
             "questions/refilled": float(sums["refilled"]),
@@ -129,8 +132,8 @@ class StepMeter:
 
 
 _SUMMED = (
-    "captions", "caption_tokens", "truncated", "scored", "reward", "reward_squared", "groups", "flat_groups",
-    "dropped", "unsampled", "refilled", "replaced", "loss", "divisor", "forwarded_tokens", "skipped",
+    "captions", "caption_tokens", "truncated", "only_thoughts", "scored", "reward", "reward_squared", "groups",
+    "flat_groups", "dropped", "unsampled", "refilled", "replaced", "loss", "divisor", "forwarded_tokens", "skipped",
     "skipped_updates",
 )  # fmt: skip
 

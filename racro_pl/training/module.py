@@ -22,7 +22,8 @@ from racro_pl.experience import Draft, assemble, draft
 from racro_pl.losses import divisor, grpo_loss, truncated_importance
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.rewarder import Rewarder
-from racro_pl.reward.scorer import Scorer, UnscoredError
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training import objectives
 from racro_pl.training.accuracy import Answered
@@ -30,6 +31,7 @@ from racro_pl.training.base import CaptionerModule
 from racro_pl.training.checkpointing.stopping import stop_with_checkpoint
 from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
 from racro_pl.training.metrics import TOKEN_SUMS, StepMeter
+from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.resuming import SETTINGS_KEY, check_run, configured_hyperparameters, run_settings
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.stream import MicroBatch, micro_batches
@@ -67,6 +69,7 @@ class RacroModule(CaptionerModule):
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
         self._supply = CaptionSupply(self)
+        self._guard = ReasonerGuard(lambda: self.scorer)
         self._stop: RacroError | None = None
         """Why the run ends behind this step."""
 
@@ -84,6 +87,10 @@ class RacroModule(CaptionerModule):
                 "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
                 "the captions that were under way, so not bit for bit as the uninterrupted one"
             )
+
+    def on_fit_start(self) -> None:
+        self._guard.begin()
+        super().on_fit_start()
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -208,9 +215,11 @@ class RacroModule(CaptionerModule):
         meter.add_groups(groups)
         figures = meter.reduced(all_reduce)
         figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(self._supply.reasoner_figures()).items()}
+        stats = self._supply.reasoner_figures() | {"spent": self._guard.own}
+        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(stats).items()}
         figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
         figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
+        self._stop = self._guard.after_step(self.trainer.global_step, figures)
         self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
         self.log("reward/mean", figures["reward/mean"], prog_bar=True)
         if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
@@ -239,6 +248,7 @@ class RacroModule(CaptionerModule):
             if self.trainer.state.fn != TrainerFn.FITTING:
                 raise reason
             stop_with_checkpoint(self.trainer, reason)
+        self._guard.settle()
         super().on_validation_epoch_end()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -264,11 +274,13 @@ class RacroModule(CaptionerModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint[SETTINGS_KEY] = run_settings(self)
+        checkpoint["racro_spent"] = self._guard.spent
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_run(self, checkpoint)
+        self._guard.resume(checkpoint.get("racro_spent", 0.0))
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -54,7 +54,7 @@ FAULTS = {
     "nested": "bad response",
     "long number": "bad response",
     "empty choices": "bad response",
-    "null content": "bad response",
+    "null content": "no answer",
     "nan content": "bad response",
     "infinite message": "bad response",
     "huge": "bad response",

@@ -41,7 +41,7 @@ def test_with_a_greedy_vllm_two_steps_and_two_more_are_four(vllm_server: VllmSer
             "--model.reward.reasoner", "racro_pl.reward.HttpReasoner", f"{arguments}.url", vllm_server.url,
             f"{arguments}.temperature", "0.0", f"{arguments}.max_tokens", "16", f"{arguments}.concurrency", "1",
             "--model.reward.cache", "on", "--model.reward.cache_path", str(tmp_path / cache),
-            "--model.rollout.init_args.group_size", "4",
+            "--model.rollout.init_args.group_size", "4", "--model.reward.max_answerless_steps", "null",
         ]  # fmt: skip
 
     straight = fit(tmp_path / "straight", 4, *reasoner("straight.sqlite"))

@@ -75,7 +75,12 @@ def test_a_rolling_restart_loses_nothing(vllm_server: VllmServer, second_server:
         for server in servers
     ]
     module = make_module(Path("embedded:figure-captioner"))
-    module.scorer = Scorer(ReasonerPool(clients, deadline_s=240.0, probe_s=1.0), cache="off", max_unscored_share=1.0)
+    module.scorer = Scorer(
+        ReasonerPool(clients, deadline_s=240.0, probe_s=1.0),
+        cache="off",
+        max_unscored_share=1.0,
+        max_answerless_steps=None,
+    )
     restart = RollingRestart(servers)
     fit(module, tmp_path, steps=2000, callbacks=[restart])
     assert restart.failure is None

@@ -285,7 +285,7 @@ class VllmEngine(RolloutEngine):
 
 def _rollout(encoded: EncodedQuestion, sampled: Sampled, captioner: Captioner, version: int) -> Rollout:
     # Decoded here, from the ids: one way from tokens to text, whoever sampled.
-    texts = captioner.encoder.tokenizer.batch_decode(sampled.token_ids, skip_special_tokens=True)
+    texts = captioner.encoder.decode(encoded[1], sampled.token_ids)
     return Rollout(
         question=encoded[0],
         prompt=encoded[1],

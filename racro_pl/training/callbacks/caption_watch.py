@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.habits import goes_round, states_answer, states_gold
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.callbacks.records import run_folder
 from racro_pl.training.gradients import all_reduce
@@ -22,9 +23,9 @@ from racro_pl.types import Question, Rewards, Rollout
 
 Habit = Callable[[Rollout, int], bool]
 HABITS: dict[str, Habit] = {
-    "states_gold": lambda rollout, index: _states_gold(rollout.question, rollout.texts[index]),
-    "states_answer": lambda rollout, index: states_answer(rollout.texts[index]),
-    "empty": lambda rollout, index: not rollout.texts[index].strip(),
+    "states_gold": lambda rollout, index: _states_gold(rollout.question, _read(rollout, index)),
+    "states_answer": lambda rollout, index: states_answer(_read(rollout, index)),
+    "empty": lambda rollout, index: not _read(rollout, index).strip(),
     "repeated": lambda rollout, index: rollout.texts[index] in rollout.texts[:index],
     "going_round": lambda rollout, index: goes_round(rollout.texts[index]),
 }
@@ -154,6 +155,11 @@ def _rotation(questions: Sequence[Question]) -> tuple[int, list[int]]:
         if len(places) == count:
             break
     return best
+
+
+def _read(rollout: Rollout, index: int) -> str:
+    """The caption as the reasoner reads it."""
+    return without_thoughts(rollout.texts[index])
 
 
 def _states_gold(question: Question, caption: str) -> bool:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from racro_pl.images import open_image
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.module import RacroModule
 from racro_pl.training.strategy import gather
@@ -31,17 +32,20 @@ class CaptionLog(Callback):
     """Appends every sampled caption to ``captions.jsonl``: one JSON object a line, with all that made its reward."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
-        """One line per caption: step, question, caption, reasoner answers, verdict, reward and its parts."""
+        """One line per caption: step, question, caption (and what was written, where thoughts were cut from it),
+        reasoner answers, verdict, reward and its parts."""
         folder = run_folder(trainer)
         lines = []
         for rollout, rewards in pl_module.last_step:
-            for index, caption in enumerate(rollout.texts):
+            for index, text in enumerate(rollout.texts):
+                caption = without_thoughts(text)
                 record = {
                     "step": trainer.global_step,
                     "question_id": rollout.question.id,
                     "question": rollout.question.text,
                     "gold": rollout.question.answer,
                     "caption": caption,
+                    **({"written": text} if text != caption else {}),
                     "caption_tokens": int(rollout.mask[index].sum()),
                     "truncated": rollout.truncated[index],
                     "adapter_version": rollout.adapter_version,

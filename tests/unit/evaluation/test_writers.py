@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 
 import pytest
@@ -7,8 +8,15 @@ from PIL import Image
 
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import data_url, open_writer
+from racro_pl.figure_world.models import resolve_model
 from racro_pl.figure_world.world import figure_questions
+from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.loading import load_encoder
+from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.text.answers import THINK_OPEN
+from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import ImageRef, Question, RacroError
+from tests.fakes.dialects import StandIn, completion
 from tests.fakes.reasoner_server import FaultServer
 
 CPU = torch.device("cpu")
@@ -87,6 +95,67 @@ def test_a_server_s_failure_is_the_item_s_error():
     assert [item.text for item in found] == [None, None]
     assert "HTTP 400" in found[0].error
     assert "cannot be asked" in found[1].error
+
+
+THOUGHT = "It must be red."
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "thoughts"),
+    [
+        (completion("a square", reasoning_content=THOUGHT), "a square", THOUGHT),
+        (completion("a square", reasoning=THOUGHT), "a square", THOUGHT),
+        (completion(f"<think>\n{THOUGHT}\n</think>\n\na square\n"), "a square", THOUGHT),
+        (completion(f"{THOUGHT}</think>a square"), "a square", THOUGHT),
+        (completion([{"type": "text", "text": " a square "}]), "a square", ""),
+        (completion(None, reasoning=THOUGHT, finish="length"), "", "no answer: only thoughts"),
+        (completion(f"<think>{THOUGHT}", finish="length"), "", "no answer: only thoughts"),
+    ],
+)
+def test_a_served_captioner_s_thoughts_are_kept_apart(reply, text, thoughts):
+    with StandIn(lambda body: (200, reply)) as server:
+        writer = open_writer(CaptionerSettings(server.url, "served", max_new_tokens=16), CPU)
+        for found in writer.write([(question("q", png(60, 60)), task) for task in ("caption", "tentative")]):
+            assert (found.text, found.error) == (text, None)
+            assert found.thoughts.startswith(thoughts)
+            assert found.only_thoughts == (text == "")
+            assert found.truncated == (text == "")
+        writer.close()
+
+
+def test_a_served_captioner_that_puts_its_caption_among_its_thoughts_has_written_none():
+    with StandIn(lambda body: (200, completion(None, reasoning="a square"))) as server:
+        writer = open_writer(CaptionerSettings(server.url, "served", max_new_tokens=16), CPU)
+        (found,) = writer.write([(question("q", png(60, 60)), "caption")])
+        writer.close()
+    assert found.text is None
+    assert "reasoning parser does not fit" in found.error
+
+
+def test_a_local_captioner_s_thoughts_are_kept_apart(monkeypatch):
+    texts = iter([(f"<think>{THOUGHT}</think>\n\na square",), (f"<think>{THOUGHT}",), ("a square",)])
+    monkeypatch.setattr(PromptEncoder, "decode", lambda self, prompt, ids: next(texts))
+    settings = CaptionerSettings("embedded:figure-captioner", "it", max_new_tokens=2, batch_size=1)
+    writer = open_writer(settings, CPU)
+    found = list(writer.write([(question("q", png(60, 60)), "caption")] * 3))
+    writer.close()
+    assert [(item.text, item.thoughts) for item in found] == [("a square", THOUGHT), ("", THOUGHT), ("a square", "")]
+
+
+def test_what_a_prompt_has_opened_is_in_the_text():
+    """Chat templates of thinking models end with the tag: what is cut off in the thought would pass for a caption."""
+    encoder = load_encoder(PolicySettings(resolve_model("embedded:figure-captioner")))
+    tokenizer = encoder.tokenizer
+    tokenizer.add_tokens(["<think>", "</think>", "red"])
+    ids = torch.tensor([tokenizer.convert_tokens_to_ids(["red", "</think>", "red"])])
+    prompt = encoder.encode(question("q", png(56, 56)))
+    opened = dataclasses.replace(
+        prompt, input_ids=torch.cat([prompt.input_ids, torch.tensor(tokenizer.convert_tokens_to_ids(["<think>"]))])
+    )
+    assert THINK_OPEN not in encoder.decode(prompt, ids)[0]
+    assert encoder.decode(opened, ids)[0].startswith(THINK_OPEN)
+    assert without_thoughts(encoder.decode(opened, ids)[0]) == "red"
+    assert without_thoughts(encoder.decode(opened, ids[:, :1])[0]) == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from racro_pl.reward.cache import CacheError, ReplyCache, default_cache_path, reply_key
+from racro_pl.reward.reasoner import Reply
 
 MESSAGES = [{"role": "user", "content": "Two?"}]
 
@@ -12,12 +13,24 @@ MESSAGES = [{"role": "user", "content": "Two?"}]
 def test_what_was_put_is_found_again_also_after_closing(tmp_path):
     cache = ReplyCache(tmp_path / "new" / "replies.sqlite")
     assert cache.get("a") is None
-    cache.put("a", 'é "\ud800" \n')
-    cache.put("a", "second")  # the first one stays
+    reply = Reply(text='é "\ud800" \n')
+    cache.put("a", reply)
+    cache.put("a", Reply(text="second"))  # the first one stays
+    cache.put("cut", Reply(text="second", truncated=True))
     cache.close()
-    assert cache.get("a") == 'é "\ud800" \n'
+    assert cache.get("a") == reply
     assert (cache.hits, cache.misses) == (1, 1)
-    assert ReplyCache(cache.path).get("a") == 'é "\ud800" \n'
+    assert ReplyCache(cache.path).get("a") == reply
+    assert ReplyCache(cache.path).get("cut") == Reply(text="second", truncated=True)
+
+
+def test_an_entry_that_is_no_answer_is_an_error(tmp_path):
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    cache.open()
+    for value in ("7", "null", '{"truncated": true}', '{"text": 7}', "{"):
+        cache._connection.execute("INSERT OR REPLACE INTO replies VALUES ('a', ?)", (value,))
+        with pytest.raises(CacheError, match="cannot be used"):
+            cache.get("a")
 
 
 def test_a_key_depends_on_all_that_an_answer_depends_on():
@@ -36,15 +49,15 @@ def test_a_key_depends_on_all_that_an_answer_depends_on():
 def test_many_threads_and_another_process(tmp_path):
     path = tmp_path / "replies.sqlite"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom racro_pl.reward.cache import ReplyCache\n"
-        "cache = ReplyCache(Path(sys.argv[1]))\nfor i in range(200): cache.put(f'p{i}', str(i))"
+        "import sys\nfrom pathlib import Path\nfrom racro_pl.reward import Reply, ReplyCache\n"
+        "cache = ReplyCache(Path(sys.argv[1]))\nfor i in range(200): cache.put(f'p{i}', Reply(text=str(i)))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)])
     cache = ReplyCache(path)
 
     def write(name):
         for i in range(100):
-            cache.put(f"{name}{i}", str(i))
+            cache.put(f"{name}{i}", Reply(text=str(i)))
 
     threads = [threading.Thread(target=write, args=(f"t{t}-",)) for t in range(8)]
     for thread in threads:
@@ -52,8 +65,8 @@ def test_many_threads_and_another_process(tmp_path):
     for thread in threads:
         thread.join()
     assert process.wait(60) == 0
-    assert all(cache.get(f"t{t}-{i}") == str(i) for t in range(8) for i in range(100))
-    assert all(cache.get(f"p{i}") == str(i) for i in range(200))
+    assert all(cache.get(f"t{t}-{i}").text == str(i) for t in range(8) for i in range(100))
+    assert all(cache.get(f"p{i}").text == str(i) for i in range(200))
 
 
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path):

@@ -66,14 +66,16 @@ def test_r1_reads_its_first_token_once_and_its_answer_is_what_follows_the_though
     reasoner, read = in_process(tmp_path, r1_tokenizer(), answers)
     rewards = score(reasoner, ["Two cats."] * 2)
     assert read == [R1_PROMPT] * 2
-    assert rewards.answers == tuple((answer,) for answer in answers)
+    assert rewards.answers == tuple((f"<think>{answer}",) for answer in answers)
     assert rewards.total == (1.0, 0.0)
 
 
-def test_a_thought_of_r1_that_was_cut_is_read_as_text(tmp_path):
-    """Neither tag is in it, so nothing tells it from an answer: its last box counts, as in the reference."""
+def test_a_thought_of_r1_that_was_cut_is_no_answer(tmp_path):
+    """Neither tag is in the text; that the prompt has opened the thought tells it from an answer."""
     reasoner, _ = in_process(tmp_path, r1_tokenizer(), ["So it may be \\boxed{42}, but"])
-    assert score(reasoner, ["Two cats."]).extracted == (("42",),)
+    rewards = score(reasoner, ["Two cats."])
+    assert rewards.scored == (False,)
+    assert rewards.reasons[0].startswith("no answer: only thoughts")
 
 
 def test_r1_forgets_the_thoughts_of_earlier_turns():
@@ -87,9 +89,9 @@ def test_qwen3_thinks_and_is_read_behind_its_thought(tmp_path):
     reasoner, read = in_process(tmp_path, qwen3_tokenizer(), answers)
     rewards = score(reasoner, ["Two cats."] * 2)
     assert read == [QWEN3_PROMPT] * 2
-    assert rewards.total == (1.0, 0.0)
-    # The second was cut in a thought that it had opened itself: there is no answer yet.
-    assert rewards.extracted == (("42",), (None,))
+    # The second was cut in a thought that it had opened itself: there is no answer yet, so no score.
+    assert (rewards.total, rewards.scored) == ((1.0, 0.0), (True, False))
+    assert rewards.extracted == (("42",), ())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import ReasonerError
-from racro_pl.serving.chat_client import is_loopback
+from racro_pl.serving.network import is_loopback
 from tests.fakes.reasoner_server import ANSWER, FaultServer
 
 PROMPT = [{"role": "user", "content": "Two?"}]
@@ -73,7 +73,8 @@ def test_an_attempt_that_hangs_is_tried_again(connect):
         ("404", 1, "HTTP 404: told to fail with 404"),
         ("garbage", 1, "bad response: not JSON: '<html>welcome</html>'"),
         ("empty choices", 1, "bad response: no choices"),
-        ("null content", 1, "bad response: the message's content is NoneType"),
+        ("null content", 1, "no answer: empty text"),
+        ("nan content", 1, "bad response: the message's content is float"),
         ("huge", 1, "bad response: more than 4000000 bytes"),
         ("hang", 1, "timeout: no complete answer within 2 s"),
         ("drip", 1, "timeout: no complete answer within 2 s"),

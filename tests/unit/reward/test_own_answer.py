@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from racro_pl.reward.own_answer import OwnAnswers
-from racro_pl.reward.scorer import GRADING_TIMED_OUT
+from racro_pl.reward.unscored import GRADING_TIMED_OUT
 from racro_pl.types import Question
 
 QUESTION = Question("q", (), "<image>How many?", "42", "math")

@@ -6,7 +6,8 @@ from jsonargparse import ArgumentParser
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import Reasoner, Reply
-from racro_pl.reward.scorer import GRADING_TIMED_OUT, Scorer, UnscoredError, count_reasons
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.unscored import GRADING_TIMED_OUT, UnscoredError, count_reasons
 from racro_pl.types import Question
 from tests.fakes.reasoner_server import FaultServer
 
@@ -53,10 +54,11 @@ def test_right_wrong_and_no_answer():
     reasoner = Scripted(boxed("42.0"), boxed("41"), Reply(text="no idea"), Reply(text=""))
     rewards = score(reasoner, ["a", "b", "c", "d"])
     assert rewards.total == (1.0, 0.0, 0.0, 0.0)
-    assert rewards.scored == (True,) * 4
+    assert rewards.scored == (True, True, True, False)
+    assert rewards.reasons[3].startswith("no answer: empty text")
     assert rewards.parts["correct"] == rewards.total
     assert rewards.parts["answered"] == (1.0, 1.0, 0.0, 0.0)
-    assert rewards.extracted == (("42.0",), ("41",), (None,), (None,))
+    assert rewards.extracted == (("42.0",), ("41",), (None,), ())
     assert rewards.answers[1] == (r"So \boxed{41}",)
     prompt = reasoner.asked[0][-1]["content"]
     assert prompt.startswith(
@@ -225,7 +227,8 @@ def test_over_http_every_fault_is_unscored_and_nothing_is_invented():
     stats = scorer.drain_stats()
     assert stats["seconds"] > 0
     assert {name: stats[name] for name in stats if name.startswith("unscored")} == {
-        "unscored": 5.0, "unscored/bad response": 3.0, "unscored/HTTP 400": 1.0, "unscored/HTTP 500": 1.0,
+        "unscored": 5.0, "unscored/bad response": 2.0, "unscored/no answer": 1.0, "unscored/HTTP 400": 1.0,
+        "unscored/HTTP 500": 1.0,
     }  # fmt: skip
 
 

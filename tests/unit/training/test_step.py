@@ -19,7 +19,8 @@ from lightning.pytorch.strategies import (
 
 from racro_pl.policy.config import PolicySettings
 from racro_pl.reward.reasoner import ReasonerError
-from racro_pl.reward.scorer import Scorer, UnscoredError
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.unscored import UnscoredError
 from racro_pl.training.startup import check_trainer
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import ImageRef, RacroError

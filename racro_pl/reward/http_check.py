@@ -1,0 +1,108 @@
+"""What a server says about itself: the models that it serves, and whether it answers a first question."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from racro_pl.reward.http_session import read_reply
+from racro_pl.reward.reasoner import ReasonerError
+from racro_pl.serving.chat_client import BAD_CERTIFICATE, TIMEOUT, Fault
+from racro_pl.serving.replies import read_usage
+from racro_pl.types import Messages
+
+log = logging.getLogger(__name__)
+FIRST_QUESTION: Messages = [{"role": "user", "content": "What is 1 + 1? Answer in one word."}]
+
+
+def read_models(data: Any) -> dict[str, int | None]:
+    """Names of the served models in a decoded ``/models``, with their context in tokens where the server says it.
+
+    Raises:
+        Fault: it is no list of models.
+    """
+    entries = data.get("data") if isinstance(data, dict) else data
+    if not isinstance(entries, list):
+        raise Fault("bad response", "no list of models in it")
+    served: dict[str, int | None] = {}
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            context = entry.get("max_model_len")
+            served[entry["id"]] = context if isinstance(context, int) else None
+    return served
+
+
+def no_list(url: str, fault: Fault) -> ReasonerError:
+    """The error for a server whose models cannot be listed."""
+    hint = "start the reasoner's server, or correct the reasoner's url"
+    if fault.kind == BAD_CERTIFICATE:
+        hint = "for a private authority set the reasoner's verify, or SSL_CERT_FILE, to the file of its certificate"
+    elif fault.kind == TIMEOUT:
+        hint = "a server is there and hangs, or is still loading its model: look at its log"
+    elif fault.kind.startswith(("HTTP 3", "HTTP 40")):
+        hint = (
+            "is this the base URL of an OpenAI-compatible server, and is api_key_env right? For a server without "
+            "/models set the reasoner's model"
+        )
+    return ReasonerError(f"no reasoner at {url} ({fault}): {hint}")
+
+
+def only_model(url: str, served: dict[str, int | None]) -> str:
+    """The name of the one model that a server serves.
+
+    Raises:
+        ReasonerError: there are more, or none.
+    """
+    if len(served) != 1:
+        names = ", ".join(map(repr, served)) or "none"
+        raise ReasonerError(f"{url} serves several models or none ({names}): set the reasoner's model to one")
+    return next(iter(served))
+
+
+def require_served(url: str, model: str, served: dict[str, int | None]) -> None:
+    """Refuse a model that is not on the server's list.
+
+    Raises:
+        ReasonerError: it is not.
+    """
+    if model not in served:
+        names = ", ".join(map(repr, served)) or "no model"
+        raise ReasonerError(
+            f"{url} serves {names}, not {model!r}: set the reasoner's model to a served name "
+            "(or leave it out when there is one), or start the right server"
+        )
+
+
+def require_room(url: str, context: int | None, longest: Any) -> None:
+    """Refuse a context that answers alone would fill.
+
+    Args:
+        url: the server's.
+        context: in tokens; None when it is not known.
+        longest: the longest answer in tokens, if the request bounds it.
+
+    Raises:
+        ReasonerError: it has no room for a prompt.
+    """
+    if context is not None and isinstance(longest, int) and longest >= context:
+        raise ReasonerError(
+            f"the reasoner at {url} has a context of {context} tokens: max_tokens={longest} leaves no room "
+            "for the prompt; lower the reasoner's max_tokens, or serve the model with a longer context"
+        )
+
+
+def inspect_first_answer(url: str, data: Any, priced: bool) -> None:
+    """Read the answer to :data:`FIRST_QUESTION`; one without visible text is only told, since others may have some.
+
+    Raises:
+        Fault: it is no answer at all.
+        ReasonerError: prices are set, and the server does not say what it used.
+    """
+    reply = read_reply(data, FIRST_QUESTION)
+    if priced and read_usage(data) is None:
+        raise ReasonerError(
+            f"the reasoner at {url} reports no usage, so price_per_million_tokens cannot be charged: leave the prices "
+            "(and the budget) out, or use a server that reports usage"
+        )
+    if reply.text is None:
+        log.warning("the reasoner at %s gave no visible answer to its first question (%s)", url, reply.error)
