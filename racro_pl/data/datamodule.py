@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
+from racro_pl.data.readers.ids import check_unique
 from racro_pl.data.sampling import QuestionSampler, ResumableLoader
 from racro_pl.images import ImageError
 from racro_pl.text.captioner_prompt import PromptError
@@ -141,9 +142,10 @@ class RacroDataModule(LightningDataModule):
         """Read a split anew, drop what is unusable or too long, and say what was dropped and why.
 
         Raises:
-            RacroError: the split had rows, and none of them can be used.
+            RacroError: the split had rows, and none of them can be used; or two questions have one id.
         """
         result = self.reader.read(split)
+        check_unique(f"data: {split}", result.questions)
         drops = Drops()
         questions = result.questions
         if split == "train" and self.curriculum is not None:

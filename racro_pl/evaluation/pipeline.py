@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from racro_pl.data.readers.ids import check_unique
 from racro_pl.evaluation.asking import ask_all
 from racro_pl.evaluation.benchmarks import find_benchmark
 from racro_pl.evaluation.benchmarks.base import Benchmark
@@ -85,7 +86,7 @@ def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
             )
         found = benchmark.read(entry.path, entry.split)
         questions = found.questions[: plan.limit]
-        refuse_doubles(f"{benchmark.name}: questions", [question.id for question in questions])
+        check_unique(benchmark.name, questions)
         if not questions:
             raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
         reasons = "".join(f", {count} left out: {reason}" for reason, count in found.dropped.most_common())

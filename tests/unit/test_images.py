@@ -217,8 +217,9 @@ def test_every_opening_of_an_image_names_its_decoders():
 
 FAULTS = [
     SyntaxError("broken PNG"), struct.error("unpack"), OSError("cut"), ValueError("odd"), OverflowError("large"),
-    MemoryError(), IndexError("none"), KeyError(1), TypeError("kind"), ZeroDivisionError(), EOFError(), zlib.error("data"),
-    AttributeError("none"), RuntimeError("codec"), Image.DecompressionBombError("many"), NotImplementedError(),
+    MemoryError(), IndexError("none"), KeyError(1), TypeError("kind"), ZeroDivisionError(), EOFError(),
+    zlib.error("data"), AttributeError("none"), RuntimeError("codec"), Image.DecompressionBombError("many"),
+    NotImplementedError(),
     UnicodeDecodeError("utf-8", b"", 0, 1, "bad"), RecursionError(), AssertionError(),
 ]  # fmt: skip
 

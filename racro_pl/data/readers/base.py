@@ -43,7 +43,7 @@ class RowError(Exception):
 
 
 class Drops:
-    """Counts rows left out, by reason, and logs the first few of each reason by name.
+    """Counts rows left out, by reason, and logs the first few of each reason by name; and rows repaired.
 
     Args:
         shown: how many rows per reason to name.
@@ -51,6 +51,8 @@ class Drops:
 
     def __init__(self, shown: int = 3) -> None:
         self.counts: Counter[str] = Counter()
+        self.repaired: list[str] = []
+        """Rows that had odd characters taken out (:mod:`racro_pl.text.cleaning`), by their places."""
         self.shown = shown
 
     def add(self, where: str, error: RowError) -> None:
@@ -58,6 +60,12 @@ class Drops:
         self.counts[error.reason] += 1
         if self.counts[error.reason] <= self.shown and first_process():
             log.warning("%s left out: %s", where, error)
+
+    def tell_repaired(self) -> None:
+        """Log in one line which rows were repaired; to be called when all are read."""
+        if self.repaired and self.shown and first_process():
+            named = ", ".join(self.repaired[: self.shown]) + (", ..." if len(self.repaired) > self.shown else "")
+            log.warning("%d rows repaired (half characters, NUL or byte-order marks): %s", len(self.repaired), named)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def keep_readable(questions: Sequence[Question], drops: Drops) -> list[Question]
                 kept.append(question)
             else:
                 drops.add(f"question {question.id}", problem)
+        drops.tell_repaired()
     return kept
 
 
