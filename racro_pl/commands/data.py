@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import track
@@ -23,6 +22,7 @@ from racro_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, TableBenchmark
 from racro_pl.evaluation.sources.parquet import cached
 from racro_pl.evaluation.sources.tsv import find_tsv
 from racro_pl.images import ImageError, image_size, open_image
+from racro_pl.terminal import Console
 from racro_pl.types import ImageRef, Question
 
 NAMED = 3
@@ -137,6 +137,7 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
         "rows": str(len(questions) + dropped),
         "questions": f"{len(questions)} of {expected} in the complete split" if expected else str(len(questions)),
         "left out": str(dropped),
+        "repaired": str(len(drops.repaired)),
         "missing images": str(drops.counts["image file not found"] + drops.counts["no image"]),
         "images": _image_summary(questions),
         "answers": _counts(Counter(question.answer_type for question in questions)),

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 import httpx
-from rich.console import Console
 
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")

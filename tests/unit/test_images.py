@@ -57,7 +57,8 @@ def test_common_kinds_open_from_bytes_and_from_files(tmp_path, kind):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I;16", "YCbCr", "RGBA", "LA"])
 def test_every_mode_comes_out_as_rgb(mode):
     image = Image.new(mode, (8, 8)) if mode == "I;16" else noise(8, 8).convert(mode)
-    assert open_image(ImageRef(data=encoded(image, "TIFF"))).mode == "RGB"
+    # Not every Pillow reads the YCbCr TIFF that it writes.
+    assert open_image(ImageRef(data=encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))).mode == "RGB"
 
 
 # ------------------------------------------------------------------ orientation

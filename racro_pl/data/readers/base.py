@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import logging
 import os
 import sys
 from collections import Counter
@@ -12,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import track
 
 from racro_pl.images import ImageError, image_size
+from racro_pl.terminal import Console, get_logger
 from racro_pl.types import Question
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Split = Literal["train", "validation", "test"]
 MAX_IMAGES = 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import difflib
 import fnmatch
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from racro_pl.evaluation.benchmarks.base import Benchmark, Found
 from racro_pl.evaluation.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
 from racro_pl.evaluation.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
 from racro_pl.evaluation.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
+from racro_pl.terminal import get_logger
 from racro_pl.types import Question, RacroError
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SUFFIXES = (".tsv", ".parquet", ".arrow", ".json", ".jsonl")
 _IMAGES = (*IMAGE_COLUMNS, "decoded_image", "image_1")

@@ -24,6 +24,7 @@ from racro_pl.evaluation.report.table import ResultsView, results_table
 from racro_pl.evaluation.report.thumbnails import picture
 from racro_pl.evaluation.results import System
 from racro_pl.images import ImageError, open_image
+from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef
 from tests.unit.evaluation.toys import DIRECT, PIPELINE, Plain, Worst, outcome, question, results
 
@@ -199,7 +200,7 @@ def test_every_text_is_escaped(tmp_path):
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [a for _, a in page.tags if "onerror" in a]
     assert "alert(1)</script>" in page.text
-    clean = NASTY.replace("\ud800", "?")
+    clean = printable(NASTY, lines=True)
     [record] = json.loads(page.scripts["chunk-0"])
     assert record["text"] == record["seen"][0]["text"] == record["answers"][0]["said"] == clean
     assert json.loads(page.scripts["index"])["questions"][0]["v"] == "w-"
