@@ -197,26 +197,29 @@ def odd_questions(questions: Sequence[Question]) -> dict[str, list[str]]:
 
 
 def undecodable(questions: Sequence[Question]) -> list[str]:
-    """Ids of questions with a picture whose header is good but whose pixels are not: reading decodes headers alone."""
+    """Questions with a picture whose header is good but whose pixels are not, by id and reason.
+
+    Reading decodes headers alone.
+    """
     with ThreadPoolExecutor() as pool:
         broken = track(
-            pool.map(_is_broken, questions),
+            pool.map(_fault_of_pixels, questions),
             "decoding images",
             total=len(questions),
             console=Console(stderr=True),
             transient=True,
             disable=quiet(len(questions)),
         )
-        return [question.id for question, is_broken in zip(questions, broken, strict=True) if is_broken]
+        return [f"{question.id}: {why}" for question, why in zip(questions, broken, strict=True) if why]
 
 
-def _is_broken(question: Question) -> bool:
+def _fault_of_pixels(question: Question) -> str:
     try:
         for ref in question.images:
             open_image(ref)
-    except ImageError:
-        return True
-    return False
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def _digest(ref: ImageRef) -> bytes:
