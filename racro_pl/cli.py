@@ -7,6 +7,7 @@ import os
 import sys
 
 from racro_pl import __version__
+from racro_pl.text.printable import printable
 from racro_pl.types import RacroError
 
 COMMANDS = {
@@ -78,7 +79,7 @@ def run(arguments: list[str]) -> int:
     except RacroError as error:
         if os.environ.get("RACRO_DEBUG"):
             raise
-        print(f"\nracro-pl {arguments[0]}: {error}", file=sys.stderr)
+        print(f"\nracro-pl {arguments[0]}: {printable(str(error), lines=True)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nracro-pl {arguments[0]}: stopped", file=sys.stderr)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
@@ -24,7 +22,10 @@ from racro_pl.evaluation.settings import (
 from racro_pl.evaluation.writers import Writer, open_writer
 from racro_pl.images import image_size
 from racro_pl.runs import versions
+from racro_pl.terminal import Console
 from racro_pl.text.answers import extract_answer, visible_text
+from racro_pl.text.cleaning import clean_text
+from racro_pl.text.printable import json_line
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.types import ImageRef, Question, RacroError
 
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         record = {"question": question.text, "images": [str(ref) for ref in question.images], "captioner": captioner,
                   "reasoner": options.reasoner, **result}  # fmt: skip
-        print(json.dumps(record, ensure_ascii=False))
+        print(json_line(record))
     return 0
 
 
@@ -99,7 +100,8 @@ def _question(words: list[str]) -> Question:
         image_size(image)  # a bad file is told before a model is loaded
     if not text.strip():
         raise RacroError("the question is empty; expected it in quotes behind the images")
-    return Question("ask", images, text, answer="", answer_type="math")
+    # Bytes of the command line that are no UTF-8 come as halves of characters.
+    return Question("ask", images, clean_text(text), answer="", answer_type="math")
 
 
 def _answer(

@@ -6,9 +6,8 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
-
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 SIDECARS = "sidecars"

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import track
@@ -23,6 +22,7 @@ from racro_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, TableBenchmark
 from racro_pl.evaluation.sources.parquet import cached
 from racro_pl.evaluation.sources.tsv import find_tsv
 from racro_pl.images import ImageError, image_size, open_image
+from racro_pl.terminal import Console
 from racro_pl.types import ImageRef, Question
 
 NAMED = 3
@@ -137,6 +137,7 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
         "rows": str(len(questions) + dropped),
         "questions": f"{len(questions)} of {expected} in the complete split" if expected else str(len(questions)),
         "left out": str(dropped),
+        "repaired": str(len(drops.repaired)),
         "missing images": str(drops.counts["image file not found"] + drops.counts["no image"]),
         "images": _image_summary(questions),
         "answers": _counts(Counter(question.answer_type for question in questions)),
@@ -196,26 +197,29 @@ def odd_questions(questions: Sequence[Question]) -> dict[str, list[str]]:
 
 
 def undecodable(questions: Sequence[Question]) -> list[str]:
-    """Ids of questions with a picture whose header is good but whose pixels are not: reading decodes headers alone."""
+    """Questions with a picture whose header is good but whose pixels are not, by id and reason.
+
+    Reading decodes headers alone.
+    """
     with ThreadPoolExecutor() as pool:
         broken = track(
-            pool.map(_is_broken, questions),
+            pool.map(_fault_of_pixels, questions),
             "decoding images",
             total=len(questions),
             console=Console(stderr=True),
             transient=True,
             disable=quiet(len(questions)),
         )
-        return [question.id for question, is_broken in zip(questions, broken, strict=True) if is_broken]
+        return [f"{question.id}: {why}" for question, why in zip(questions, broken, strict=True) if why]
 
 
-def _is_broken(question: Question) -> bool:
+def _fault_of_pixels(question: Question) -> str:
     try:
         for ref in question.images:
             open_image(ref)
-    except ImageError:
-        return True
-    return False
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def _digest(ref: ImageRef) -> bytes:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.sight import sight
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:

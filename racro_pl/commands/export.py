@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from racro_pl import __version__
 from racro_pl.commands.quiet import quiet_libraries
@@ -16,6 +15,7 @@ from racro_pl.evaluation.report.formatting import interval, percent
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.policy.config import PolicySettings
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 
@@ -43,10 +43,10 @@ def main(arguments: list[str]) -> int:
         export_adapter(policy, out)
     config = _run_config(Path(policy.adapter or policy.path))
     (out / "README.md").write_text(model_card(policy, config, results, whole), encoding="utf-8")
-    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+    console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
     if options.push:
         _push(out, options.push, private=not options.public)
-        console.print(f"pushed: {options.push}", highlight=False, soft_wrap=True)
+        console.print(f"pushed: {options.push}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.runs import new_version
+from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
 from racro_pl.training.callbacks.preflight import Preflight
@@ -188,7 +189,7 @@ def main(arguments: list[str]) -> int:
         # Lightning kills a run of which a process that it launched ends with an error.
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return 0
-        print(f"\nracro-pl {arguments[0]}: {stop}", file=sys.stderr)
+        print(f"\nracro-pl {arguments[0]}: {printable(str(stop), lines=True)}", file=sys.stderr)
         return stop.exit_code
     return 0
 

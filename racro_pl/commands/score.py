@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.statistics import mean
 from racro_pl.reward.grader import Grader
+from racro_pl.terminal import Console
 from racro_pl.types import Question, RacroError
 
 JUDGE_REQUESTS = 16
@@ -229,7 +229,8 @@ def report_difference(console: Console, benchmark: Benchmark, scored: Scored, ot
     """Print how the two differ on the questions that both have."""
     found = compare(benchmark, other.system, other.outcomes, scored.system, scored.outcomes)
     if found is None:
-        console.print(f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}")
+        told = f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}"
+        console.print(told, markup=False)
         return
     test = found.mcnemar
     console.print(

@@ -15,7 +15,6 @@ import jsonargparse
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
-from rich.console import Console
 
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import identity
@@ -31,6 +30,7 @@ from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.settings import BenchmarkSettings, EvaluationSettings, Plan
 from racro_pl.evaluation.verdicts import judge_all, read_verdicts
 from racro_pl.reward import Grader
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 PATIENCE = datetime.timedelta(days=2)
@@ -125,7 +125,9 @@ def _folder(fabric: Fabric, plan: Plan, benchmarks: list[LoadedBenchmark], optio
         )
         folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
         chosen = str(folder)
-        console.print(f"{'going on with' if found else 'run folder:'} {chosen}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{'going on with' if found else 'run folder:'} {chosen}", highlight=False, markup=False, soft_wrap=True
+        )
     return Path(fabric.broadcast(chosen))
 
 
@@ -162,11 +164,12 @@ def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Co
     report = write_report(folder, results, _gallery(evaluation, folder))
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     out.print(ResultsView(results))
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
     missing = sum(cell.unanswered for cell in results.cells)
     if missing:
         reasons = ", ".join(f"{kind} {count}" for kind, count in problems.most_common())
-        console.print(f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again")
+        told = f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again"
+        console.print(told, markup=False)
     return 1 if missing else 0
 
 

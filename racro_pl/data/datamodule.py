@@ -12,15 +12,17 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
+from racro_pl.data.readers.ids import check_unique
 from racro_pl.data.sampling import QuestionSampler, ResumableLoader
 from racro_pl.images import ImageError
+from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import PromptError
+from racro_pl.text.printable import printable
 from racro_pl.types import Question, RacroError
 
 
@@ -180,16 +182,17 @@ class RacroDataModule(LightningDataModule):
         """Read a split anew, drop what is unusable or too long, and say what was dropped and why.
 
         Raises:
-            RacroError: the split had rows, and none of them can be used.
+            RacroError: the split had rows, and none of them can be used; or two questions have one id.
         """
         result = self.reader.read(split)
+        check_unique(f"data: {split}", result.questions)
         drops = Drops()
         questions = result.questions
         if split == "train" and self.curriculum is not None:
             questions = self.curriculum.select(questions, drops)
         questions = self._short_enough(split, questions, drops)
         dropped = result.dropped + drops.counts
-        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
+        reasons = printable(", ".join(f"{reason} {count}" for reason, count in dropped.most_common()))
         if dropped and not questions:
             raise RacroError(
                 f"data: none of the {dropped.total()} {split} rows can be used ({reasons}); the warnings above name "

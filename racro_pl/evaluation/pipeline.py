@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from racro_pl.data.readers.ids import check_unique
 from racro_pl.evaluation.asking import ask_all
 from racro_pl.evaluation.benchmarks import find_benchmark
 from racro_pl.evaluation.benchmarks.base import Benchmark
@@ -30,6 +29,7 @@ from racro_pl.evaluation.settings import (
 )
 from racro_pl.evaluation.store import Store
 from racro_pl.evaluation.writers import Task, open_writer
+from racro_pl.terminal import Console
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import Messages, Question, RacroError
@@ -86,12 +86,13 @@ def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
             )
         found = benchmark.read(entry.path, entry.split)
         questions = found.questions[: plan.limit]
-        refuse_doubles(f"{benchmark.name}: questions", [question.id for question in questions])
+        check_unique(benchmark.name, questions)
         if not questions:
             raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
         reasons = "".join(f", {count} left out: {reason}" for reason, count in found.dropped.most_common())
         whole = f" of {benchmark.expected(found.split)}" if benchmark.expected(found.split) else ""
-        console.print(f"{benchmark.title} {found.split}: {len(questions)}{whole} questions{reasons}", soft_wrap=True)
+        told = f"{benchmark.title} {found.split}: {len(questions)}{whole} questions{reasons}"
+        console.print(told, markup=False, soft_wrap=True)
         loaded.append(LoadedBenchmark(benchmark, entry, found.split, questions))
     refuse_doubles("benchmarks", [entry.name for entry in loaded])
     return loaded

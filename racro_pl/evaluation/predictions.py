@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from racro_pl.data.readers.base import RowError
+from racro_pl.data.readers.base import Drops, RowError
 from racro_pl.data.readers.fields import plain_text
+from racro_pl.data.readers.ids import UniqueIds
+from racro_pl.data.readers.lines import json_lines
 from racro_pl.evaluation.benchmarks import Benchmark, TableBenchmark
 from racro_pl.evaluation.sources.rows import Row
 from racro_pl.types import Question, RacroError
@@ -47,22 +48,11 @@ def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            where = f"{path.name}:{number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise RacroError(f"{where} is longer than {MAX_LINE_BYTES} bytes; is this one JSON object a line?")
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise RacroError(f"{where} is no JSON object: {error}") from error
-            if not isinstance(row, dict):
-                raise RacroError(f"{where} is no JSON object: got {type(row).__name__}")
-            yield where, row
+    for number, row, _ in json_lines(path, MAX_LINE_BYTES):
+        where = f"{path.name}:{number}"
+        if isinstance(row, RowError):
+            raise RacroError(f"{where}: {row}; expected one JSON object a line")
+        yield where, row
 
 
 def read_predictions(
@@ -77,22 +67,26 @@ def read_predictions(
         asked: the benchmark whose questions the rows carry. Their ids are then as it makes them (DynaMath's from seed
             and variant), and a row that it cannot use is left out here too.
 
+    A row that repeats an earlier one, id and response, is left out and named.
+
     Raises:
-        RacroError: a row has no id or no such field, or an id occurs twice.
+        RacroError: a row has no id or no such field, or different responses have one id.
     """
     responses: dict[str, str] = {}
-    twice: list[str] = []
+    drops, ids = Drops(), UniqueIds()
     for where, row in rows:
         if field not in row:
             raise RacroError(f"{where} has no column {field!r}; name the responses with --response-field{_found(row)}")
         key = _own_id(asked, where, path, row) if isinstance(asked, TableBenchmark) else _stated_id(where, row)
         if key is None:
             continue
-        if key in responses:
-            twice.append(key)
-        responses[key] = _response(row[field], where, field)
-    if twice:
-        raise RacroError(f"{path}: {_some(twice, 'id')} used twice; every question may have one prediction")
+        response = _response(row[field], where, field)
+        try:
+            ids.add(key, where, response)
+        except RowError as error:
+            drops.add(where, error)
+        responses.setdefault(key, response)
+    ids.check()
     return Predictions(path, responses, frozenset(column for _, row in rows for column in row))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from racro_pl.text.printable import json_line
 from racro_pl.types import RacroError
 
 SYNC_EVERY = 32
@@ -58,7 +59,7 @@ class Store:
         if self._file is None:
             cut_torn_line(self.path)
             self._file = self.path.open("ab")
-        self._file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._file.write(json_line(record).encode() + b"\n")
         self._file.flush()
         self._records[key] = record
         self._unsynced += 1

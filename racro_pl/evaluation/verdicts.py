@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.results import Cell, Comparison, System, compare_with_first, summarise
 from racro_pl.evaluation.store import read_records
+from racro_pl.text.printable import json_line
 
 Table = tuple[list[Cell], list[Comparison]]
 
@@ -38,7 +38,7 @@ def judge_all(evaluation: Evaluation, tools: Tools, folder: Path) -> Table:
                 for index in range(rank, len(loaded.questions), ranks):
                     record = _judge(evaluation, loaded, index, system, tools, metric)
                     if record is not None:
-                        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                        file.write(json_line(record) + "\n")
                     advance()
                 with metric.sync_context():
                     outcomes[system] = metric.outcomes()

@@ -8,20 +8,20 @@ this holds for 4-bit bases too, and whatever saves or serves the policy needs th
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from racro_pl.policy.adapter_files import CONFIG, WEIGHTS, AdapterFiles, check_fit, compare, read_adapter
 from racro_pl.policy.config import LoraSettings
 from racro_pl.runs import versions
+from racro_pl.terminal import get_logger
 from racro_pl.types import RacroError
 
 TRAINED = "default"
 """Name of the adapter that is trained, saved and served."""
 START = "start"
 """Name of the frozen copy of the adapter that the run started from; absent when it started from the base."""
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def find_adapter(path: str) -> Path:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from racro_pl.reward.http_session import read_reply
 from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.serving.chat_client import BAD_CERTIFICATE, TIMEOUT, Fault
 from racro_pl.serving.replies import read_usage
+from racro_pl.terminal import get_logger
 from racro_pl.types import Messages
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 FIRST_QUESTION: Messages = [{"role": "user", "content": "What is 1 + 1? Answer in one word."}]
 
 

@@ -7,7 +7,6 @@ of many questions share batches. Each answer is drawn from a seed of its own, wh
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -26,6 +25,7 @@ from racro_pl.pretrained.folder import fetch_folder, first_line
 from racro_pl.pretrained.sandbox import RefusalError
 from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter, require
+from racro_pl.terminal import get_logger
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
 from racro_pl.types import Messages, RacroError
@@ -33,7 +33,7 @@ from racro_pl.types import Messages, RacroError
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _QueuedFuture(Future[Reply]):

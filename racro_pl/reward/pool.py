@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +13,10 @@ from racro_pl.reward.http_session import SERVER_DOWN
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, require
 from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.serving.replies import FILTERED, NO_ANSWER, PROMPT_CUT
+from racro_pl.terminal import get_logger
 from racro_pl.types import Messages
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 CLOSED = "closed: the reasoner was closed before it answered"
 PROMPT_FAULTS = ("HTTP 400", "HTTP 413", "HTTP 422", NO_ANSWER, FILTERED, PROMPT_CUT)
 """Of the prompt, for instance when it is too long, or of what the model makes of it: no other server does better."""

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from rich.console import Console
-
 from racro_pl.serving import addresses
 from racro_pl.serving.addresses import KEY_VARIABLE
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")

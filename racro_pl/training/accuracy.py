@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torchmetrics import Metric
 
+from racro_pl.text.printable import printable
 from racro_pl.types import Question, Rewards
 
 
@@ -73,5 +74,7 @@ class PipelineAccuracy(Metric):
             result[name] = float(self.audited[index]) / total
         if len(self.categories) > 1:
             for index, category in enumerate(self.categories):
-                result[f"accuracy/{category}"] = float(self.correct[index]) / max(float(self.scored[index]), 1.0)
+                result[f"accuracy/{printable(category)}"] = float(self.correct[index]) / max(
+                    float(self.scored[index]), 1.0
+                )
         return result

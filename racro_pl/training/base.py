@@ -31,6 +31,7 @@ from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
 from racro_pl.text.captioner_prompt import captioner_messages
+from racro_pl.text.printable import printable
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
@@ -112,7 +113,7 @@ class CaptionerModule(LightningModule):
             try:
                 encoded.append((question, self.captioner.encode(question)))
             except ImageError as error:
-                self.print(f"question {question.id} left out: {error}")
+                self.print(printable(f"question {question.id} left out: {error}"))
         return encoded
 
     def configure_callbacks(self) -> list[Callback]:

@@ -108,7 +108,7 @@ def dataset(workload: Workload, steps: int) -> Dataset:
     rows = [
         {
             "prompt": [{"role": "user", "content": REQUEST.format(question=question)}],
-            "image": Image.open(io.BytesIO(png)),
+            "image": Image.open(io.BytesIO(png), formats=("PNG",)),
         }
         for question, png in make_rows(workload, workload.questions * steps)
     ]

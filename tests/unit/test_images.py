@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from racro_pl import images
 from racro_pl.images import ImageError, image_size, open_image
@@ -49,10 +54,207 @@ def test_common_kinds_open_from_bytes_and_from_files(tmp_path, kind):
         assert open_image(ref).mode == "RGB"
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I;16", "YCbCr", "RGBA", "LA"])
 def test_every_mode_comes_out_as_rgb(mode):
     image = Image.new(mode, (8, 8)) if mode == "I;16" else noise(8, 8).convert(mode)
-    assert open_image(ImageRef(data=encoded(image, "TIFF"))).mode == "RGB"
+    # Not every Pillow reads the YCbCr TIFF that it writes.
+    assert open_image(ImageRef(data=encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))).mode == "RGB"
+
+
+# ------------------------------------------------------------------ orientation
+
+
+def halves() -> Image.Image:
+    """Red on the left, white on the right; 60 wide, 40 high."""
+    image = Image.new("RGB", (60, 40), "white")
+    image.paste("red", (0, 0, 30, 40))
+    image.paste("blue", (0, 0, 10, 10))
+    return image
+
+
+def turned(orientation: int, kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(halves(), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_come_out_upright_and_their_size_is_the_upright_one(kind, orientation):
+    data = turned(orientation, kind)
+    viewer = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    seen = open_image(ImageRef(data=data))
+    assert np.array_equal(np.asarray(seen), np.asarray(viewer))
+    assert seen.size == image_size(ImageRef(data=data)) == ((60, 40) if orientation < 5 else (40, 60))
+    if orientation > 1:
+        assert np.abs(np.asarray(seen.resize((60, 40)), int) - np.asarray(halves())).max() > 200
+
+
+def test_orientation_in_xmp_counts_too():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = encoded(halves(), "JPEG", xmp=xmp)
+    assert image_size(ImageRef(data=data)) == open_image(ImageRef(data=data)).size == (40, 60)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_broken_exif_has_no_orientation(exif):
+    ref = ImageRef(data=encoded(halves(), "JPEG", exif=exif))
+    assert image_size(ref) == open_image(ref).size == (60, 40)
+
+
+def test_no_metadata_leaves_with_the_pixels():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "SENTINEL-EXIF"
+    exif[ExifTags.Base.Orientation] = 6
+    for kind, options in (
+        ("JPEG", {"comment": b"SENTINEL-COMMENT", "icc_profile": b"SENTINEL-ICC"}),
+        ("PNG", {"icc_profile": b"SENTINEL-ICC"}),
+        ("WEBP", {"icc_profile": b"SENTINEL-ICC", "xmp": b"SENTINEL-XMP"}),
+        ("TIFF", {"icc_profile": b"SENTINEL-ICC", "description": "SENTINEL-TAG"}),
+    ):
+        data = encoded(halves(), kind, exif=exif, **options)
+        assert b"SENTINEL" in data
+        for saved in ("PNG", "JPEG", "WEBP", "TIFF"):
+            assert b"SENTINEL" not in encoded(open_image(ImageRef(data=data)), saved)
+
+
+# ------------------------------------------------------------------ deep greyscale
+
+RAMP = np.linspace(0, 1, 2400).reshape(40, 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((RAMP * 65535).astype(np.uint16), "PNG"),
+        ((RAMP * 65535).astype(np.uint16), "TIFF"),
+        ((RAMP * 65535).astype(np.int32), "TIFF"),
+        (RAMP.astype(np.float32), "TIFF"),
+    ],
+)
+def test_deep_greyscale_keeps_black_grey_and_white(values, kind):
+    seen = np.asarray(open_image(ImageRef(data=encoded(Image.fromarray(values), kind))))
+    assert np.abs(seen[..., 0] - 255 * RAMP).max() <= 1
+    assert (seen[..., 0] == seen[..., 2]).all()
+
+
+def test_sixteen_bits_of_other_byte_order_or_with_white_at_zero():
+    values = (RAMP * 65535).astype(np.uint16)
+    big = Image.frombytes("I;16B", (60, 40), values.astype(">u2").tobytes())
+    assert np.abs(np.asarray(open_image(ImageRef(data=encoded(big, "TIFF"))))[..., 0] - 255 * RAMP).max() <= 1
+    inverse = encoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
+    assert np.abs(np.asarray(open_image(ImageRef(data=inverse)))[..., 0] - 255 * (1 - RAMP)).max() <= 1
+
+
+def test_a_clear_value_of_sixteen_bit_greyscale_shows_white():
+    values = np.array([[0, 1000], [40000, 65535]], np.uint16)
+    seen = open_image(ImageRef(data=encoded(Image.fromarray(values), "PNG", transparency=1000)))
+    assert np.asarray(seen)[..., 0].tolist() == [[0, 255], [156, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0.0, 255.0]], np.float32), r"float greyscale with values from 0 to 255, expected 0 \(black\) to 1"),
+        (np.array([[-0.5, 1.0]], np.float32), "float greyscale with values from -0.5 to 1,"),
+        (np.array([[np.nan, 1.0]], np.float32), "float greyscale with values from nan"),
+        (np.array([[0, 70_000]], np.int32), "32-bit greyscale of signed or wide whole numbers, from 0 to 70000"),
+        (np.array([[-1, 300]], np.int32), "32-bit greyscale .* from -1 to 300"),
+        # 8 or 16 bits? Nothing says so.
+        (np.array([[0, 200]], np.int32), "32-bit greyscale .* from 0 to 200"),
+    ],
+)
+def test_greyscale_whose_white_is_unknown_is_refused_by_name(values, message):
+    with pytest.raises(ImageError, match=message):
+        open_image(ImageRef(data=encoded(Image.fromarray(values), "TIFF")))
+
+
+# ------------------------------------------------------------------ what is never decoded
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 20 20
+%%EndComments
+0 0 20 20 rectfill showpage
+"""
+
+
+def icon(kind: str) -> bytes:
+    return encoded(Image.new("RGB", (32, 32), "red"), kind)
+
+
+@pytest.mark.parametrize("look", [image_size, open_image])
+@pytest.mark.parametrize(
+    "data",
+    [EPS, *[icon(kind) for kind in ("EPS", "ICO", "ICNS", "PCX", "PPM", "TGA", "SGI", "DIB", "IM", "DDS", "JPEG2000")]],
+)
+def test_only_common_kinds_are_decoded_whatever_the_files_name(tmp_path, monkeypatch, look, data):
+    def no_programs(*arguments, **options):
+        raise AssertionError(f"an image started a program: {arguments}")
+
+    monkeypatch.setattr(subprocess, "check_call", no_programs)
+    monkeypatch.setattr(subprocess, "Popen", no_programs)
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    for ref in (ImageRef(path=path), ImageRef(data=data)):
+        with pytest.raises(ImageError, match="not a readable image of the kinds PNG, JPEG, GIF, WEBP, BMP, TIFF"):
+            look(ref)
+
+
+def test_every_opening_of_an_image_names_its_decoders():
+    root = Path(images.__file__).resolve().parents[1]
+    openings = [
+        f"{path.relative_to(root)}:{node.lineno}"
+        for folder in ("racro_pl", "scripts")
+        for path in (root / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
+        and "formats" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert openings == []
+
+
+FAULTS = [
+    SyntaxError("broken PNG"), struct.error("unpack"), OSError("cut"), ValueError("odd"), OverflowError("large"),
+    MemoryError(), IndexError("none"), KeyError(1), TypeError("kind"), ZeroDivisionError(), EOFError(),
+    zlib.error("data"), AttributeError("none"), RuntimeError("codec"), Image.DecompressionBombError("many"),
+    NotImplementedError(),
+    UnicodeDecodeError("utf-8", b"", 0, 1, "bad"), RecursionError(), AssertionError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_whatever_pillow_raises_is_an_image_error(monkeypatch, fault):
+    def fail(*arguments, **options):
+        raise fault
+
+    data = encoded(noise())
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", fail)
+        for look in (image_size, open_image):
+            with pytest.raises(ImageError):
+                look(ImageRef(data=data))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(ImageError, match="broken pixels"):
+        open_image(ImageRef(data=data))
+
+
+@given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_changed_bytes_give_an_image_or_an_image_error(kind, draw):
+    data = bytearray(encoded(noise(16, 12), kind))
+    for _ in range(draw.draw(st.integers(1, 6))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    data = bytes(data[: draw.draw(st.integers(0, len(data)))]) if draw.draw(st.booleans()) else bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            size = image_size(ImageRef(data=data))
+            assert open_image(ImageRef(data=data)).size == size
+        except ImageError:
+            pass
 
 
 def test_transparency_shows_white():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import logging
 import os
 import sys
 from collections import Counter
@@ -12,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import track
 
 from racro_pl.images import ImageError, image_size
+from racro_pl.terminal import Console, get_logger
 from racro_pl.types import Question
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Split = Literal["train", "validation", "test"]
 MAX_IMAGES = 8
@@ -43,7 +42,7 @@ class RowError(Exception):
 
 
 class Drops:
-    """Counts rows left out, by reason, and logs the first few of each reason by name.
+    """Counts rows left out, by reason, and logs the first few of each reason by name; and rows repaired.
 
     Args:
         shown: how many rows per reason to name.
@@ -51,6 +50,8 @@ class Drops:
 
     def __init__(self, shown: int = 3) -> None:
         self.counts: Counter[str] = Counter()
+        self.repaired: list[str] = []
+        """Rows that had odd characters taken out (:mod:`racro_pl.text.cleaning`), by their places."""
         self.shown = shown
 
     def add(self, where: str, error: RowError) -> None:
@@ -58,6 +59,12 @@ class Drops:
         self.counts[error.reason] += 1
         if self.counts[error.reason] <= self.shown and first_process():
             log.warning("%s left out: %s", where, error)
+
+    def tell_repaired(self) -> None:
+        """Log in one line which rows were repaired; to be called when all are read."""
+        if self.repaired and self.shown and first_process():
+            named = ", ".join(self.repaired[: self.shown]) + (", ..." if len(self.repaired) > self.shown else "")
+            log.warning("%d rows repaired (half characters, NUL or byte-order marks): %s", len(self.repaired), named)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ def keep_readable(questions: Sequence[Question], drops: Drops) -> list[Question]
                 kept.append(question)
             else:
                 drops.add(f"question {question.id}", problem)
+        drops.tell_repaired()
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import math
 import re
@@ -13,11 +14,50 @@ from racro_pl.data.readers.base import MAX_IMAGES, RowError, Split
 from racro_pl.text.answers import unbox
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.text.choices import LETTERS, choice_letter
+from racro_pl.text.cleaning import REPLACEMENT, clean
 from racro_pl.types import AnswerType, ImageRef, RacroError
 
 _TAG = re.compile(r"<image[ _]?(\d{0,3})>")
 _LABEL = re.compile(r"(?<![A-Za-z0-9])[(\[]?([A-H])\s*[.:)\]、．:]")
 _LONE_LETTER = re.compile(r"[(\[]?\s*([A-H])\s*[)\]]?\.?")
+
+
+MAX_LITERAL_CHARACTERS = 20_000
+"""Longest Python list written as text that is parsed."""
+
+
+# ------------------------------------------------------------------ columns
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing: null, NaN, blank text, or a list or object of nothing else."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, Mapping):
+        return all(is_blank(item) for item in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return all(is_blank(item) for item in value)
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def first_filled(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """What the first of these columns that is not blank holds; where all are, the first that is not null, or None."""
+    values = [row[column] for column in columns if row.get(column) is not None]
+    return next((value for value in values if not is_blank(value)), values[0] if values else None)
+
+
+def read_literal(text: str) -> Any:
+    """A Python or JSON list or object written as text.
+
+    Raises:
+        RowError: it is too long, or no literal.
+    """
+    if len(text) > MAX_LITERAL_CHARACTERS:
+        raise RowError("list too long", f"{len(text)} characters, the limit is {MAX_LITERAL_CHARACTERS}")
+    try:
+        return clean(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise RowError("list cannot be read", f"{text!r:.60}") from error
 
 
 # ------------------------------------------------------------------ images
@@ -29,8 +69,10 @@ def image_refs(value: Any, root: Path) -> tuple[ImageRef, ...]:
     Raises:
         RowError: no image, too many, something that is not a path, or a path that leads out of ``root``.
     """
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        value = read_literal(value.strip())  # tables have no lists: "['a.png', 'b.png']"
     paths = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
-    if not paths or paths == [""]:
+    if is_blank(paths):
         raise RowError("no image")
     if len(paths) > MAX_IMAGES:
         raise RowError(f"more than {MAX_IMAGES} images", str(len(paths)))
@@ -143,6 +185,8 @@ def typed_answer(value: Any, text: str, options: Sequence[str], declared: Any = 
     answer = unbox(answer or "")
     if not answer:
         raise RowError("no answer")
+    if REPLACEMENT in answer:
+        raise RowError("answer with a broken character", f"{answer!r:.60}")
     if declared not in (None, "choice", "math", "text"):
         raise RowError("unknown answer type", f"{declared!r:.40}; expected choice, math or text")
     kind: AnswerType = declared or ("choice" if options or _is_shown_letter(answer, text) else "math")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from racro_pl.data.readers.base import Drops, Reader, ReadResult, RowError, Split, keep_readable
 from racro_pl.data.readers.fields import (
     check_share,
+    first_filled,
     image_refs,
     place_images,
     plain_text,
@@ -17,6 +16,8 @@ from racro_pl.data.readers.fields import (
     split_of,
     typed_answer,
 )
+from racro_pl.data.readers.ids import UniqueIds
+from racro_pl.data.readers.lines import json_lines
 from racro_pl.text.choices import with_choices
 from racro_pl.types import Question, RacroError
 
@@ -31,7 +32,7 @@ COLUMNS = {
     "answer_type": ("answer_type",),
     "category": ("category", "subject"),
 }
-"""What a row holds, and the names that its column may have; of several, the first that is there counts."""
+"""What a row holds, and the names that its column may have; of several, the first that is not blank counts."""
 
 
 class JsonlReader(Reader):
@@ -77,24 +78,34 @@ class JsonlReader(Reader):
         """The questions of a split.
 
         Raises:
-            RacroError: the file is missing.
+            RacroError: the file is missing, or different rows have one id.
         """
         own = self.files[split]
         shared = self.files["train"] if split == "train" or own is None else None
         path = shared or own
         if path is None:
             return ReadResult([])
-        drops = Drops()
+        if not path.is_file():
+            raise RacroError(f"data file not found: {path}; expected a file with one JSON object a line")
+        drops, ids = Drops(), UniqueIds()
         questions = []
-        for number, key, row in _rows(path):
+        for number, row, repaired in json_lines(path, MAX_LINE_BYTES):
+            where = f"{path.name}:{number}"
+            # A row without an id is named by its line.
+            stated = None if isinstance(row, RowError) else plain_text(_field(row, "id"))
+            key = stated or f"{path.stem}-{number}"
             if shared and split_of(key, self.validation_share, self.test_share) != split:
                 continue
             try:
                 if isinstance(row, RowError):
                     raise row
-                questions.append(self._question(row, key, path))
+                question = self._question(row, key, path)
+                ids.add(key, where, question)
+                questions.append(question)
+                drops.repaired += [where] * repaired
             except RowError as error:
-                drops.add(f"{path.name}:{number}", error)
+                drops.add(where, error)
+        ids.check()
         return ReadResult(keep_readable(questions, drops), drops.counts)
 
     def _question(self, row: dict[str, Any], key: str, path: Path) -> Question:
@@ -119,45 +130,5 @@ class JsonlReader(Reader):
         )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any] | RowError]]:
-    """Line number, id and content of every row; a row without an id is named by its line."""
-    for number, line in _lines(path):
-        key = f"{path.stem}-{number}"
-        try:
-            row = _parse(line)
-        except RowError as error:
-            yield number, key, error
-        else:
-            yield number, plain_text(_field(row, "id")) or key, row
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines that are not blank; None in place of one that is too long, which is never held in memory."""
-    if not path.is_file():
-        raise RacroError(f"data file not found: {path}; expected a file with one JSON object a line")
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
-                yield number, None
-            elif line.strip():
-                yield number, line
-
-
-def _parse(line: bytes | None) -> dict[str, Any]:
-    if line is None:
-        raise RowError("line too long", f"the limit is {MAX_LINE_BYTES} bytes")
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise RowError("not a JSON object", str(error)) from error
-    if not isinstance(row, dict):
-        raise RowError("not a JSON object", f"got {type(row).__name__}")
-    return row
-
-
 def _field(row: dict[str, Any], name: str) -> Any:
-    return next((row[column] for column in COLUMNS[name] if row.get(column) is not None), None)
+    return first_filled(row, COLUMNS[name])

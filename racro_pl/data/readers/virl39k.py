@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import Drops, Reader, ReadResult, RowError, Split, keep_readable
 from racro_pl.data.readers.fields import check_share, image_refs, place_images, split_of, typed_answer
+from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.types import Question, RacroError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FILE = "39Krelease.parquet"
 PASS_RATES = ("PassRate_32BTrained", "PassRate_7BBase")
 COLUMNS = ("question", "answer", *PASS_RATES, "category", "source", "qid", "image")
 TEXT_ONLY_SOURCE = "DeepScaleR"
 """Rows of this source have no image; the reference implementation trains without them, and so do we."""
-BATCH_ROWS = 1024
 
 
 class ViRL39KReader(Reader):
@@ -40,37 +43,41 @@ class ViRL39KReader(Reader):
         """The questions of a split.
 
         Raises:
-            RacroError: the parquet file or the image folder is missing, or not what it should be.
+            RacroError: the parquet file or the image folder is missing, or not what it should be; different rows have
+                one id.
         """
-        drops = Drops()
-        questions = []
-        for number, row in enumerate(self._rows()):
-            if row["source"] == TEXT_ONLY_SOURCE or self._split(row, number) != split:
-                continue
-            try:
-                questions.append(self._question(row, number))
-            except RowError as error:
-                drops.add(f"{FILE} row {number}", error)
-        return ReadResult(keep_readable(questions, drops), drops.counts)
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-
         path = self.root / FILE
         if not path.is_file():
             raise RacroError(f"ViRL39K: {path} not found; root must be the folder that holds {FILE} and images/")
         if not (self.root / "images").is_dir():
             raise RacroError(f"ViRL39K: {self.root / 'images'} not found; unpack the data set's images there")
-        try:
-            with ParquetFile(path) as file:
-                missing = sorted(set(COLUMNS) - set(file.schema_arrow.names))
-                if missing:
-                    raise RacroError(f"ViRL39K: {path} has no column {', '.join(missing)}; is it the released file?")
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-                    yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise RacroError(f"ViRL39K: {path} is not a readable parquet file ({error}); fetch it again") from error
+        drops, ids = Drops(), UniqueIds()
+        questions = []
+        for number, (row, repaired) in enumerate(read_records(path, self._columns)):
+            where = f"{FILE} row {number}"
+            if isinstance(row, RowError):
+                if split == "train":  # its id cannot be read, and with it its split: it counts once
+                    drops.add(where, row)
+                continue
+            if row["source"] == TEXT_ONLY_SOURCE or self._split(row, number) != split:
+                continue
+            try:
+                question = self._question(row, number)
+                ids.add(question.id, where, question)
+                questions.append(question)
+                drops.repaired += [where] * repaired
+            except RowError as error:
+                drops.add(where, error)
+        ids.check()
+        return ReadResult(keep_readable(questions, drops), drops.counts)
+
+    def _columns(self, schema: pa.Schema) -> list[str]:
+        missing = sorted(set(COLUMNS) - set(schema.names))
+        if missing:
+            raise RacroError(
+                f"ViRL39K: {self.root / FILE} has no column {', '.join(missing)}; is it the released file?"
+            )
+        return list(COLUMNS)
 
     def _split(self, row: dict[str, Any], number: int) -> Split:
         return split_of(_id(row, number), self.validation_share)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 
 from racro_pl.data.readers.base import RowError
-from racro_pl.data.readers.fields import plain_text, typed_answer
+from racro_pl.data.readers.fields import plain_text, read_literal, typed_answer
 from racro_pl.evaluation.benchmarks.base import SplitInfo
 from racro_pl.evaluation.benchmarks.prompts import multiple_choice_text
 from racro_pl.evaluation.benchmarks.table import TableBenchmark
 from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row, read_literal
+from racro_pl.evaluation.sources.rows import Row
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question
 

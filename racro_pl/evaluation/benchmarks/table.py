@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import difflib
 import fnmatch
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from racro_pl.data.readers.base import Drops, RowError, first_process, keep_readable
+from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.evaluation.benchmarks.base import Benchmark, Found
 from racro_pl.evaluation.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
 from racro_pl.evaluation.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
 from racro_pl.evaluation.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
+from racro_pl.terminal import get_logger
 from racro_pl.types import Question, RacroError
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SUFFIXES = (".tsv", ".parquet", ".arrow", ".json", ".jsonl")
 _IMAGES = (*IMAGE_COLUMNS, "decoded_image", "image_1")
@@ -68,10 +69,15 @@ class TableBenchmark(Benchmark):
         return Found(self.collect(located, drops, images), drops.counts, located.split)
 
     def collect(self, located: Located, drops: Drops, images: bool = True) -> list[Question]:
-        """The questions of a split that was found; rows that cannot be used go to ``drops``."""
+        """The questions of a split that was found; rows that cannot be used go to ``drops``.
+
+        Raises:
+            RacroError: columns are missing, or different rows have one id.
+        """
         rows = read_rows(located.files, drops, images)
         self._check_columns(rows, located, drops, images)
-        questions: dict[str, Question] = {}
+        questions: list[Question] = []
+        ids = UniqueIds()
         for row in rows:
             try:
                 if not self.belongs(row, located.split):
@@ -79,12 +85,15 @@ class TableBenchmark(Benchmark):
                 question = self.question(row)
                 if not question.id:
                     raise RowError("no id")
-                if question.id in questions:
-                    raise RowError("id used twice", repr(question.id))
-                questions[question.id] = question
+                ids.add(question.id, row.where, question)
+                questions.append(question)
             except RowError as error:
                 drops.add(row.where, error)
-        return keep_readable(list(questions.values()), drops) if images else list(questions.values())
+        ids.check()
+        if images:
+            return keep_readable(questions, drops)
+        drops.tell_repaired()
+        return questions
 
     def _check_columns(self, rows: Sequence[Row], located: Located, drops: Drops, images: bool) -> None:
         name = ", ".join(str(path) for path in located.files[:2]) + (", ..." if len(located.files) > 2 else "")

@@ -23,6 +23,7 @@ from racro_pl.evaluation.report.thumbnails import picture
 from racro_pl.evaluation.results import System
 from racro_pl.images import ImageError
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN, visible_text
+from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef, Question
 
 SINGLE_FILE_BYTES = 20_000_000
@@ -94,13 +95,20 @@ def build_gallery(folder: Path, items: Iterable[GalleryItem], benchmarks: list[s
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a ``<script>`` element, whatever the texts contain."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # "</script" and "<!--" would end or upset the element; U+2028 and U+2029 end a line in older JavaScript; lone
-    # surrogates cannot be encoded.
-    for character in "<>&\u2028\u2029":
+    """JSON that may stand inside a ``<script>`` element, whatever the texts contain, and shows them printable."""
+    text = json.dumps(_shown(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # "</script" and "<!--" would end or upset the element.
+    for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value, lines=True)
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return {_shown(key): _shown(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class _ChunkWriter:

@@ -21,6 +21,7 @@ from string import Template
 from racro_pl.evaluation.report import sections
 from racro_pl.evaluation.report.gallery import FOLDER, Gallery, GalleryItem, build_gallery, script_json
 from racro_pl.evaluation.results import Results
+from racro_pl.text.printable import printable
 
 FILE = "report.html"
 
@@ -61,7 +62,7 @@ def _page(results: Results, gallery: Gallery) -> str:
     )
     return Template(_asset("template.html")).substitute(
         policy=_policy(style, script),
-        name=escape(results.name),
+        name=escape(printable(results.name)),
         created=escape(results.created),
         settings=sections.settings_list(results.settings),
         scores=sections.score_table(results),

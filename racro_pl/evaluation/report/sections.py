@@ -14,13 +14,14 @@ from urllib.parse import urlencode
 from racro_pl.evaluation.paper import PaperRow
 from racro_pl.evaluation.report.formatting import interval, legend, notes, p_value, paired, percent
 from racro_pl.evaluation.results import Cell, Comparison, Results, System
+from racro_pl.text.printable import printable
 
 COLORS = 8
 """Distinct colours of systems in the style sheet; further systems start over."""
 
 
 def _text(value: object) -> str:
-    return escape(str(value), quote=True)
+    return escape(printable(str(value), lines=True), quote=True)
 
 
 def _system(system: System, number: int) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
 from racro_pl.evaluation.sources.rows import Row, file_images
 from racro_pl.types import ImageRef, RacroError
@@ -15,8 +16,6 @@ from racro_pl.types import ImageRef, RacroError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_ROWS = 64
-"""Rows held at once while a shard is read; images are part of them."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NUMBERED_IMAGE = re.compile(r"image_(\d+)")
 
@@ -79,43 +78,24 @@ def read_shards(paths: Sequence[Path], drops: Drops, images: bool = True) -> lis
     encoded bytes, alone or in a struct ``{bytes, path}``, or paths beside the file.
 
     Raises:
-        RacroError: a file is unreadable. A bad row goes to ``drops``.
+        RacroError: a file is unreadable, or takes far more memory than its size. A bad row goes to ``drops``.
     """
     rows = []
     for path in paths:
-        for number, values in enumerate(_records(path, images), start=1):
+        for number, (values, repaired) in enumerate(read_records(path, _columns(images)), start=1):
             where = f"{path.name}: row {number}"
             try:
+                if isinstance(values, RowError):
+                    raise values
                 rows.append(Row(where, path, _without_images(values), _images(values, path) if images else ()))
+                drops.repaired += [where] * repaired
             except RowError as error:
                 drops.add(where, error)
     return rows
 
 
-def _records(path: Path, images: bool) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-
-    try:
-        for batch in _batches(path, images):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise RacroError(f"{path} cannot be read: {error}") from error
-
-
-def _batches(path: Path, images: bool) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            columns = [each.name for each in file.schema_arrow if images or not _holds_bytes(each.type)]
-            yield from file.iter_batches(BATCH_ROWS, columns=columns)
-        return
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-        columns = [each.name for each in stream.schema if images or not _holds_bytes(each.type)]
-        for batch in stream:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.select(columns).slice(start, BATCH_ROWS)
+def _columns(images: bool) -> Callable[[pa.Schema], list[str]]:
+    return lambda schema: [field.name for field in schema if images or not _holds_bytes(field.type)]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from racro_pl.data.readers.base import Drops, RowError
-from racro_pl.data.readers.fields import image_refs, plain_text
+from racro_pl.data.readers.fields import first_filled, image_refs, plain_text, read_literal
+from racro_pl.data.readers.lines import clean_row, json_lines, parse_json
 from racro_pl.types import ImageRef, RacroError
 
 MAX_JSON_BYTES = 200_000_000
 """Largest ``.json`` file that is parsed: it is parsed as a whole."""
+MAX_JSON_VALUES = 5_000_000
+"""Values in it; a benchmark of 10,000 questions has some 300,000."""
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a ``.jsonl`` file that is parsed: a file of model outputs, which may serve as questions, has some."""
-MAX_LITERAL_CHARACTERS = 20_000
-"""Longest Python list written as text that is parsed."""
 ROW_KEY = "row key"
 """Column that holds a row's key where the file is one big object of rows by key."""
 IMAGE_COLUMNS = ("image", "images", "image_path", "imagename")
-"""Columns that name image files; of several, the first that is there counts."""
+"""Columns that name image files; of several, the first that is not blank counts."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,6 @@ class Row:
         return literal
 
 
-def read_literal(text: str) -> Any:
-    """A Python literal written as text: lists of options are stored so in several benchmarks. Nothing is executed.
-
-    Raises:
-        RowError: it is too long, or no literal.
-    """
-    if len(text) > MAX_LITERAL_CHARACTERS:
-        raise RowError("list too long", f"{len(text)} characters, the limit is {MAX_LITERAL_CHARACTERS}")
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise RowError("list cannot be read", f"{text!r:.60}") from error
-
-
 def file_images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]:
     """The image files that a row names, relative to its own file.
 
@@ -92,7 +77,7 @@ def file_images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]
     Raises:
         RowError: the row names none, too many, or one outside these folders.
     """
-    value = next((values[column] for column in IMAGE_COLUMNS if values.get(column)), None)
+    value = first_filled(values, IMAGE_COLUMNS)
     roots = [origin.parent, origin.parent / "images"]
     if origin.parent.name == "data":
         roots.append(origin.parent.parent)
@@ -113,46 +98,32 @@ def read_json_rows(path: Path, drops: Drops, images: bool = True) -> list[Row]:
         RacroError: the file is too large or not JSON. A bad row goes to ``drops``.
     """
     rows = []
-    for place, values in _json_lines(path) if path.suffix == ".jsonl" else _json_file(path):
+    for place, values, repaired in json_lines(path, MAX_LINE_BYTES) if path.suffix == ".jsonl" else _json_file(path):
         where = f"{path.name}:{place}"
         try:
             if isinstance(values, RowError):
                 raise values
-            if not isinstance(values, dict):
-                raise RowError("not a JSON object", f"got {type(values).__name__}")
             rows.append(Row(where, path, values, file_images(values, path) if images else ()))
+            drops.repaired += [where] * repaired
         except RowError as error:
             drops.add(where, error)
     return rows
 
 
-def _json_file(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_file(path: Path) -> Iterator[tuple[int | str, dict[str, Any] | RowError, bool]]:
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
         raise RacroError(f"{path} has {size} bytes; the limit is {MAX_JSON_BYTES}, use a .jsonl file for more")
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = parse_json(path.read_bytes(), MAX_JSON_VALUES)
     except (ValueError, RecursionError) as error:
         raise RacroError(f"{path} is not JSON: {error}") from error
+    rows: Iterable[tuple[int | str, Any]]
     if isinstance(content, list):
-        yield from ((str(place), row) for place, row in enumerate(content, start=1))
+        rows = enumerate(content, start=1)
     elif isinstance(content, dict) and all(isinstance(row, dict) for row in content.values()):
-        yield from ((key, {ROW_KEY: key, **row}) for key, row in content.items())
+        rows = ((key, {ROW_KEY: key, **row}) for key, row in content.items())
     else:
         raise RacroError(f"{path} holds no rows; expected a list of objects, or an object of objects by key")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):  # the rest is read away in pieces, never held at once
-                    line = file.readline(MAX_LINE_BYTES)
-                yield str(number), RowError("line too long", f"the limit is {MAX_LINE_BYTES} bytes")
-            elif line.strip():
-                try:
-                    yield str(number), json.loads(line.decode("utf-8-sig"))
-                except (ValueError, RecursionError) as error:
-                    yield str(number), RowError("not a JSON object", str(error))
+    for place, row in rows:
+        yield place, *clean_row(row)

@@ -5,7 +5,6 @@ What each figure means, and when to worry, is in docs/reward_hacking.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.habits import goes_round, states_answer, states_gold
+from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.callbacks.records import run_folder
@@ -82,7 +82,7 @@ class CaptionWatch(Callback):
         total, *shares = all_reduce(counts).tolist()
         pl_module.log_dict({f"watch/{name}": n / max(total, 1.0) for name, n in zip(found, shares, strict=True)})
         lines = [
-            json.dumps({"step": trainer.global_step, "habit": name, **_record(*example)}, ensure_ascii=False)
+            json_line({"step": trainer.global_step, "habit": name, **_record(*example)})
             for name, examples in found.items()
             for example in sorted(examples, key=_reward, reverse=True)[: self.examples]
         ]

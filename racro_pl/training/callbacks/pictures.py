@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from racro_pl.text.printable import printable
 from racro_pl.training.accuracy import Answered
 
 RIGHT, WRONG = "#1a7f37", "#b42318"
@@ -40,14 +41,21 @@ def draw_captions(
         picture.imshow(image, interpolation="nearest")
         picture.axis("off")
         text.axis("off")
-        text.text(0, 0.95, f"{item.question.text.replace('<image>', '').strip()[:110]}   [{item.question.answer}]",
+        question = printable(item.question.text.replace("<image>", "").strip())[:110]
+        text.text(0, 0.95, f"{question}   [{printable(item.question.answer)}]",
                   va="top", weight="bold", parse_math=False)  # fmt: skip
         text.text(
-            0, 0.62, textwrap.fill(f"before: {before}", 110, max_lines=2), va="top", color="#667085", parse_math=False
+            0,
+            0.62,
+            textwrap.fill(f"before: {printable(before)}", 110, max_lines=2),
+            va="top",
+            color="#667085",
+            parse_math=False,
         )
         right = item.correct is not None and item.correct > 0.5
         found = item.rewards.extracted[0][0] if item.rewards.extracted[0] else None
-        text.text(0, 0.30, textwrap.fill(f"after:  {item.caption}   → {found}", 110, max_lines=2),
+        after = printable(f"after:  {item.caption}   → {found}")
+        text.text(0, 0.30, textwrap.fill(after, 110, max_lines=2),
                   va="top", color=RIGHT if right else WRONG, parse_math=False)  # fmt: skip
     _save(figure, path)
 

@@ -8,10 +8,10 @@ import sys
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from rich.console import Console
 
 from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, planning_config
 from racro_pl.rollout import TransformersEngine
+from racro_pl.terminal import Console
 from racro_pl.training.memory import Plan, advise, with_prompt
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import keep_gradients_local

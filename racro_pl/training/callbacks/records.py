@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from racro_pl.images import open_image
+from racro_pl.terminal import Console
+from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.module import RacroModule
@@ -56,7 +58,7 @@ class CaptionLog(Callback):
                     "reward": rewards.total[index] if rewards.scored[index] else None,
                     "parts": {name: values[index] for name, values in rewards.parts.items()},
                 }
-                lines.append(json.dumps(record, ensure_ascii=False))
+                lines.append(json_line(record))
         if not lines:
             return
         name = "captions.jsonl" if trainer.world_size == 1 else f"captions-rank{trainer.global_rank}.jsonl"
@@ -174,7 +176,9 @@ class LearningReport(Callback):
         draw_captions(folder / "captions.png", images, shown, captions_before)
         console = Console()
         console.print(_table(before, after))
-        console.print(f"curve and captions: {folder / 'curve.png'}, {folder / 'captions.png'}", soft_wrap=True)
+        console.print(
+            f"curve and captions: {folder / 'curve.png'}, {folder / 'captions.png'}", markup=False, soft_wrap=True
+        )
         console.print(
             f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
             f"({int(after['questions'])} questions)",
@@ -199,5 +203,5 @@ def _table(before: dict[str, float], after: dict[str, float]) -> Table:
     table = Table("held-out", "before", "after")
     for name in after:
         if name != "questions":
-            table.add_row(name, f"{before[name]:.1%}", f"{after[name]:.1%}")
+            table.add_row(Text(name), f"{before[name]:.1%}", f"{after[name]:.1%}")
     return table

@@ -106,7 +106,7 @@ def test_what_is_not_the_data_set_is_one_clear_error(folder):
     with pytest.raises(RacroError, match=r"39Krelease\.parquet not found; root must be the folder"):
         reader.read("train")
     (folder / "39Krelease.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(RacroError, match="not a readable parquet file"):
+    with pytest.raises(RacroError, match="39Krelease.parquet cannot be read: Parquet magic bytes not found"):
         reader.read("train")
     parquet.write_table(pyarrow.table({"question": ["x"]}), folder / "39Krelease.parquet")
     with pytest.raises(RacroError, match="has no column PassRate_32BTrained, PassRate_7BBase, answer"):

@@ -23,7 +23,7 @@ from tests.unit.evaluation.benchmark_files import write_json
         ("mathvision", {"options": "[" * 30_000}, "list too long"),
         ("mathvision", {"options": "7"}, "not a list"),
         ("mathvision", {"id": "", "index": ""}, "no id"),
-        ("mathvision", {"id": "good"}, "id used twice"),
+        ("mathvision", {"id": "good"}, "same row again"),
         ("dynamath", {"answer_type": "essay"}, "unknown answer type"),
         ("dynamath", {"qid": "-1"}, "no number of the seed question"),
         ("dynamath", {"varid": "one"}, "no number of the variant"),

@@ -68,6 +68,7 @@ def test_check_decodes_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["check", "logicvista", str(write_tsv(tmp_path / "a.tsv", rows))]) == 0
     shown = capsys.readouterr().out
     assert "image cannot be decoded" in shown
+    assert "1: image <60 bytes>: broken pixels" in " ".join(shown.split())
     assert "no category" in shown
 
 

@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from rich.console import Console
 
 from racro_pl.evaluation.paper import PAPER_ROWS
@@ -22,7 +23,8 @@ from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView, results_table
 from racro_pl.evaluation.report.thumbnails import picture
 from racro_pl.evaluation.results import System
-from racro_pl.images import ImageError
+from racro_pl.images import ImageError, open_image
+from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef
 from tests.unit.evaluation.toys import DIRECT, PIPELINE, Plain, Worst, outcome, question, results
 
@@ -82,6 +84,13 @@ def png(width=8, height=8):
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def pixels(source):
+    """What a browser shows of a picture's address."""
+    kind, _, body = source.partition(";base64,")
+    assert kind == "data:image/webp"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB"))
 
 
 def item(name, **kwargs):
@@ -173,7 +182,7 @@ def test_the_page_holds_what_the_gallery_needs(tmp_path):
         {"x": None, "thinking": "", "said": None},
         {"x": "A", "thinking": "long  thoughts", "said": "So A."},
     ]
-    assert first["pics"][0]["src"] == "data:image/png;base64," + base64.b64encode(png()).decode()
+    assert pixels(first["pics"][0]["src"]).tolist() == [[[255, 0, 0]] * 8] * 8
     # Scores, category and comparison are in the page without any script.
     assert "50.0[0.0, 100.0]† 2/4∅ 50.0 %" in page.text
     assert "maths" in page.text
@@ -191,7 +200,7 @@ def test_every_text_is_escaped(tmp_path):
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [a for _, a in page.tags if "onerror" in a]
     assert "alert(1)</script>" in page.text
-    clean = NASTY.replace("\ud800", "?")
+    clean = printable(NASTY, lines=True)
     [record] = json.loads(page.scripts["chunk-0"])
     assert record["text"] == record["seen"][0]["text"] == record["answers"][0]["said"] == clean
     assert json.loads(page.scripts["index"])["questions"][0]["v"] == "w-"
@@ -241,6 +250,43 @@ def test_pages_without_gallery_comparison_or_headline(tmp_path):
     text = write_report(tmp_path, results(Worst(), {DIRECT: []}, unanswered=4), []).read_text()
     assert "nothing to compare" in Page(text).text
     assert "? 4" in Page(text).text
+
+
+def photo(tmp_path):
+    """A JPEG that is stored lying on its side, with a maker's note in its metadata."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "SENTINEL-CAMERA"
+    exif[ExifTags.Base.Artist] = "SENTINEL-OWNER"
+    stored = Image.new("RGB", (60, 40), "white")
+    stored.paste("red", (0, 0, 30, 40))
+    stored.save(tmp_path / "photo.jpg", exif=exif, comment=b"SENTINEL-COMMENT", icc_profile=b"SENTINEL-PROFILE")
+    return ImageRef(path=tmp_path / "photo.jpg")
+
+
+def grey(tmp_path):
+    Image.fromarray(np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)).save(tmp_path / "grey.png")
+    return ImageRef(path=tmp_path / "grey.png")
+
+
+@pytest.mark.parametrize("make", [photo, grey])
+def test_the_page_shows_the_pixels_that_the_model_saw(tmp_path, make):
+    ref = make(tmp_path)
+    for each in (ref, ImageRef(data=ref.path.read_bytes())):
+        assert np.array_equal(pixels(picture(each).source), np.asarray(open_image(each)))
+
+
+def test_no_metadata_of_a_picture_travels_into_the_page(tmp_path):
+    data = photo(tmp_path).path.read_bytes()
+    assert data.count(b"SENTINEL") == 4
+    # Small, large and scaled down.
+    for side in (40, 400, 1000):
+        image = Image.open(io.BytesIO(data))
+        image.resize((side, side)).save(tmp_path / "kept.jpg", exif=image.getexif(), comment=b"SENTINEL-COMMENT")
+        asked = replace(question("1"), images=(ImageRef(path=tmp_path / "kept.jpg"), ImageRef(data=data)))
+        page = Page(write_report(tmp_path, example(), [GalleryItem("plain", asked, {}, entries())]).read_text())
+        for shown in json.loads(page.scripts["chunk-0"])[0]["pics"]:
+            assert b"SENTINEL" not in base64.b64decode(shown["src"].partition(",")[2])
 
 
 def test_a_missing_picture_is_said_in_its_place(tmp_path):

@@ -116,14 +116,14 @@ def test_a_headline_of_its_own(write, capsys):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["{"], ["bad.jsonl:1", "no JSON object"]),
+        (["{"], ["bad.jsonl:1", "not a JSON object"]),
         (["[1]"], ["bad.jsonl:1", "got list"]),
-        (["[" * 100_000], ["bad.jsonl:1", "no JSON object"]),
+        (["[" * 100_000], ["bad.jsonl:1", "not a JSON object"]),
         ([], ["no predictions"]),
         ([ANSWERS[0], {"response": "5"}], ["bad.jsonl:2", "no id", "pid"]),
         ([{"id": "1", "output": "5"}], ["no column 'response'", "--response-field", "id, output"]),
         ([{"id": "1", "response": ["5"]}], ["holds a list"]),
-        ([*ANSWERS, ANSWERS[1]], ["1 id ('2') used twice"]),
+        ([*ANSWERS, ANSWERS[0] | {"response": "61"}], ["bad.jsonl:1 and bad.jsonl:4 both have the id '1'"]),
         ([*ANSWERS, {"id": "99", "response": "5"}], ["1 id ('99') of 4", "3 questions", "'1', '2', '3'"]),
         ([{"id": str(n), "response": "5"} for n in range(10, 20)], ["10 ids ('10', '11', '12', ...)"]),
     ],
@@ -163,7 +163,7 @@ def test_the_prediction_file_is_not_overwritten(files):
 def test_a_line_has_a_limit(write, monkeypatch):
     monkeypatch.setattr(predictions, "MAX_LINE_BYTES", 1000)
     files = ["--questions", write("questions.jsonl", QUESTIONS)]
-    with pytest.raises(RacroError, match="long.jsonl:1 is longer than 1000 bytes"):
+    with pytest.raises(RacroError, match="long.jsonl:1: line too long: the limit is 1000 bytes"):
         score.main(["mathvision", *files, "--predictions", write("long.jsonl", [{"id": "1", "response": "x" * 1000}])])
 
 

@@ -22,7 +22,7 @@ def test_a_second_store_finds_what_the_first_wrote(tmp_path):
     second = open_store(tmp_path)
     assert len(second) == 3
     assert ("1", "caption") in second
-    assert second.get(("1", "caption"))["text"] == 'ä\u2028? "x"\n'
+    assert second.get(("1", "caption"))["text"] == 'ä\u2028\ud800 "x"\n'
     assert second.get(("9", "caption")) is None
 
 

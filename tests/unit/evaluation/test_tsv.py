@@ -46,6 +46,26 @@ def test_image_path_column_names_files_beside_the_table(tmp_path: Path) -> None:
     assert widths(path) == ([[50]], {})
 
 
+@pytest.mark.parametrize("listed", ["['a.png', 'b.png']", '["a.png","b.png"]', " ['a.png','b.png',] "])
+@pytest.mark.parametrize("column", [{}, {"image": ""}])
+def test_image_path_may_hold_a_list(tmp_path: Path, listed: str, column: dict[str, str]) -> None:
+    (tmp_path / "a.png").write_bytes(png(50))
+    (tmp_path / "b.png").write_bytes(png(60))
+    rows = [{"index": "0", "image_path": listed, **column}, {"index": "1", "image_path": "['../a.png']", **column}]
+    assert widths(write_tsv(tmp_path / "a.tsv", rows)) == ([[50, 60]], {"image path leads out of the image folder": 1})
+
+
+def test_odd_bytes_cost_their_row_alone_and_odd_characters_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    lines = ["index\tquestion\tanswer", "0\tgood\ty", "1\tbad\udcff\ty", "2\to\0d\ufeffd\ty"]
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    drops = Drops()
+    rows = read_tsv(path, drops, images=False)
+    assert [(row.text("index"), row.text("question")) for row in rows] == [("0", "good"), ("2", "odd")]
+    assert drops.counts == {"not UTF-8": 1}
+    assert drops.repaired == ["a.tsv: row 3"]
+
+
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
@@ -92,7 +112,7 @@ def test_cells_keep_line_breaks_and_tabs_inside_quotes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no TSV file"), (b"just a line\n", "no TSV file"), (b"a\tb\n\xff\xfe\tx\n", "no readable TSV file")],
+    [(b"", "no TSV file"), (b"just a line\n", "no TSV file"), ("a\tb\nc\td\n".encode("utf-16"), "not in UTF-8")],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.tsv"

@@ -1,0 +1,200 @@
+"""How much a parquet file will take once it is decoded, from the headers of its pages.
+
+The file's footer states sizes too, but a reader allocates what the pages' headers say, and a footer may say anything.
+Headers are Thrift structs in the compact protocol (https://github.com/apache/thrift, thrift-compact-protocol.md); their
+fields are those of parquet-format's ``parquet.thrift``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from racro_pl.types import RacroError
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ColumnSchema, FileMetaData, ParquetFile
+
+MAX_ROWS = 1_000_000
+"""Rows of one file."""
+MAX_LISTED = 10_000_000
+"""Values of one column of lists in a row group: equal ones take no room in the file, and some 20 bytes each here."""
+MAX_FIXED_BYTES = 64
+"""Longest cells of a column of fixed-size bytes, which take their room even where they are null."""
+_MAX_HEADER = 65_536
+_MAX_DEPTH = 8
+_DICTIONARY_PAGE = 2
+# Fields of PageHeader; of the headers of data pages, version 1 and 2, with that of their encoding; of either of these.
+_TYPE, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
+_DATA_HEADERS = {5: 2, 8: 4}
+_NUM_VALUES = 1
+_PLAIN, _PLAIN_DICTIONARY, _DELTA_LENGTH, _RLE_DICTIONARY = 0, 2, 6, 8
+_COPIED = frozenset({_PLAIN, _DELTA_LENGTH})
+"""Encodings with every value's own bytes in the page."""
+_SHARED = frozenset({_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY})
+"""Encodings that can be read as dictionaries."""
+
+
+class Chunk(NamedTuple):
+    """One column in one row group."""
+
+    dictionary: int
+    """Bytes of its dictionary, decompressed."""
+    largest: int
+    """Bytes of its largest data page, decompressed."""
+    values: int
+    encodings: frozenset[int]
+    """Of its data pages."""
+
+
+class Plan(NamedTuple):
+    """How a file is decoded within its allowance."""
+
+    rows: int
+    """Rows at once."""
+    dictionaries: list[str]
+    """Columns to read as dictionaries: one row may hold a value there any number of times, which is then held once."""
+
+
+def plan_reading(file: ParquetFile, raw: IO[bytes], allowance: int, most_rows: int) -> Plan:
+    """How to decode a file so that pages and rows never take more than about the allowance each.
+
+    A value of a row is no longer than its page, or the dictionary: so few rows are decoded at once that even such
+    values fit.
+
+    Args:
+        file: the opened file, of which the footer is read.
+        raw: its bytes.
+        allowance: bytes.
+        most_rows: rows at once, where memory allows them.
+
+    Raises:
+        RacroError: there is no such way, or the pages are not where the footer says; the message lacks the file's name.
+    """
+    footer: FileMetaData = file.metadata
+    if footer.num_rows > MAX_ROWS:
+        raise RacroError(f"it has {footer.num_rows} rows, the limit is {MAX_ROWS}")
+    columns = [file.schema.column(index) for index in range(footer.num_columns)]
+    encodings: dict[str, frozenset[int]] = {column.path: frozenset() for column in columns}
+    rows = most_rows
+    for group in range(footer.num_row_groups):
+        total = 1
+        for index, column in enumerate(columns):
+            chunk = _chunk(footer.row_group(group).column(index), raw)
+            encodings[column.path] |= chunk.encodings
+            total += chunk.dictionary + chunk.largest
+            if column.max_repetition_level and chunk.values > MAX_LISTED:
+                raise RacroError(f"{column.path!r:.80} lists {chunk.values} values, the limit is {MAX_LISTED}")
+        if total > allowance:
+            raise RacroError(
+                f"decoding row group {group} takes {total} bytes at once, the limit for a file of its size is "
+                f"{allowance}: is it an honest file? If so, write it again with smaller pages"
+            )
+        rows = min(rows, allowance // total)
+    return Plan(rows, [column.path for column in columns if _is_dictionary(column, encodings[column.path])])
+
+
+def _is_dictionary(column: ColumnSchema, encodings: frozenset[int]) -> bool:
+    if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > MAX_FIXED_BYTES:
+        raise RacroError(f"cells of {column.path!r:.80} have {column.length} bytes, the limit is {MAX_FIXED_BYTES}")
+    if column.physical_type != "BYTE_ARRAY":
+        return False
+    repeated = column.max_repetition_level > 0 and not encodings <= _COPIED
+    if not encodings <= (_SHARED if repeated else _SHARED | _COPIED):
+        raise RacroError(
+            f"{column.path!r:.80} is encoded in a way that is not read (DELTA_BYTE_ARRAY, or several in one file): "
+            "write it again with dictionary or plain encoding"
+        )
+    return repeated
+
+
+def _chunk(column: Any, raw: IO[bytes]) -> Chunk:
+    place = column.data_page_offset
+    if column.dictionary_page_offset and 0 < column.dictionary_page_offset < place:
+        place = column.dictionary_page_offset
+    end = place + column.total_compressed_size
+    dictionary = largest = values = 0
+    encodings = set()
+    while place < end and values < column.num_values:
+        raw.seek(place)
+        header, length = _header(raw.read(_MAX_HEADER))
+        kind, size, stored = (header.get(field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
+        if size < 0 or stored < 0:
+            raise RacroError("a page has no size")
+        if kind == _DICTIONARY_PAGE:
+            dictionary = max(dictionary, size)
+        else:
+            largest = max(largest, size)
+            for field, encoding in _DATA_HEADERS.items():
+                values += header.get(field, {}).get(_NUM_VALUES, 0)
+                encodings.add(header.get(field, {}).get(encoding))
+        place += length + stored
+    return Chunk(dictionary, largest, max(values, column.num_values), frozenset(encodings - {None}))
+
+
+def _header(data: bytes) -> tuple[dict[int, Any], int]:
+    """A page's header, and how long it is."""
+    reader = _Compact(data)
+    try:
+        return reader.struct(), reader.place
+    except (IndexError, ValueError) as error:
+        raise RacroError("a page's header cannot be read") from error
+
+
+class _Compact:
+    """As much of Thrift's compact protocol as page headers use. Ints and structs are kept, the rest is passed over."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        return dict(self._fields(depth))
+
+    def _fields(self, depth: int) -> Iterator[tuple[int, Any]]:
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        field = 0
+        while head := self._byte():
+            field = field + (head >> 4) if head >> 4 else self._zigzag()
+            yield field, self._value(head & 15, depth)
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in (1, 2):  # a boolean is its own type
+            return kind == 1
+        if kind == 3:
+            return self._byte()
+        if kind in (4, 5, 6):
+            return self._zigzag()
+        if kind in (7, 8):  # a double; bytes
+            return self._skip(8 if kind == 7 else self._varint())
+        if kind in (9, 10):
+            head = self._byte()
+            count = head >> 4 if head >> 4 < 15 else self._varint()
+            for _ in range(count):
+                self._value(3 if head & 15 in (1, 2) else head & 15, depth + 1)
+            return None
+        if kind == 12:
+            return self.struct(depth + 1)
+        raise ValueError(f"type {kind}")
+
+    def _skip(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self.data):
+            raise IndexError
+
+    def _byte(self) -> int:
+        self.place += 1
+        return self.data[self.place - 1]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while (byte := self._byte()) & 128:
+            value |= (byte & 127) << shift
+            shift += 7
+            if shift > 63:
+                raise ValueError("number too long")
+        return value | byte << shift
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return value >> 1 ^ -(value & 1)

@@ -1,0 +1,294 @@
+"""Files of a few kilobytes that would take gigabytes: refused before they do, whatever reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from racro_pl.data import ViRL39KReader
+from racro_pl.data.readers import arrow, parquet_pages
+from racro_pl.data.readers.arrow import read_records
+from racro_pl.data.readers.base import Drops
+from racro_pl.evaluation.sources.parquet import read_shards
+from racro_pl.types import RacroError
+
+PEAK_MB = 700
+"""Of a process that reads a hostile file: the libraries, and some times the allowance of 128 MiB. Without bounds the
+files below take 3 to 70 GB."""
+READERS = {
+    "shards": "from racro_pl.evaluation.sources.parquet import read_shards\n"
+    "from racro_pl.data.readers.base import Drops\nread_shards([Path(sys.argv[1])], Drops())",
+    "texts of shards": "from racro_pl.evaluation.sources.parquet import read_shards\n"
+    "from racro_pl.data.readers.base import Drops\nread_shards([Path(sys.argv[1])], Drops(), images=False)",
+    "virl39k": "from racro_pl.data import ViRL39KReader\nViRL39KReader(str(Path(sys.argv[1]).parent)).read('train')",
+    "json lines": "from racro_pl.data import JsonlReader\nJsonlReader(sys.argv[1]).read('train')",
+    "json rows": "from racro_pl.evaluation.sources.rows import read_json_rows\n"
+    "from racro_pl.data.readers.base import Drops\nread_json_rows(Path(sys.argv[1]), Drops())",
+    "predictions": "from racro_pl.evaluation.predictions import read_rows\nread_rows(Path(sys.argv[1]))",
+}
+SCRIPT = """
+import sys
+from pathlib import Path
+from racro_pl.types import RacroError
+try:
+{body}
+except RacroError as error:
+    print("refused:", error)
+# Not getrusage: its peak outlives exec, and would be that of the tests.
+[peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print("peak MB", int(peak) // 1000)
+"""
+
+
+def peak_of(path, reader):
+    """What a process says that reads a file, and its peak memory in MB. It may not take more than 6 GB of addresses."""
+    body = "\n".join(f"    {line}" for line in READERS[reader].split("\n"))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(body=body), str(path)],
+        capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000, 6_000_000_000)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, _, peak = done.stdout.rpartition("peak MB")
+    return said + done.stderr, int(peak)
+
+
+def shared_value(path, column, rows, size, kind="string"):
+    """A file in which every row has the same large value in one column; every other column of ViRL39K is there too."""
+    big = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([b"a" * size], pa.binary()))
+    columns = {
+        "question": ["q"] * rows, "answer": ["1"] * rows, "PassRate_32BTrained": [0.5] * rows,
+        "PassRate_7BBase": [0.5] * rows, "category": ["c"] * rows, "source": ["s"] * rows,
+        "qid": [str(index) for index in range(rows)], "image": [["images/0.png"]] * rows,
+    }  # fmt: skip
+    columns[column] = big if kind == "binary" else big.cast(pa.dictionary(pa.int32(), pa.string()))
+    # Without arrow's own schema the column is a plain one to whoever reads it.
+    pq.write_table(pa.table(columns), path, compression="zstd", dictionary_pagesize_limit=2**30, store_schema=False)
+    assert path.stat().st_size < 20_000
+    return path
+
+
+BEYOND = 160 * 2**20
+"""Bytes, more than the allowance of a small file."""
+
+
+def nested_value(path, rows, repeats, size):
+    """A file in which every row lists one large value many times."""
+    values = pa.DictionaryArray.from_arrays(
+        pa.array([0] * (rows * repeats), pa.int32()), pa.array(["a" * size], pa.string())
+    )
+    offsets = pa.array(range(0, rows * repeats + 1, repeats), pa.int32())
+    table = pa.table({"question": ["q"] * rows, "options": pa.ListArray.from_arrays(offsets, values)})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30, store_schema=False)
+    assert path.stat().st_size < 20_000
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("column", "reader", "kind"),
+    [
+        ("question", "virl39k", "string"),
+        ("answer", "texts of shards", "string"),
+        ("question", "shards", "string"),
+        ("image", "shards", "binary"),
+    ],
+)
+def test_a_value_that_many_rows_share_is_not_multiplied(root, column, reader, kind):
+    path = shared_value(root / "39Krelease.parquet", column, rows=64, size=50_000_000, kind=kind)  # 3.2 GB
+    said, peak = peak_of(path, reader)
+    assert "refused" in said
+    assert "in memory, the limit for a file of" in said
+    assert peak < PEAK_MB
+
+
+def test_a_row_that_lists_one_value_many_times_is_not_multiplied(root):
+    path = nested_value(root / "a.parquet", rows=4, repeats=1000, size=20_000_000)  # 80 GB
+    said, peak = peak_of(path, "shards")
+    assert "in memory, the limit for a file of" in said
+    assert peak < PEAK_MB
+
+
+def test_a_page_that_inflates_is_not_decompressed(root):
+    path = shared_value(root / "39Krelease.parquet", "question", rows=1, size=BEYOND)
+    said, peak = peak_of(path, "shards")
+    assert "at once, the limit for a file of its size is" in said
+    assert peak < PEAK_MB / 2
+
+
+@pytest.mark.parametrize("reader", ["json lines", "json rows", "predictions"])
+def test_lines_of_brackets_stay_small(root, reader):
+    path = root / "a.jsonl"
+    path.write_bytes(b'{"id": "1", "a": [' + b"[]," * 5_000_000 + b"[]]}\n")  # 15 MB, 320 MB when parsed
+    said, peak = peak_of(path, reader)
+    assert "more than 1000000 values" in said or "line too long" in said
+    assert peak < PEAK_MB / 2
+
+
+def test_json_files_of_brackets_stay_small(root):
+    path = root / "a.json"
+    path.write_bytes(b"[" + b"{}," * 6_000_000 + b"{}]")  # 18 MB, 450 MB when parsed
+    said, peak = peak_of(path, "json rows")
+    assert "more than 5000000 values" in said
+    assert peak < PEAK_MB / 2
+
+
+# ------------------------------------------------------------------ page by page
+
+
+def rows_of(path):
+    return [record.row for record in read_records(path, lambda schema: schema.names)]
+
+
+TABLE = pa.table(
+    {
+        "id": [str(index) for index in range(300)],
+        "text": ["x" * 3000 + str(index) for index in range(300)],
+        "same": ["a long category " * 50] * 300,
+        "options": [[f"option {index}", None, "b" * 50] for index in range(300)],
+        "rows": [[{"x": "q", "n": index}] for index in range(300)],
+        "image": [{"bytes": bytes([index % 256]) * 5000 + b"%d" % index, "path": None} for index in range(300)],
+        "number": pa.array([index / 7 for index in range(300)], pa.float64()),
+        "nothing": [None] * 300,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"data_page_version": "2.0", "compression": "zstd"},
+        {"row_group_size": 70, "data_page_size": 2000, "compression": "gzip"},
+        {"dictionary_pagesize_limit": 10_000},  # falls back to plain pages on the way
+        {
+            "use_dictionary": False,
+            "column_encoding": {"text": "DELTA_LENGTH_BYTE_ARRAY", "number": "BYTE_STREAM_SPLIT"},
+        },
+        {"store_schema": False},
+    ],
+)
+def test_honest_files_are_read_as_they_are(tmp_path, options):
+    pq.write_table(TABLE, tmp_path / "a.parquet", **options)
+    assert rows_of(tmp_path / "a.parquet") == TABLE.to_pylist()
+
+
+def test_honest_streams_are_read_as_they_are(tmp_path):
+    with pa.ipc.new_stream(tmp_path / "a.arrow", TABLE.schema) as writer:
+        writer.write_table(TABLE, max_chunksize=100)
+    assert rows_of(tmp_path / "a.arrow") == TABLE.to_pylist()
+
+
+def test_the_sizes_of_pages_are_those_of_the_footer(tmp_path):
+    """An honest footer's sum per column is what the page headers add up to, headers aside."""
+    pq.write_table(TABLE, tmp_path / "a.parquet", data_page_size=2000)
+    with pq.ParquetFile(tmp_path / "a.parquet") as file, (tmp_path / "a.parquet").open("rb") as raw:
+        for index in range(file.metadata.num_columns):
+            column = file.metadata.row_group(0).column(index)
+            chunk = parquet_pages._chunk(column, raw)
+            assert chunk.values == column.num_values
+            assert 0 < chunk.dictionary + chunk.largest <= column.total_uncompressed_size
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MAX_ROWS": 299}, "has 300 rows, the limit is 299"),
+        ({"MAX_LISTED": 899}, "'options.list.element' lists 900 values, the limit is 899"),
+    ],
+)
+def test_limits_of_a_file(tmp_path, monkeypatch, change, message):
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+    for name, value in change.items():
+        monkeypatch.setattr(parquet_pages, name, value)
+    with pytest.raises(RacroError, match=f"a.parquet: .*{message}"):
+        rows_of(tmp_path / "a.parquet")
+
+
+def test_kinds_of_columns_that_stand_for_any_number_of_values_are_refused(tmp_path):
+    wide = pa.table({"a": pa.array([b"x" * 100] * 3, pa.binary(100))})
+    pq.write_table(wide, tmp_path / "a.parquet")
+    with pytest.raises(RacroError, match="cells of 'a' have 100 bytes, the limit is 64"):
+        rows_of(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": ["x", "xy"]}), tmp_path / "a.parquet", use_dictionary=False,
+                   column_encoding={"a": "DELTA_BYTE_ARRAY"})  # fmt: skip
+    with pytest.raises(RacroError, match="DELTA_BYTE_ARRAY"):
+        rows_of(tmp_path / "a.parquet")
+    for column in (
+        pa.array(["x"] * 3).dictionary_encode(),
+        pa.array(["x"] * 3, pa.string_view()),
+        pa.array([{"a": 1}] * 3, pa.map_(pa.string(), pa.int64())),
+        pa.RunEndEncodedArray.from_arrays([3], ["x"]),
+    ):
+        table = pa.table({"a": column})
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+            writer.write_table(table)
+        with pytest.raises(RacroError, match="is not read"):
+            rows_of(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_streams_are_refused(tmp_path, compression):
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(tmp_path / "a.arrow", TABLE.schema, options=options) as writer:
+        writer.write_table(TABLE)
+    with pytest.raises(RacroError, match="its buffers are compressed"):
+        rows_of(tmp_path / "a.arrow")
+
+
+def test_offsets_out_of_their_buffer_are_refused(tmp_path):
+    """pyarrow does not look at offsets unless it is told to: it would read whatever lies there."""
+    table = pa.table({"a": pa.array(["abcd", "efgh"])})
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "a.arrow").read_bytes()
+    offsets = b"".join(number.to_bytes(4, "little") for number in (0, 4, 8))
+    assert offsets in data
+    bad = b"".join(number.to_bytes(4, "little") for number in (0, 1_000_000, 8))
+    (tmp_path / "a.arrow").write_bytes(data.replace(offsets, bad))
+    with pytest.raises(RacroError, match="cannot be read"):
+        rows_of(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_changed_bytes_give_rows_or_an_error(tmp_path, seed):
+    import random
+
+    chance = random.Random(seed)
+    path = tmp_path / "a.parquet"
+    pq.write_table(TABLE.slice(0, 20), path, compression="zstd" if seed % 2 else "none")
+    data = bytearray(path.read_bytes())
+    # The second half: page headers, statistics and the footer.
+    for _ in range(3):
+        data[chance.randrange(len(data) // 2, len(data))] = chance.randrange(256)
+    path.write_bytes(bytes(data))
+    # Whatever else it raises fails the test.
+    with contextlib.suppress(RacroError):
+        read_shards([path], Drops(shown=0))
+
+
+def test_the_allowance_grows_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow, "ALLOWANCE_BYTES", 0)
+    texts = [json.dumps(list(range(index, 900))) for index in range(50)]
+    incompressible = pa.table({"id": [str(index) for index in range(50)], "text": texts})
+    pq.write_table(incompressible, tmp_path / "a.parquet", compression="none")
+    assert len(rows_of(tmp_path / "a.parquet")) == 50
+
+
+def test_an_error_names_the_training_file(root):
+    path = shared_value(root / "39Krelease.parquet", "question", rows=64, size=50_000_000)
+    with pytest.raises(RacroError, match=str(path)):
+        ViRL39KReader(str(root)).read("train")
