@@ -34,6 +34,7 @@ from racro_pl.terminal import Console, get_logger
 from racro_pl.text.printable import json_line, printable
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.base import CaptionerModule
+from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.records import CaptionLog, _table
 from racro_pl.types import ImageRef, Question, RacroError, Rewards
 from tests.unit.evaluation.test_report import entries
