@@ -7,6 +7,7 @@ import os
 import sys
 
 from racro_pl import __version__
+from racro_pl.files import place_error
 from racro_pl.types import RacroError
 
 COMMANDS = {
@@ -63,8 +64,17 @@ def run(arguments: list[str]) -> int:
     except RacroError as error:
         if os.environ.get("RACRO_DEBUG"):
             raise
-        print(f"\nracro-pl {arguments[0]}: {error}", file=sys.stderr)
-        return 1
+        return _tell(arguments[0], error)
+    except OSError as error:
+        mistake = place_error(error)
+        if mistake is None or os.environ.get("RACRO_DEBUG"):
+            raise
+        return _tell(arguments[0], mistake)
     except KeyboardInterrupt:
         print(f"\nracro-pl {arguments[0]}: stopped", file=sys.stderr)
         return 130
+
+
+def _tell(command: str, mistake: RacroError) -> int:
+    print(f"\nracro-pl {command}: {mistake}", file=sys.stderr)
+    return 1

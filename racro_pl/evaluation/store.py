@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from racro_pl.files import private
 from racro_pl.types import RacroError
 
 SYNC_EVERY = 32
@@ -57,7 +58,7 @@ class Store:
             raise ValueError(f"{self.path.name} has a record {key} already")
         if self._file is None:
             cut_torn_line(self.path)
-            self._file = self.path.open("ab")
+            self._file = open(self.path, "ab", opener=private)  # noqa: SIM115 (closed by close)
         self._file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         self._file.flush()
         self._records[key] = record

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from racro_pl.files import private
 from racro_pl.types import Messages, RacroError
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
@@ -47,6 +48,8 @@ class ReplyCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Answers to the user's questions: SQLite gives the files beside it this one's mode.
+            os.close(private(str(self.path), os.O_CREAT | os.O_RDWR))
             connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")

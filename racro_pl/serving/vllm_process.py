@@ -22,6 +22,7 @@ from typing import BinaryIO
 import httpx
 from rich.console import Console
 
+from racro_pl.files import private
 from racro_pl.types import RacroError
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")
@@ -241,7 +242,7 @@ class VllmServer:
             os.close(handle)
             self.log_path = Path(name)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = self.log_path.open("ab")
+        log = open(self.log_path, "ab", opener=private)  # noqa: SIM115 (the caller closes it)
         self._log_start = log.tell()
         return log
 
