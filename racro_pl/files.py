@@ -41,7 +41,7 @@ def write_atomically(path: Path, content: str | bytes, *, owner_only: bool = Fal
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise

@@ -18,6 +18,7 @@ from lightning.fabric.strategies import DDPStrategy
 from rich.console import Console
 
 from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys
+from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.outcomes import Tools
@@ -139,14 +140,15 @@ def _source(settings: BenchmarkSettings) -> str:
 
 
 def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:
+    """For results.json and the report, which are made to be handed on; config.yaml has places and addresses."""
     return {
         "rule": plan.rule,
-        "judge": plan.judge,
+        "judge": public_place(plan.judge),
         "samples": plan.samples,
         "limit": plan.limit,
-        "benchmarks": {loaded.name: loaded.settings.path for loaded in benchmarks},
-        "captioners": {entry.name: entry.path for entry in plan.captioners},
-        "reasoners": {entry.name: entry.reasoner.identity for entry in plan.reasoners},
+        "benchmarks": {loaded.name: public_place(loaded.settings.path) for loaded in benchmarks},
+        "captioners": {entry.name: public_place(entry.path) for entry in plan.captioners},
+        "reasoners": {entry.name: public_identity(entry.reasoner.identity) for entry in plan.reasoners},
     }
 
 

@@ -10,20 +10,28 @@ from typing import Literal
 
 import torch
 
+from racro_pl.files import follow_umask, write_atomically
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder, load_for_inference
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def export_adapter(policy: PolicySettings, out: Path) -> None:
-    """The PEFT folder, with its base named as ``policy.path`` says, and the processor beside it."""
+def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
+    """The PEFT folder, with the processor beside it.
+
+    Args:
+        policy: the adapter, and its base as this machine has it.
+        out: an existing, empty folder.
+        base: what others load the base by, for ``adapter_config.json``.
+    """
     assert policy.adapter is not None
     config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
-    content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": policy.path}
-    (out / config.name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    write_atomically(out / config.name, json.dumps(content, indent=2, sort_keys=True) + "\n")
     shutil.copyfile(weights, out / weights.name)
     load_encoder(policy).processor.save_pretrained(str(out))
+    follow_umask(out)
 
 
 def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", "float32"]) -> None:
@@ -37,3 +45,4 @@ def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", 
     model = captioner.model.merge_and_unload() if policy.adapter is not None else captioner.model
     model.to(getattr(torch, dtype)).save_pretrained(str(out))
     captioner.encoder.processor.save_pretrained(str(out))
+    follow_umask(out)

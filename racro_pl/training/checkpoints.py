@@ -46,8 +46,9 @@ class RacroCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch and safetensors wrap what the disk said. The space that it took goes back.
             partial.unlink(missing_ok=True)
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise RacroError(
-                f"cannot write the checkpoint {target}: {str(error).splitlines()[0]}; free some space, then resume "
+                f"cannot write the checkpoint {target}: {reason}; free some space, then resume "
                 "from the checkpoint before, which is whole"
             ) from error
         partial.replace(target)
@@ -126,10 +127,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
         follow_umask(folder)
         for path in (*folder.rglob("*"), folder):
             _sync(path)
-        _replace_folder(folder, target)
-    except BaseException:
+    except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    _replace_folder(folder, target)
 
 
 def _replace_folder(new: Path, old: Path) -> None:
