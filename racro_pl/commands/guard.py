@@ -24,10 +24,11 @@ HELP = (
     "A configuration is a program: the classes that it names are imported and run. Read it before you use one of "
     f"somebody else's. Classes outside {', '.join(TRUSTED)} need {FLAG} on the command line."
 )
-_DENIED = re.compile(r"Importing '([^']+)' is not allowed")
+_DENIED = re.compile(r"(?:Importing|the configuration names) '([^']+)'(?: is not allowed|, which is outside)")
+"""The parser's message, or ours inside it: of a part that may be of several kinds the parser gathers all complaints."""
 _KEY_NAME = re.compile(
-    r"(?:^|[._-])(?:(?:api|access|auth|secret|private)[_-]?key|(?:(?:api|access|auth|hf|hub)[_-]?)?token|bearer|"
-    r"secret|password|passwd|authorization|credentials?)$",
+    r"^-{0,2}(?:[\w-]*(?:api|access|secret|private)[_-]?key|(?:(?:api|access|auth|hf|hub|bearer)[_-]?)?token|bearer|"
+    r"[\w-]*(?:secret|password|passwd)|authorization|credentials?)$",
     re.IGNORECASE,
 )
 _KEY_VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]*_(?:KEY|TOKEN|SECRET|PASSWORD)$")
@@ -39,7 +40,11 @@ class GuardedErrors:
     """For a parser: an import that is not allowed is told in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if (found := _DENIED.search(message)) is not None:
+        complaints, cause = [message], ex
+        while cause is not None:  # what the parser tried next may have hidden it
+            complaints.append(str(cause))
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        if (found := _DENIED.search("\n".join(complaints))) is not None:
             raise RacroError(
                 f"the configuration names {found[1]!r}, which is outside {', '.join(TRUSTED)}: importing it runs its "
                 f"code. If you trust it, add {FLAG} to the command line"
