@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from racro_pl.commands.guard import refuse_keys
 from racro_pl.serving.vllm_process import VllmError, VllmServer, is_local_address
 
 POLL_S = 0.5
@@ -69,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
         0 after Ctrl-C or SIGTERM, the ordinary ends of a server.
 
     Raises:
+        RacroError: a key is among the arguments, where everybody on the machine could read it.
         VllmError: the server did not start, or has ended by itself.
     """
+    refuse_keys(args.vllm_args, "VLLM_ARGS")
     server = VllmServer(
         model=args.model,
         python=args.python,
