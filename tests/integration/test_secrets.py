@@ -95,18 +95,12 @@ def test_results_and_report_name_no_key_no_server_and_no_folder(capfd, tmp_path,
     base = tmp_path / "private-folder" / "my-base"
     shutil.copytree(resolve_model("embedded:figure-captioner"), base)
     with FaultServer() as server:
-        client = {
-            "url": server.url,
-            "api_key_env": "MY_API_KEY",
-            "max_tokens": 8,
-            "extra_body": {"user": "private-user"},
-        }
+        client = {"url": server.url, "api_key_env": "MY_API_KEY", "extra_body": {"user": "private-user"}}
+        reasoner = {"class_path": "racro_pl.reward.HttpReasoner", "init_args": client}
         config = {
             "benchmarks": "figures",
             "captioners": [{"path": str(base), "max_new_tokens": 8}],
-            "reasoners": [
-                {"reasoner": {"class_path": "racro_pl.reward.HttpReasoner", "init_args": client}, "name": "R"}
-            ],
+            "reasoners": [{"reasoner": reasoner, "name": "R"}],
             "limit": 2,
             "accelerator": "cpu",
             "runs": str(tmp_path / "runs"),
