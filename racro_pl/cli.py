@@ -34,6 +34,9 @@ def help_text() -> str:
         *(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()),
         "",
         "start here: racro-pl fit --config configs/quickstart.yaml      (no network, no GPU, minutes)",
+        "",
+        "A configuration is a program: the classes that it names are imported and run. Those of other packages than",
+        "racro_pl, lightning and torch need --allow-imports on the command line (fit, validate, test, doctor).",
     ]
     return "\n".join(lines)
 

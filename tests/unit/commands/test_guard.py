@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from racro_pl.cli import run
 from racro_pl.commands import lightning
 from racro_pl.commands import test as evaluation
 from racro_pl.commands.doctor import check_config
@@ -119,6 +121,16 @@ def test_a_configuration_cannot_give_itself_permission(strange, capsys):
     with pytest.raises((RacroError, SystemExit)):
         lightning.main(["fit", "--config", config_with(strange, change)])
     assert not (strange / "imported").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["doctor"]], ids=str)
+def test_the_help_says_that_a_configuration_is_a_program(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # argparse breaks lines at hyphens too
+    with contextlib.suppress(SystemExit):
+        run([*command, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "A configuration is a program: the classes that it names are imported and run." in printed
+    assert "--allow-imports on the command line" in printed
 
 
 def test_with_the_switch_it_is_imported(strange):
