@@ -184,16 +184,16 @@ class LearningReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
         """Answer them again and write the report; what goes wrong is a warning, since the training is done."""
         folder = run_folder(trainer)
-        found = self._measure(trainer, pl_module) if self.before is not None else None
+        found = self._measure(trainer, pl_module) if self.before is not None and self.possible else None
         if not trainer.is_global_zero:
             return
+        with surviving("curve.png", folder):
+            self._draw_curve(folder)
         with surviving("the comparison of held-out accuracy", folder):
             if isinstance(found, Exception):
                 raise found
             if found is not None:
                 self._compare(folder, *found)
-        with surviving("curve.png", folder):
-            self._draw_curve(folder)
 
     def _compare(self, folder: Path, after: dict[str, float], answered: list[Answered]) -> None:
         assert self.before is not None

@@ -125,7 +125,7 @@ def test_a_configuration_cannot_give_itself_permission(strange, capsys):
 
 @pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["doctor"]], ids=str)
 def test_the_help_says_that_a_configuration_is_a_program(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")  # argparse breaks lines at hyphens too
+    monkeypatch.setenv("COLUMNS", "2000")  # argparse breaks lines at hyphens too
     with contextlib.suppress(SystemExit):
         run([*command, "--help"])
     printed = " ".join(capsys.readouterr().out.split())
