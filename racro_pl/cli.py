@@ -7,6 +7,7 @@ import os
 import sys
 
 from racro_pl import __version__
+from racro_pl.files import place_error
 from racro_pl.text.printable import printable
 from racro_pl.types import RacroError
 
@@ -40,6 +41,9 @@ def help_text() -> str:
         *(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()),
         "",
         f"start here: {FIRST_COMMAND}      (no network, no GPU, minutes)",
+        "",
+        "A configuration is a program: the classes that it names are imported and run. Those of other packages than",
+        "racro_pl, lightning and torch need --allow-imports on the command line (fit, validate, test, doctor).",
     ]
     return "\n".join(lines)
 
@@ -79,8 +83,17 @@ def run(arguments: list[str]) -> int:
     except RacroError as error:
         if os.environ.get("RACRO_DEBUG"):
             raise
-        print(f"\nracro-pl {arguments[0]}: {printable(str(error), lines=True)}", file=sys.stderr)
-        return 1
+        return _tell(arguments[0], error)
+    except OSError as error:
+        mistake = place_error(error)
+        if mistake is None or os.environ.get("RACRO_DEBUG"):
+            raise
+        return _tell(arguments[0], mistake)
     except KeyboardInterrupt:
         print(f"\nracro-pl {arguments[0]}: stopped", file=sys.stderr)
         return 130
+
+
+def _tell(command: str, mistake: RacroError) -> int:
+    print(f"\nracro-pl {command}: {printable(str(mistake), lines=True)}", file=sys.stderr)
+    return 1

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from racro_pl.types import RacroError
+
 _PREFIX = "version_"
 
 
 def new_version(folder: Path) -> Path:
-    """Create and return the next free ``version_k`` below ``folder``; runs that start side by side get two."""
-    version = 0
-    while True:
-        candidate = folder / f"{_PREFIX}{version}"
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            version += 1
-        else:
-            return candidate
+    """Create and return the next free ``version_k`` below ``folder``; runs that start side by side get two.
+
+    Raises:
+        RacroError: no folder can be made there.
+    """
+    try:
+        # Here, not with each version: a dangling link in the way would look like a version that is taken, for ever.
+        folder.mkdir(parents=True, exist_ok=True)
+        version = 0
+        while True:
+            candidate = folder / f"{_PREFIX}{version}"
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                version += 1
+            else:
+                return candidate
+    except OSError as error:
+        raise RacroError(
+            f"no run folder can be made below {folder} ({error.strerror}: {error.filename}); choose another place with "
+            "--runs, or change what is there"
+        ) from error
 
 
 def versions(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -26,6 +25,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from step_bench.processes import bench_environment, last_lines
 
 PARTS = Path(__file__).parent / "step_bench"
 PHASES = {"sample": "sample", "logprobs": "reference", "update": "loss, backward", "optimizer": "optimizer"}
@@ -88,11 +91,7 @@ def run_case(command: list[str], amount: list[str], seconds: float) -> dict[str,
     """One case in a process of its own: its record, or why there is none. Ends within ``seconds``."""
     if seconds < LEAST_SECONDS:
         return {"status": "not run", "detail": "out of time"}
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1",
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    }  # fmt: skip
+    environment = bench_environment(PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True")
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.json"
         try:
@@ -103,8 +102,8 @@ def run_case(command: list[str], amount: list[str], seconds: float) -> dict[str,
         except subprocess.TimeoutExpired:
             return {"status": "stopped", "detail": f"not done after the {seconds:.0f} s that were left"}
         if done.returncode or not out.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            return {"status": "failed", "detail": f"exit {done.returncode}: {last[-300:]}"}
+            lines = last_lines(done.stderr)
+            return {"status": "failed", "detail": f"exit {done.returncode}: {lines[-1][-300:]}", "stderr": lines}
         return dict(json.loads(out.read_text()))
 
 

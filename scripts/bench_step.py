@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from step_bench.measure import summarise
+from step_bench.processes import bench_environment, last_lines
 from step_bench.workloads import build_model, find_workload
 
 PARTS = Path(__file__).parent / "step_bench"
@@ -105,14 +105,10 @@ def agreement(sides: dict[str, list[str]], work: list[str], scratch: Path, threa
 
 def run(command: list[str], threads: int) -> None:
     """One turn, with the threads bound and nothing but errors shown."""
-    root = Path(__file__).parents[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1",
-    }  # fmt: skip
+    environment = bench_environment(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
     done = subprocess.run([*command, "--threads", str(threads)], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command[:2])} failed:\n{done.stderr[-4000:]}")
+        raise SystemExit(f"{' '.join(command[:2])} failed:\n" + "\n".join(last_lines(done.stderr)))
 
 
 @contextmanager

@@ -10,6 +10,15 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 from jaxtyping import install_import_hook
+from jsonargparse import _common
 
 install_import_hook(["racro_pl.losses", "racro_pl.experience"], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _every_test_begins_with_unrestricted_imports(monkeypatch):
+    """A command restricts what class paths may import for its whole process; here that is the next test's too."""
+    denied = dict.fromkeys(_common.default_import_path_denylist, False)
+    monkeypatch.setitem(_common.parsing_settings, "import_path_verdicts", denied)

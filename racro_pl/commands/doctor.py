@@ -15,6 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from racro_pl.commands.guard import HELP
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.sight import sight
 from racro_pl.terminal import Console
@@ -73,8 +74,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="racro-pl doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="racro-pl doctor", description=f"{__doc__} {HELP}")
     parser.add_argument("--config", metavar="FILE", help="a configuration of `fit`: its captioner, reasoner and data")
+    parser.add_argument(
+        "--allow-imports", action="store_true", help="let the configuration name classes of other packages"
+    )
     parser.add_argument("--captioner", metavar="PATH", help="model folder, hub id or run to check")
     parser.add_argument("--reasoner", metavar="URL", help="OpenAI-compatible server to check")
     return parser.parse_args(arguments)
@@ -90,7 +94,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Callable[[], list[Finding]]
     if options.reasoner:
         yield lambda: [attempt("reasoner", lambda: _reasoner(options.reasoner))]
     if options.config:
-        yield lambda: check_config(options.config)
+        yield lambda: check_config(options.config, allow_imports=options.allow_imports)
 
 
 def check_python() -> list[Finding]:
@@ -184,14 +188,14 @@ def _reasoner(url: str) -> str:
     return f"{client.model} answers at {client.url}"
 
 
-def check_config(path: str) -> list[Finding]:
+def check_config(path: str, *, allow_imports: bool = False) -> list[Finding]:
     """The parts that a configuration of ``fit`` names, without training: prompts, reasoner, data, memory."""
     from racro_pl.commands.lightning import parts_of
 
     parts = []
 
     def build() -> str:
-        parts.append(parts_of(path))
+        parts.append(parts_of(path, allow_imports=allow_imports))
         return path
 
     findings = [attempt("config", build)]

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from racro_pl import __version__
+from racro_pl.commands.model_card import model_card
+from racro_pl.commands.public import hub_id
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import find_policy
-from racro_pl.evaluation.report.formatting import interval, percent
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.policy.config import PolicySettings
+from racro_pl.files import write_atomically
 from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
@@ -35,14 +35,18 @@ def main(arguments: list[str]) -> int:
 
     from racro_pl.policy.exporting import export_adapter, export_merged
 
-    out.mkdir(parents=True, exist_ok=True)
     whole = options.merge or policy.adapter is None  # full fine-tuning leaves a whole model in any case
+    config = _run_config(Path(policy.adapter or policy.path))
+    trained = policy.path if policy.adapter else (config.get("model") or {}).get("policy", {}).get("path", policy.path)
+    base = _base(options.base, trained, whole=whole, push=bool(options.push))
+    out.mkdir(parents=True, exist_ok=True)
     if whole:
         export_merged(policy, out, options.dtype)
     else:
-        export_adapter(policy, out)
-    config = _run_config(Path(policy.adapter or policy.path))
-    (out / "README.md").write_text(model_card(policy, config, results, whole), encoding="utf-8")
+        assert base is not None
+        export_adapter(policy, out, base)
+    card = model_card(policy, config, results, base=base, whole=whole, repository=options.push)
+    write_atomically(out / "README.md", card)
     console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
     if options.push:
         _push(out, options.push, private=not options.public)
@@ -58,6 +62,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of a whole model (default: %(default)s)"
     )
+    parser.add_argument("--base", metavar="HUB_ID", help="what others load the base by, where it was a local folder")
     parser.add_argument("--results", metavar="results.json", help="scores of `racro-pl test` for the model card")
     parser.add_argument("--push", metavar="HUB_ID", help="upload the folder to this Hugging Face repository, private")
     parser.add_argument("--public", action="store_true", help="make that repository public")
@@ -87,57 +92,27 @@ def _run_config(result: Path) -> dict[str, Any]:
     return {}
 
 
-def model_card(policy: PolicySettings, config: dict[str, Any], results: Results | None, whole: bool) -> str:
-    """A README with YAML front matter, as the Hugging Face hub reads it: base, data, reasoner, settings, scores.
+def _base(given: str | None, trained: str, *, whole: bool, push: bool) -> str | None:
+    """What others load the base by; None for a whole model whose base they cannot have.
 
     Args:
-        policy: the base and how it was loaded.
-        config: the run's resolved configuration; empty when unknown.
-        results: of a test, if any.
-        whole: a whole model, or an adapter.
+        given: by the user.
+        trained: the base as this machine has it.
+        whole: whether the export is a whole model.
+        push: whether it goes to the hub.
+
+    Raises:
+        RacroError: an adapter needs it, and it is a folder of this machine.
     """
-    front = {"base_model": policy.path, "library_name": "transformers" if whole else "peft",
-             "pipeline_tag": "image-text-to-text", "tags": ["racro", "captioner", "grpo"]}  # fmt: skip
-    model, data = config.get("model", {}), config.get("data", {})
-    sections = {
-        "Data": _public(data.get("reader")),
-        "Reasoner and reward": _public(model.get("reward")),
-        "Sampling": model.get("rollout"),
-        "Objective": model.get("objective"),
-        "Policy": {name: value for name, value in model.get("policy", {}).items() if name != "path"},
-    }
-    lines = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
-        "# Captioner trained by racro_pl\n",
-        f"A captioner for *{policy.path}*: it writes, for an image and a question, the description that a text-only "
-        "reasoner needs to answer. Trained by GRPO with the reasoner's success as reward (RACRO, 2025), by racro_pl "
-        f"{__version__}.\n",
-    ]
-    if results is not None:
-        lines.append(
-            "## Scores\n\n| system | benchmark | headline in % | 95 % interval | questions |\n|---|---|---|---|---|"
+    base = given or hub_id(trained)
+    if whole and (base is None or hub_id(base) is None):
+        return None
+    if base is None or (push and hub_id(base) is None):
+        raise RacroError(
+            f"the adapter's base is the folder {base or trained}, which others do not have: name what they load it "
+            "by with --base HUB_ID (or, without --push, a path that is right where the folder will be used)"
         )
-        lines += [
-            f"| {cell.system.label} | {cell.title} ({cell.headline_name}) | {percent(cell.headline)} "
-            f"| {interval(cell.low, cell.high)} | {cell.n} of {cell.expected or cell.n} |"
-            for cell in results.cells
-            if cell.headline is not None and cell.low is not None and cell.high is not None
-        ]
-        lines.append(f"\nScored by the rule `{results.settings.get('rule')}`.\n")
-    for title, content in sections.items():
-        if content:
-            lines.append(f"## {title}\n\n```yaml\n{yaml.safe_dump(content, sort_keys=False)}```\n")
-    return "\n".join(lines)
-
-
-_PRIVATE = ("url", "api_key_env", "cache_path", "extra_body")
-"""Settings that say where somebody's servers and files are."""
-
-
-def _public(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: _public(value) for name, value in content.items() if name not in _PRIVATE}
-    return content
+    return base
 
 
 def _push(folder: Path, repository: str, private: bool) -> None:

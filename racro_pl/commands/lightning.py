@@ -11,16 +11,17 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys, restrict_imports
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.run_place import NewFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
-from racro_pl.runs import new_version
+from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
@@ -34,11 +35,37 @@ from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import RacroError
 
-_RUN_FOLDER = "RACRO_RUN_FOLDER"
+
+class _Parser(GuardedErrors, LightningArgumentParser):
+    """Lightning's."""
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Lightning's; the file is its owner's alone, since it names servers and folders. It is never there before."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(str(trainer.log_dir))  # every rank asks: the answer is agreed on by a broadcast
+        if trainer.is_global_zero and not self.already_saved:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = self.parser.dump(self.config, skip_none=False)
+            write_atomically(folder / self.config_filename, text, owner_only=True)
+        self.already_saved = True
 
 
 class RacroCLI(LightningCLI):
-    """Adds the run folder: ``runs/<name>/version_k/`` with config, metrics, captions and checkpoints."""
+    """Adds the run folder: ``runs/<name>/version_k/`` with config, metrics, captions and checkpoints.
+
+    The folder is the same whatever loggers are configured: those of a configuration are added to the run's own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.new_folder: NewFolder | None = None
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            if self.new_folder is not None:
+                self.new_folder.discard()
+            raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_own_arguments(parser)
@@ -48,16 +75,25 @@ class RacroCLI(LightningCLI):
         return {name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
                 for name in ("fit", "validate")}  # fmt: skip
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """From the command line, which keeps ``--allow-imports`` for the processes that Lightning launches by it."""
+        self.config = parser.parse_args(guard(args))
+
     def _parse_ckpt_path(self) -> None:
         """Checkpoints bring no settings of their own: the configuration alone says what runs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Once more over all that was read: files can name further files."""
+        refuse_keys(self.config[self.subcommand].as_dict())
 
     def instantiate_classes(self) -> None:
         if (threads := self._get(self.config, "threads")) is not None:
             torch.set_num_threads(threads)
         # Constructors refuse bad values with a ValueError that says what to do; the user needs that line alone.
+        # A logger whose package is missing says so too.
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
             # Of a part that may also be null the parser repeats all values behind the reason, mistyped keys included.
             raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
 
@@ -67,51 +103,44 @@ class RacroCLI(LightningCLI):
         for name, value in self.model.objective.resolved().items():
             model.objective[name] = value
         model.policy.adapter = self.model.policy_settings.adapter
-        try:
-            check_trainer(self.trainer, self.model.policy_settings)
-        except RacroError:
-            if self.new_folder is not None:
-                self.new_folder.rmdir()
-            raise
+        check_trainer(self.trainer, self.model.policy_settings)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        self.new_folder: Path | None = None
-        if config.get("logger") is None:
-            # One folder for both loggers: left alone, each would pick its own next version.
-            folder, steps = self._choose_folder()
-            place = (folder.parent.parent, folder.parent.name, folder.name)
-            kwargs["logger"] = [
-                ContinuedCSVLogger(*place, flush_logs_every_n_steps=1), TensorBoardLogger(*place, purge_step=steps)
-            ]  # fmt: skip
-            if config.get("default_root_dir") is None:
-                kwargs["default_root_dir"] = str(folder)
-            if (folder / "config.yaml").exists():
-                self.save_config_kwargs |= {"config_filename": f"config-step={steps}.yaml", "overwrite": True}
-        # A callback of the configuration takes the place of the default one.
-        callbacks = config.get("callbacks") or []
-        own = {type(callback) for callback in (callbacks if isinstance(callbacks, list) else [callbacks])}
-        defaults = self.trainer_defaults["callbacks"]
-        self.trainer_defaults["callbacks"] = [callback for callback in defaults if type(callback) not in own]
-        plugins = config.get("plugins") or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RacroCheckpointIO()]
+        if config.get("default_root_dir") is not None:
+            raise RacroError(
+                f"trainer.default_root_dir {config['default_root_dir']!r} has no effect here: a run writes to "
+                "RUNS/NAME/version_k; set runs (the folder of all runs) and name"
+            )
+        folder, steps = self._choose_folder()
+        kwargs |= {"logger": _loggers(folder, steps, config.get("logger")), "default_root_dir": str(folder)}
+        if (folder / "config.yaml").exists():
+            self.save_config_kwargs |= {"config_filename": f"config-step={steps}.yaml"}
+        # A callback of the configuration takes the place of the default one. It comes after those that stay: what was
+        # trained is written before anything reports on it.
+        callbacks = _listed(config.get("callbacks"))
+        own = {type(callback) for callback in callbacks}
+        defaults = [callback for callback in self.trainer_defaults["callbacks"] if type(callback) not in own]
+        kwargs["callbacks"] = [*defaults, *callbacks]
+        self.trainer_defaults["callbacks"] = []
+        kwargs["plugins"] = [*_listed(config.get("plugins")), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _choose_folder(self) -> tuple[Path, int | None]:
         """The run's folder, and how many steps its checkpoint has seen when there is one to go on from."""
         run = Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name")
         asked = self._get(self.config_init, "ckpt_path")
-        if self.subcommand != "fit":
-            return shared_version(run), None
-        folder = continued_folder(run, asked)
-        if folder is None:
-            folder = shared_version(run)
-            self.new_folder = folder if is_first_process() else None
+        planned = NewFolder.planned(run)
+        folder = continued_folder(run, asked) if self.subcommand == "fit" else None
+        if folder is None or not folder.exists():
+            folder = folder or shared_version(run)
+            self.new_folder = NewFolder(folder, planned.parents) if is_first_process() else None
         elif asked is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
             # A job that SLURM starts again has the command line of the first time.
             asked = newest_checkpoint(folder) or asked
             self.config_init[self.subcommand]["ckpt_path"] = None if asked is None else str(asked)
-        return folder, None if asked is None else checkpoint_step(Path(asked))
+        steps = None if asked is None or self.subcommand != "fit" else checkpoint_step(Path(asked))
+        return folder, steps
 
 
 def add_own_arguments(parser: LightningArgumentParser) -> None:
@@ -125,59 +154,53 @@ def add_own_arguments(parser: LightningArgumentParser) -> None:
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
 
-def parts_of(path: str) -> tuple[RacroModule, RacroDataModule]:
+def _loggers(folder: Path, steps: int | None, configured: Any) -> list[Logger]:
+    """The run's own loggers first (Lightning's ``log_dir`` is the first one's), then those of the configuration.
+
+    Args:
+        folder: the run's: one for both, since left alone each would pick its own next version.
+        steps: that the checkpoint has seen.
+        configured: ``trainer.logger``: loggers, or false for ``metrics.csv`` alone.
+    """
+    place = (folder.parent.parent, folder.parent.name, folder.name)
+    table = ContinuedCSVLogger(*place, flush_logs_every_n_steps=1)
+    if configured is False:
+        return [table]
+    further = [] if configured is True else _listed(configured)
+    return [table, TensorBoardLogger(*place, purge_step=steps), *further]
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def parts_of(path: str, *, allow_imports: bool = False) -> tuple[RacroModule, RacroDataModule]:
     """The module and data module of a configuration of ``fit``, without a trainer or a run folder.
 
+    Args:
+        path: the file.
+        allow_imports: let it name classes outside this package, Lightning and torch.
+
     Raises:
-        RacroError: the file is missing, or its ``model`` and ``data`` do not fit their schema.
+        RacroError: the file is missing, its ``model`` and ``data`` do not fit their schema, it names a class that is
+            not allowed, or it holds a key.
     """
-    parser = LightningArgumentParser(exit_on_error=False)
+    restrict_imports(allow=allow_imports)
+    parser = _Parser(exit_on_error=False)
     parser.add_lightning_class_args(RacroModule, "model", subclass_mode=False)
     parser.add_lightning_class_args(RacroDataModule, "data", subclass_mode=False)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         sections = {name: content[name] for name in ("model", "data")}
+        refuse_keys(sections)
         parts = parser.instantiate(parser.parse_object(sections))
+    except RacroError:
+        raise
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ArgumentError) as error:
         raise RacroError(f"{path} is no configuration of fit: {error}") from error
     return parts.model, parts.data
-
-
-def continued_folder(run: Path, checkpoint: str | None) -> Path | None:
-    """The folder that a run goes on in; None when it is to have a new one.
-
-    That is the folder of the checkpoint when it is one of this run's, and under SLURM that of the job's number, which
-    stays the same when the job is requeued.
-
-    Args:
-        run: ``runs/<name>``.
-        checkpoint: the ``--ckpt_path``.
-    """
-    if checkpoint is not None:
-        path = Path(checkpoint).absolute()
-        for folder in (path.parent, path.parent.parent):
-            if folder.parent == run.absolute() and folder.is_dir():
-                return run / folder.name
-    job = SLURMEnvironment.job_id() if SLURMEnvironment.detect() else None
-    return None if job is None else run / f"version_{job}"
-
-
-def shared_version(folder: Path) -> Path:
-    """A new version for the first process.
-
-    The processes that Lightning launches from it inherit its choice. Those that another launcher started learn it
-    from the first one when they are connected, and write nothing before: for them the name is a placeholder.
-    """
-    if not is_first_process():
-        return Path(os.environ.get(_RUN_FOLDER, folder / "of-the-first-process"))
-    chosen = new_version(folder)
-    os.environ[_RUN_FOLDER] = str(chosen)
-    return chosen
-
-
-def is_first_process() -> bool:
-    """Whether this is global rank 0, as far as torchrun, SLURM or Lightning's own launcher say by now."""
-    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def main(arguments: list[str]) -> int:
@@ -198,13 +221,17 @@ def _run(arguments: list[str]) -> None:
     RacroCLI(
         RacroModule,
         RacroDataModule,
-        # Arguments that are the process's own are left for Lightning to find: it warns about others.
-        args=None if arguments == sys.argv[1:] else arguments,
+        args=arguments,
+        parser_class=_Parser,
+        save_config_callback=_SaveConfig,
         auto_configure_optimizers=False,
         # A usage line of one's own: the generated one is a page of flags in front of every parse error.
         parser_kwargs={
             "prog": "racro-pl",
-            **{name: {"usage": f"racro-pl {name} --config FILE [options]"} for name in RacroCLI.subcommands()},
+            **{
+                name: {"usage": f"racro-pl {name} --config FILE [options]", "description": HELP}
+                for name in RacroCLI.subcommands()
+            },
         },
         seed_everything_default=1,
         trainer_defaults={

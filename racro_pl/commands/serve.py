@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from racro_pl.commands import serve_pipeline
+from racro_pl.commands.guard import refuse_keys
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
 from racro_pl.serving.vllm_process import VllmError, VllmServer
 
@@ -73,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
         0 after Ctrl-C or SIGTERM, the ordinary ends of a server.
 
     Raises:
+        RacroError: a key is among the arguments, where everybody on the machine could read it.
         VllmError: the server did not start, or has ended by itself.
     """
+    refuse_keys(args.vllm_args, "VLLM_ARGS")
     server = VllmServer(
         model=args.model,
         python=args.python,

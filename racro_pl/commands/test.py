@@ -16,6 +16,8 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 
+from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys
+from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.outcomes import Tools
@@ -29,6 +31,8 @@ from racro_pl.evaluation.run_folder import Identities, open_run
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.settings import BenchmarkSettings, EvaluationSettings, Plan
 from racro_pl.evaluation.verdicts import judge_all, read_verdicts
+from racro_pl.files import write_atomically
+from racro_pl.reporting import surviving
 from racro_pl.reward import Grader
 from racro_pl.terminal import Console
 from racro_pl.types import RacroError
@@ -40,7 +44,8 @@ PATIENCE = datetime.timedelta(days=2)
 def main(arguments: list[str]) -> int:
     """Run ``test``; returns the exit code: 1 when some questions have no answer."""
     quiet_libraries()
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(guard(arguments))
+    refuse_keys(options.as_dict())
     config = build_parser().instantiate(options)
     plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
     fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
@@ -52,7 +57,7 @@ def main(arguments: list[str]) -> int:
     folder = _folder(fabric, plan, benchmarks, options, console)
     evaluation = Evaluation(plan, benchmarks, folder, place, console)
     if fabric.is_global_zero:
-        (folder / "config.yaml").write_text(build_parser().dump(options), encoding="utf-8")
+        write_atomically(folder / "config.yaml", build_parser().dump(options), owner_only=True)
     fabric.barrier()
     evaluation.run()
     fabric.barrier()
@@ -79,10 +84,14 @@ def main(arguments: list[str]) -> int:
     return _report(evaluation, results, folder, problems, console)
 
 
+class _Parser(GuardedErrors, jsonargparse.ArgumentParser):
+    """jsonargparse's."""
+
+
 def build_parser() -> jsonargparse.ArgumentParser:
     """The command line of ``test``."""
-    parser = jsonargparse.ArgumentParser(
-        prog="racro-pl test", usage="racro-pl test --config FILE [options]", description=__doc__
+    parser = _Parser(
+        prog="racro-pl test", usage="racro-pl test --config FILE [options]", description=f"{__doc__} {HELP}"
     )
     parser.add_argument("--config", action="config", help="YAML file; later files and flags win over earlier ones")
     parser.add_class_arguments(EvaluationSettings)
@@ -139,14 +148,15 @@ def _source(settings: BenchmarkSettings) -> str:
 
 
 def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:
+    """For results.json and the report, which are made to be handed on; config.yaml has places and addresses."""
     return {
         "rule": plan.rule,
-        "judge": plan.judge,
+        "judge": public_place(plan.judge),
         "samples": plan.samples,
         "limit": plan.limit,
-        "benchmarks": {loaded.name: loaded.settings.path for loaded in benchmarks},
-        "captioners": {entry.name: entry.path for entry in plan.captioners},
-        "reasoners": {entry.name: entry.reasoner.identity for entry in plan.reasoners},
+        "benchmarks": {loaded.name: public_place(loaded.settings.path) for loaded in benchmarks},
+        "captioners": {entry.name: public_place(entry.path) for entry in plan.captioners},
+        "reasoners": {entry.name: public_identity(entry.reasoner.identity) for entry in plan.reasoners},
     }
 
 
@@ -160,11 +170,12 @@ def _everybodys(problems: Counter[str]) -> Counter[str]:
 
 
 def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Counter[str], console: Console) -> int:
-    (folder / "results.json").write_text(results.to_json() + "\n", encoding="utf-8")
-    report = write_report(folder, results, _gallery(evaluation, folder))
+    write_atomically(folder / "results.json", results.to_json() + "\n")
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     out.print(ResultsView(results))
-    console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
+    with surviving("report.html", folder / "results.json"):
+        report = write_report(folder, results, _gallery(evaluation, folder))
+        console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
     missing = sum(cell.unanswered for cell in results.cells)
     if missing:
         reasons = ", ".join(f"{kind} {count}" for kind, count in problems.most_common())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from racro_pl.files import write_atomically
 from racro_pl.runs import new_version, versions
 from racro_pl.types import RacroError
 
@@ -69,6 +69,4 @@ def _read(file: Path) -> Identities | None:
 
 
 def _write(file: Path, identities: Identities) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(vars(identities), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    write_atomically(file, json.dumps(vars(identities), indent=1) + "\n", owner_only=True)

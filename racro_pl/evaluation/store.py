@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from racro_pl.files import private
 from racro_pl.text.printable import json_line
 from racro_pl.types import RacroError
 
@@ -58,7 +59,7 @@ class Store:
             raise ValueError(f"{self.path.name} has a record {key} already")
         if self._file is None:
             cut_torn_line(self.path)
-            self._file = self.path.open("ab")
+            self._file = open(self.path, "ab", opener=private)  # noqa: SIM115 (closed by close)
         self._file.write(json_line(record).encode() + b"\n")
         self._file.flush()
         self._records[key] = record

@@ -14,6 +14,7 @@ from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.results import Cell, Comparison, System, compare_with_first, summarise
 from racro_pl.evaluation.store import read_records
+from racro_pl.files import private
 from racro_pl.text.printable import json_line
 
 Table = tuple[list[Cell], list[Comparison]]
@@ -30,7 +31,8 @@ def judge_all(evaluation: Evaluation, tools: Tools, folder: Path) -> Table:
     name = "verdicts.jsonl" if rank == 0 else f"verdicts-rank{rank}.jsonl"
     cells: list[Cell] = []
     comparisons: list[Comparison] = []
-    with (folder / name).open("w", encoding="utf-8") as file, stage("scoring", total, rank == 0) as advance:
+    writing = open(folder / name, "w", encoding="utf-8", errors="replace", opener=private)  # noqa: SIM115
+    with writing as file, stage("scoring", total, rank == 0) as advance:
         for loaded in evaluation.benchmarks:
             outcomes: dict[System, list[Outcome]] = {}
             for system in systems:

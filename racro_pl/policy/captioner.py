@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from racro_pl.files import follow_umask
 from racro_pl.losses import head_logprobs
 from racro_pl.policy import attention
 from racro_pl.policy.adapters import START, TRAINED
@@ -301,6 +302,7 @@ class Captioner(nn.Module):
         else:
             self.model.save_pretrained(str(folder), state_dict=weights)
             self.encoder.processor.save_pretrained(str(folder))
+        follow_umask(folder)
 
 
 def _without_adapters(model: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from safetensors.torch import save_file
 
+from racro_pl.files import follow_umask, write_atomically
 from racro_pl.policy.adapter_files import check_fit, read_adapter
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder, load_for_inference
@@ -20,22 +21,29 @@ from racro_pl.pretrained.weights import load_config
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def export_adapter(policy: PolicySettings, out: Path) -> None:
-    """The PEFT folder, with its base named as ``policy.path`` says, and the processor beside it."""
+def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
+    """The PEFT folder, with the processor beside it.
+
+    Args:
+        policy: the adapter, and its base as this machine has it.
+        out: an existing, empty folder.
+        base: what others load the base by, for ``adapter_config.json``.
+    """
     assert policy.adapter is not None
     encoder = load_encoder(policy)
     adapter = read_adapter(Path(policy.adapter))
     names = check_fit(adapter, on_meta(load_config(policy.path, f"policy.path {policy.path!r}")))
     config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
-    content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": policy.path}
+    content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     if adapter.old_names:
         # Written anew: other programs would look for the layers by today's names.
         content["target_modules"] = names
         save_file(adapter.read_tensors(), out / weights.name, metadata={"format": "pt"})
     else:
         shutil.copyfile(weights, out / weights.name)
-    (out / config.name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomically(out / config.name, json.dumps(content, indent=2, sort_keys=True) + "\n")
     encoder.processor.save_pretrained(str(out))
+    follow_umask(out)
 
 
 def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", "float32"]) -> None:
@@ -49,3 +57,4 @@ def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", 
     model = captioner.model.merge_and_unload() if policy.adapter is not None else captioner.model
     model.to(getattr(torch, dtype)).save_pretrained(str(out))
     captioner.encoder.processor.save_pretrained(str(out))
+    follow_umask(out)

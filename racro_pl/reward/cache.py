@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from racro_pl.files import private
 from racro_pl.reward.reasoner import Reply
 from racro_pl.types import Messages, RacroError
 
@@ -49,6 +50,8 @@ class ReplyCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Answers to the user's questions: SQLite gives the files beside it this one's mode.
+            os.close(private(str(self.path), os.O_CREAT | os.O_RDWR))
             connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")

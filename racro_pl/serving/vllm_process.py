@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from racro_pl.files import private
 from racro_pl.serving import addresses
 from racro_pl.serving.addresses import KEY_VARIABLE
 from racro_pl.terminal import Console
@@ -259,7 +260,7 @@ class VllmServer:
             os.close(handle)
             self.log_path = Path(name)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = self.log_path.open("ab")
+        log = open(self.log_path, "ab", opener=private)  # noqa: SIM115 (the caller closes it)
         self._log_start = log.tell()
         return log
 

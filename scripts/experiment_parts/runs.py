@@ -39,7 +39,7 @@ AGAINST = (
     _quickstart("shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true"),
     _quickstart(
         "generic", "paid for true facts, whatever is asked",
-        "--model.reward.class_path", "experiment_parts.rewards.GenericCaptionScorer",
+        "--model.reward.class_path", "experiment_parts.rewards.GenericCaptionScorer", "--allow-imports",
     ),
     Row(
         "qa", "GRPO on its own answers (no decoupling)",
@@ -49,6 +49,7 @@ AGAINST = (
 
 _TRUSTING = (
     "--config", "scripts/experiment_parts/trusting.yaml", "--model.policy.adapter", f"{{runs}}/{HABIT}/adapter",
+    "--allow-imports",
 )  # fmt: skip
 _PENALTY = ("--model.objective.name", "vpo", "--model.objective.caption_judge", "rule")
 PENALTY = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import yaml
 from PIL import Image
 
 from racro_pl.cli import run
+from tests.fakes.environment import environment
 from tests.fakes.reasoner_server import FaultServer
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +203,7 @@ def test_run_folder_holds_all_it_promises_and_nothing_is_overwritten(capfd, tmp_
 def test_python_dash_m(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "racro_pl", "--version"], capture_output=True, text=True, timeout=60,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+        env=environment(), cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.strip() == "0.1.0"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.environment import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,9 +20,8 @@ def test_two_ranks_finish_and_leave_what_one_would(tmp_path):
         "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "2", "--runs", str(tmp_path),
         "--data.questions_per_step", "4", "--trainer.callbacks.init_args.questions", "8",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     # A rank that asks for something alone waits for ever: the limit is the test.
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "quickstart/version_0"
     assert (folder / "adapter/adapter_model.safetensors").is_file()

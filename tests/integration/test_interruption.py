@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,19 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fakes.environment import environment
+
 ROOT = Path(__file__).parents[2]
 
 
-def start(runs: Path, *more: str, steps: int = 1000, **environment: str) -> subprocess.Popen[str]:
+def start(runs: Path, *more: str, steps: int = 1000, **variables: str) -> subprocess.Popen[str]:
     """A quickstart of small steps, in a session of its own."""
     command = [
         sys.executable, "-m", "racro_pl", "fit", "--config", str(ROOT / "configs/quickstart.yaml"),
         "--trainer.max_steps", str(steps), "--runs", str(runs), "--data.questions_per_step", "2",
         "--trainer.callbacks.init_args.questions", "4", "--data.reader.init_args.train", "40", *more,
     ]  # fmt: skip
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | own | environment,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**variables),
         start_new_session=True,
     )  # fmt: skip
 

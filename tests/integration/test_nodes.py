@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.fakes.environment import environment
+
 ROOT = Path(__file__).parents[2]
 TORCHRUN, SLURM = ROOT / "scripts/torchrun_fit.sh", ROOT / "scripts/slurm_fit.sbatch"
 
@@ -38,11 +40,10 @@ def free_port() -> int:
 def test_two_nodes_make_one_run_and_only_rank_0_writes_it(tmp_path, strategy):
     (tmp_path / "sitecustomize.py").write_text(NOTE_WRITES)
     port = str(free_port())
-    environment = os.environ | {
-        "PYTHONPATH": f"{tmp_path}:{ROOT}", "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "NODES": "2",
-        "MAIN": "127.0.0.1", "PORT": port, "DEVICES": "1", "RUNS": str(tmp_path / "runs"),
-        "NOTES": str(tmp_path / "written-by-"),
-    }  # fmt: skip
+    shared = environment(
+        tmp_path, PYTHON=sys.executable, NODES="2", MAIN="127.0.0.1", PORT=port, DEVICES="1",
+        RUNS=str(tmp_path / "runs"), NOTES=str(tmp_path / "written-by-"),
+    )  # fmt: skip
     command = [
         str(TORCHRUN), "--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.strategy", strategy,
         "--trainer.max_steps", "2", "--data.questions_per_step", "4", "--runs", str(tmp_path / "runs"),
@@ -51,7 +52,7 @@ def test_two_nodes_make_one_run_and_only_rank_0_writes_it(tmp_path, strategy):
     nodes = []
     for node in (1, 0):  # the main node may well be the last to come up
         with (tmp_path / f"said-{node}").open("w") as said:
-            own = environment | {"NODE": str(node)}
+            own = shared | {"NODE": str(node)}
             nodes.append(subprocess.Popen(command, env=own, stdout=said, stderr=subprocess.STDOUT))
     try:
         # A rank that waits for something that the other does not do waits for ever: the limit is the test.
@@ -73,9 +74,9 @@ def test_two_nodes_make_one_run_and_only_rank_0_writes_it(tmp_path, strategy):
 @pytest.mark.parametrize("script", [TORCHRUN, SLURM])
 def test_scripts_parse_and_say_how_they_are_used(script, tmp_path):
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
-    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "n[1-3]"}
-    environment["PATH"] = f"{write_slurm(tmp_path)}:{environment['PATH']}"
-    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    variables = os.environ | {"SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "n[1-3]"}
+    variables["PATH"] = f"{write_slurm(tmp_path)}:{variables['PATH']}"
+    done = subprocess.run(["bash", str(script)], env=variables, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "usage: " in done.stderr
 
@@ -97,12 +98,12 @@ def write_slurm(folder: Path) -> Path:
 
 
 def test_a_slurm_job_hands_its_reasoners_to_its_trainers(tmp_path):
-    environment = os.environ | {
+    variables = os.environ | {
         "PATH": f"{write_slurm(tmp_path)}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_JOB_NODELIST": "n[1-3]", "PYTHON": sys.executable,
     }  # fmt: skip
     command = ["bash", str(SLURM), "--config", "own.yaml"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     serve, train = sorted((tmp_path / "steps").read_text().splitlines(), key=lambda step: " fit " in step)
     assert "--nodelist=n3" in serve

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fakes.environment import environment
 from tests.fakes.runs import assert_same_run, captions, metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -34,11 +35,11 @@ def arguments(root: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
     # A group of its own, which a failing test can end whole.
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
+        env=environment(**variables),
     )  # fmt: skip
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
+from racro_pl.commands import serve
+from racro_pl.figure_world.models import resolve_model
 from tests.fakes.reasoner_server import FaultServer
 from tests.integration.test_cli import QUICKSTART, call, fit_own_data, good_rows
 
@@ -99,3 +103,68 @@ def test_a_key_for_the_rollout_server_in_its_settings_is_refused_without_being_r
     assert "export VLLM_API_KEY before the run instead" in printed
     assert SECRET not in printed
     assert found_in_files(tmp_path) == []
+
+
+def test_results_and_report_name_no_key_no_server_and_no_folder(capfd, tmp_path, monkeypatch):
+    """They are made to be handed on; where everything was is in config.yaml and run.json, for their owner alone."""
+    monkeypatch.setenv("MY_API_KEY", SECRET)
+    base = tmp_path / "private-folder" / "my-base"
+    shutil.copytree(resolve_model("embedded:figure-captioner"), base)
+    with FaultServer() as server:
+        client = {"url": server.url, "api_key_env": "MY_API_KEY", "extra_body": {"user": "private-user"}}
+        reasoner = {"class_path": "racro_pl.reward.HttpReasoner", "init_args": client}
+        config = {
+            "benchmarks": "figures",
+            "captioners": [{"path": str(base), "max_new_tokens": 8}],
+            "reasoners": [{"reasoner": reasoner, "name": "R"}],
+            "limit": 2,
+            "accelerator": "cpu",
+            "runs": str(tmp_path / "runs"),
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        code, printed = call(capfd, "test", "--config", str(tmp_path / "config.yaml"))
+        assert {headers.get("authorization") for headers in server.headers} == {f"Bearer {SECRET}"}
+    assert code == 0, printed
+    assert SECRET not in printed
+    run = tmp_path / "runs/test/version_0"
+    assert found_in_files(run) == []
+    for name in ("results.json", "report.html"):
+        content = (run / name).read_text()
+        assert "my-base" in content
+        for private in ("private-folder", "private-user", server.url.removesuffix("/v1")):
+            assert private not in content, name
+    modes = {path.name: path.stat().st_mode & 0o777 for path in run.iterdir() if path.is_file()}
+    assert modes.pop("results.json") != 0o600
+    assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--trainer.logger", f"{{class_path: CometLogger, init_args: {{api_key: {SECRET}}}}}"),
+        (f"{REASONER}.extra_body", f"{{headers: {{Authorization: Bearer {SECRET}}}}}"),
+        (f"{REASONER}.extra_body.user", SECRET),
+        (
+            "--trainer.callbacks+=racro_pl.callbacks.VllmReasonerServer", "--trainer.callbacks.model", "M",
+            "--trainer.callbacks.extra_args", f"[--api-key, {SECRET}]",
+        ),
+    ],
+    ids=lambda arguments: arguments[-2],
+)  # fmt: skip
+def test_a_key_in_a_configuration_is_refused_at_the_start(capfd, tmp_path, arguments):
+    """config.yaml, logs, model cards and messages would carry it on."""
+    code, printed = fit_own_data(capfd, tmp_path, good_rows(2), "http://127.0.0.1:9/v1", *arguments)
+    assert code == 1
+    assert "holds a key or password" in printed
+    assert len(printed.strip().splitlines()) == 1
+    assert SECRET not in printed
+    assert not (tmp_path / "runs").exists()
+    assert found_in_files(tmp_path) == []
+
+
+def test_a_key_for_a_server_on_its_command_line_is_refused(capfd, monkeypatch):
+    monkeypatch.setattr(serve, "VllmServer", None)  # it does not come to that
+    code, printed = call(capfd, "serve", "reasoner", "--model", "M", "--", "--api-key", SECRET)
+    assert code == 1
+    assert "VLLM_API_KEY" in printed
+    assert SECRET not in printed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.environment import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_thirty_steps_against_a_server_that_fails_at_random():
     command = [sys.executable, "scripts/soak.py", "--steps", "30", "--every", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("flat")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("captions: "))

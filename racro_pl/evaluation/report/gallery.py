@@ -21,6 +21,7 @@ from typing import Any
 
 from racro_pl.evaluation.report.thumbnails import picture
 from racro_pl.evaluation.results import System
+from racro_pl.files import write_atomically
 from racro_pl.images import ImageError
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN, visible_text
 from racro_pl.text.printable import printable
@@ -148,7 +149,8 @@ class _ChunkWriter:
         self.chunks += 1
 
     def _write(self, number: int, text: str) -> None:
-        (self.folder / f"chunk-{number}.js").write_text(f"racroChunk({number},{text});\n", encoding="utf-8")
+        content = f"racroChunk({number},{text});\n"
+        write_atomically(self.folder / f"chunk-{number}.js", content, owner_only=True)
 
 
 def _with_pictures(items: Iterable[GalleryItem]) -> Iterator[tuple[GalleryItem, list[dict[str, Any]]]]:

@@ -21,6 +21,7 @@ from string import Template
 from racro_pl.evaluation.report import sections
 from racro_pl.evaluation.report.gallery import FOLDER, Gallery, GalleryItem, build_gallery, script_json
 from racro_pl.evaluation.results import Results
+from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 
 FILE = "report.html"
@@ -43,8 +44,7 @@ def write_report(folder: Path, results: Results, gallery: Iterable[GalleryItem])
     folder.mkdir(parents=True, exist_ok=True)
     built = build_gallery(folder, gallery, list(results.benchmarks), list(results.systems))
     path = folder / FILE
-    # Surrogates that no UTF-8 can hold do occur in models' texts; they become question marks.
-    path.write_text(_page(results, built), encoding="utf-8", errors="replace")
+    write_atomically(path, _page(results, built), owner_only=True)
     return path
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from racro_pl.files import append_private
+from racro_pl.reporting import surviving
 from racro_pl.reward.rewarder import Rewarder
 from racro_pl.text.habits import goes_round, states_answer, states_gold
 from racro_pl.text.printable import json_line
@@ -88,9 +90,7 @@ class CaptionWatch(Callback):
         ]
         if lines:
             name = "watch.jsonl" if trainer.world_size == 1 else f"watch-rank{trainer.global_rank}.jsonl"
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / name).open("a", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
+            append_private(folder / name, lines)
 
     # ------------------------------------------------------------------ the leak probe
 
@@ -111,7 +111,10 @@ class CaptionWatch(Callback):
         due = bool(self.probe_every) and (self.validations - 1) % self.probe_every == 0
         if not due or pl_module.objective.name == "qa":  # own answers are nobody's captions
             return
-        own, other, pairs = probe_other_images(pl_module.scorer, self._answered)
+        folder = run_folder(trainer)
+        own = other = pairs = 0.0
+        with surviving("the probe with other images' captions", folder):
+            own, other, pairs = probe_other_images(pl_module.scorer, self._answered)
         self._answered = []
         own, other, pairs = all_reduce(torch.tensor([own, other, pairs], dtype=torch.float64)).tolist()
         if pairs:

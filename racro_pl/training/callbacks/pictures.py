@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from racro_pl.files import private
 from racro_pl.text.printable import printable
 from racro_pl.training.accuracy import Answered
 
@@ -28,7 +29,7 @@ def draw_curve(path: Path, accuracy: Sequence[tuple[int, float]], reward: Sequen
     axes.set(xlabel="step", ylabel="share of right answers", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    _save(figure, path, None)
 
 
 def draw_captions(
@@ -57,10 +58,11 @@ def draw_captions(
         after = printable(f"after:  {item.caption}   → {found}")
         text.text(0, 0.30, textwrap.fill(after, 110, max_lines=2),
                   va="top", color=RIGHT if right else WRONG, parse_math=False)  # fmt: skip
-    _save(figure, path)
+    _save(figure, path, private)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, opener: Callable[[str, int], int] | None) -> None:
     # The Agg canvas by name: pyplot would look for a display.
     FigureCanvasAgg(figure)
-    figure.savefig(path)
+    with open(path, "wb", opener=opener) as file:
+        figure.savefig(file, format="png")

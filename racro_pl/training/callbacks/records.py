@@ -1,4 +1,4 @@
-"""What a run leaves behind: every caption, the curve, and a sheet of captions before and after."""
+"""What a run leaves: every caption, what was trained, and a report of what it learnt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities import rank_zero_info
 from rich.table import Table
 from rich.text import Text
 
+from racro_pl.files import append_private, write_atomically
 from racro_pl.images import open_image
+from racro_pl.reporting import surviving
 from racro_pl.terminal import Console
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
+from racro_pl.training.checkpointing.io import whole_folder
+from racro_pl.training.gradients import all_reduce
 from racro_pl.training.module import RacroModule
 from racro_pl.training.strategy import gather
 from racro_pl.types import RacroError
@@ -62,9 +67,7 @@ class CaptionLog(Callback):
         if not lines:
             return
         name = "captions.jsonl" if trainer.world_size == 1 else f"captions-rank{trainer.global_rank}.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        append_private(folder / name, lines)
 
 
 class SolvedQuestions(Callback):
@@ -101,16 +104,22 @@ class StepProgressBar(RichProgressBar):
 
 
 class SaveResult(Callback):
-    """Writes what was trained to the run folder: ``adapter/`` (PEFT), or ``model/`` after full fine-tuning."""
+    """Writes what was trained to the run folder: ``adapter/`` (PEFT), or ``model/`` after full fine-tuning.
+
+    Before any report: callbacks of a configuration come after it.
+    """
 
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        """Save, on one rank."""
-        folder = run_folder(trainer)
+        """Save, on one rank; a run that is killed meanwhile leaves the folder of before, or none."""
         full = pl_module.policy_settings.lora is None
+        target = run_folder(trainer) / ("model" if full else "adapter")
         # Every rank has a part of what is trained; adapters are whole everywhere.
         weights = gather(pl_module.captioner.model.state_dict()) if full else None
         if trainer.is_global_zero:
-            pl_module.captioner.save(folder / ("model" if full else "adapter"), weights)
+            with whole_folder(target) as folder:
+                pl_module.captioner.save(folder, weights)
+                # PEFT's template: an empty card that names this machine's paths. `racro-pl export` writes a real one.
+                (folder / "README.md").unlink(missing_ok=True)
 
 
 class LearningReport(Callback):
@@ -129,6 +138,8 @@ class LearningReport(Callback):
         self.reward: list[tuple[int, float]] = []
         self.accuracy: list[tuple[int, float]] = []
         self.before: tuple[dict[str, float], list[str]] | None = None
+        self.possible = False
+        """Whether there are held-out questions."""
 
     def state_dict(self) -> dict[str, Any]:
         asked = {"questions": self.questions, "sheet_images": self.sheet_images}
@@ -144,12 +155,30 @@ class LearningReport(Callback):
         self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
         self.before = state_dict["before"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the test split now: before any model is loaded, and not when all steps have been made."""
+        if stage != "fit":
+            return
+        self.possible = bool(trainer.datamodule.questions["test"])  # type: ignore[attr-defined]
+        if not self.possible:
+            rank_zero_info(
+                "LearningReport: the data has no test split, so no held-out accuracy is compared before and after "
+                "training; give the reader a test split for it"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        """Answer the held-out questions with the captioner as it is."""
-        if self.before is None:
-            figures, answered = self._measure(trainer, pl_module)
-            self.before = (figures, [item.caption for item in answered[: self.sheet_images]])
-            self.accuracy.append((trainer.global_step, figures["accuracy"]))
+        """Answer the held-out questions with the captioner as it is.
+
+        Raises:
+            Exception: whatever goes wrong: now it costs no training.
+        """
+        if self.before is None and self.possible:
+            found = self._measure(trainer, pl_module)
+            if isinstance(found, Exception):
+                raise found
+            metrics, answered = found
+            self.before = (metrics, [item.caption for item in answered[: self.sheet_images]])
+            self.accuracy.append((trainer.global_step, metrics["accuracy"]))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
         self.reward.append((trainer.global_step, float(trainer.callback_metrics["reward/mean"])))
@@ -159,43 +188,67 @@ class LearningReport(Callback):
             self.accuracy.append((trainer.global_step, float(trainer.callback_metrics["val/accuracy"])))
 
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        """Answer them again and write the report."""
-        if self.before is None:
-            return
-        after, answered = self._measure(trainer, pl_module)
-        before, captions_before = self.before
+        """Answer them again and write the report; what goes wrong is a warning, since the training is done."""
         folder = run_folder(trainer)
+        found = self._measure(trainer, pl_module) if self.before is not None and self.possible else None
         if not trainer.is_global_zero:
             return
-        (folder / "held_out.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
-        from racro_pl.training.callbacks.pictures import draw_captions, draw_curve
+        with surviving("curve.png", folder):
+            self._draw_curve(folder)
+        with surviving("the comparison of held-out accuracy", folder):
+            if isinstance(found, Exception):
+                raise found
+            if found is not None:
+                self._compare(folder, *found)
 
-        draw_curve(folder / "curve.png", self.accuracy, self.reward)
-        shown = answered[: self.sheet_images]
-        images = [open_image(item.question.images[0]) for item in shown]
-        draw_captions(folder / "captions.png", images, shown, captions_before)
+    def _compare(self, folder: Path, after: dict[str, float], answered: list[Answered]) -> None:
+        assert self.before is not None
+        before, captions_before = self.before
+        write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
         console = Console()
         console.print(_table(before, after))
-        console.print(
-            f"curve and captions: {folder / 'curve.png'}, {folder / 'captions.png'}", markup=False, soft_wrap=True
-        )
+        with surviving("captions.png", folder):
+            self._draw_captions(folder, answered, captions_before)
         console.print(
             f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
             f"({int(after['questions'])} questions)",
             highlight=False,
         )
 
-    def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]]:
+    def _draw_curve(self, folder: Path) -> None:
+        from racro_pl.training.callbacks.pictures import draw_curve
+
+        if self.reward:
+            draw_curve(folder / "curve.png", self.accuracy, self.reward)
+            Console().print(f"curve: {folder / 'curve.png'}", soft_wrap=True)
+
+    def _draw_captions(self, folder: Path, answered: list[Answered], captions_before: list[str]) -> None:
+        from racro_pl.training.callbacks.pictures import draw_captions
+
+        shown = answered[: self.sheet_images]
+        if shown:
+            images = [open_image(item.question.images[0]) for item in shown]
+            draw_captions(folder / "captions.png", images, shown, captions_before)
+            Console().print(f"captions: {folder / 'captions.png'}", soft_wrap=True)
+
+    def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:
+        """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
         questions = trainer.datamodule.questions["test"][: self.questions]  # type: ignore[attr-defined]
         metric = module.new_accuracy("test")
         answered: list[Answered] = []
+        failure: Exception | None = None
         # Every rank answers its share; the metric adds them up.
         mine = questions[trainer.global_rank :: trainer.world_size]
         with module.sampling():
-            for start in range(0, len(mine), 64):
-                answered += module.answer(mine[start : start + 64])
-        for item in answered:
-            metric.update(item)
+            try:
+                for start in range(0, len(mine), 64):
+                    answered += module.answer(mine[start : start + 64])
+                for item in answered:
+                    metric.update(item)
+            except Exception as error:  # the other ranks would wait in the sums below
+                failure = error
+        if all_reduce(torch.tensor(float(failure is not None)), "max"):
+            return failure or RacroError("another rank failed; its output says more")
         return metric.compute(), answered
 
 

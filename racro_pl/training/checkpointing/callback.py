@@ -70,7 +70,8 @@ class RunCheckpoint(ModelCheckpoint):
         """Take back what an interrupted run did behind the checkpoint; from now on, heed signals."""
         folder = run_folder(trainer)
         if trainer.is_global_zero:
-            clear_leftovers(folder / "checkpoints")
+            for place in (folder, folder / "checkpoints"):
+                clear_leftovers(place)
             if self._resumed:
                 self._take_back(trainer, folder)
         trainer.strategy.barrier("run folder is as the checkpoint left it")

@@ -6,13 +6,17 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from racro_pl.files import follow_umask, partial_path
 from racro_pl.types import RacroError
 
 ADAPTER_KEY = "racro_adapter_config"
@@ -30,16 +34,23 @@ class RacroCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(target)
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if ADAPTER_KEY in checkpoint:
-            folder = _partial(adapter_folder(target))
-            shutil.rmtree(folder, ignore_errors=True)
-            write_adapter(checkpoint, folder)
-            _replace_folder(folder, adapter_folder(target))
+        partial = partial_path(target)
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if ADAPTER_KEY in checkpoint:
+                with whole_folder(adapter_folder(target)) as folder:
+                    write_adapter(checkpoint, folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch and safetensors wrap what the disk said. The space that it took goes back.
+            partial.unlink(missing_ok=True)
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise RacroError(
+                f"cannot write the checkpoint {target}: {reason}; free some space, then resume "
+                "from the checkpoint before, which is whole"
+            ) from error
         partial.replace(target)
         _sync(target.parent)
 
@@ -102,8 +113,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which gets the name ``target`` when it is filled and on the disk; after an error it goes.
+
+    Its files get the umask's mode. An earlier folder of the name is replaced.
+    """
+    folder = partial_path(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        follow_umask(folder)
+        for path in (*folder.rglob("*"), folder):
+            _sync(path)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _replace_folder(folder, target)
 
 
 def _replace_folder(new: Path, old: Path) -> None:
@@ -134,9 +161,7 @@ def write_adapter(checkpoint: dict[str, Any], folder: Path) -> None:
         for name, tensor in checkpoint["state_dict"].items()
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(checkpoint[ADAPTER_KEY] + "\n")
-    for path in (folder / "adapter_model.safetensors", folder / "adapter_config.json", folder):
-        _sync(path)
+    (folder / "adapter_config.json").write_text(checkpoint[ADAPTER_KEY] + "\n", encoding="utf-8")
 
 
 def adapter_config_json(peft_config: Any) -> str:

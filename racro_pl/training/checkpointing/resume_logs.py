@@ -8,6 +8,7 @@ stands once in the files proper, and nothing is lost.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from racro_pl.files import private, write_atomically
 
 METRICS = "metrics.csv"
 _STEP = re.compile(rb'\{"step": (\d+)[,}]')
@@ -48,7 +51,7 @@ def _rewind_lines(path: Path, step: int) -> None:
         if keep == path.stat().st_size:
             return
         file.seek(keep)
-        with path.with_suffix(".replaced.jsonl").open("ab") as aside:
+        with open(path.with_suffix(".replaced.jsonl"), "ab", opener=private) as aside:
             shutil.copyfileobj(file, aside)
     os.truncate(path, keep)
 
@@ -82,13 +85,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def write_table(path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
-    """Write a CSV file in one go: whoever is killed meanwhile leaves the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    """Write a CSV file in one go: a process that is killed meanwhile leaves the old one."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, header)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def _axis(row: dict[str, str]) -> int:

@@ -6,8 +6,10 @@ import os
 
 import pytest
 
-from racro_pl.commands.lightning import continued_folder
+from racro_pl.commands.run_place import NewFolder, continued_folder
+from racro_pl.runs import new_version
 from racro_pl.training.checkpointing.io import newest_checkpoint
+from racro_pl.types import RacroError
 
 SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "4711"}
 
@@ -52,3 +54,70 @@ def test_the_newest_checkpoint_is_the_one_written_last(run):
     assert newest_checkpoint(folder) == folder / "checkpoints/last.ckpt"
     os.utime(folder / "hpc_ckpt_1.ckpt", (2000, 2000))
     assert newest_checkpoint(folder) == folder / "hpc_ckpt_1.ckpt"
+
+
+def by_a_file(runs):
+    runs.write_text("")
+
+
+def by_a_link_to_nowhere(runs):
+    runs.symlink_to("nowhere")
+
+
+def by_a_file_of_the_name(runs):
+    runs.mkdir()
+    (runs / "mine").write_text("")
+
+
+def by_a_link_of_the_name(runs):
+    runs.mkdir()
+    (runs / "mine").symlink_to("nowhere")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "block",
+    [
+        by_a_file,
+        by_a_link_to_nowhere,
+        by_a_file_of_the_name,
+        by_a_link_of_the_name,
+    ],
+)
+def test_a_runs_folder_that_is_blocked_is_one_line(tmp_path, block):
+    block(tmp_path / "runs")
+    with pytest.raises(RacroError, match="no run folder can be made below .*mine .*--runs"):
+        new_version(tmp_path / "runs/mine")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_runs_folder_that_is_read_only_is_one_line(tmp_path):
+    (tmp_path / "runs").mkdir(mode=0o555)
+    with pytest.raises(RacroError, match="no run folder can be made below .*Permission denied"):
+        new_version(tmp_path / "runs/mine")
+
+
+def test_a_version_that_is_a_file_is_passed_over(tmp_path):
+    (tmp_path / "version_0").write_text("")
+    assert new_version(tmp_path) == tmp_path / "version_1"
+
+
+def test_a_failed_start_takes_away_what_it_made_and_no_more(tmp_path):
+    (tmp_path / "mine").mkdir()
+    planned = NewFolder.planned(tmp_path / "mine/runs/name")
+    folder = NewFolder(new_version(tmp_path / "mine/runs/name"), planned.parents)
+    (folder.path / "config.yaml").write_text("")
+    (folder.path / "events.out.tfevents.1").write_text("")
+    folder.discard()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "vllm.log", "checkpoints/last.ckpt"])
+def test_what_a_run_has_made_is_never_taken_away(tmp_path, name):
+    folder = NewFolder(new_version(tmp_path / "runs"), [tmp_path / "runs"])
+    for file in (folder.path / "config.yaml", folder.path / name):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("")
+    folder.discard()
+    assert (folder.path / name).is_file()
+    assert (folder.path / "config.yaml").is_file()

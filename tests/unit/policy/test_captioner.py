@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -239,3 +240,15 @@ def test_a_missing_model_folder_is_one_clear_line(tmp_path):
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         PolicySettings(path="x", **changes)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_saved_weights_can_be_read_by_a_server_of_another_user(folders, tmp_path, lora):
+    """safetensors writes for the owner alone."""
+    captioner = build(folders[FAMILIES[0]], **({} if lora else {"lora": None}))
+    before = os.umask(0o022)
+    try:
+        captioner.save(tmp_path / "result")
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "result").iterdir()} == {0o644}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from step_bench import gpu_case, gpu_parts
+from step_bench.processes import bench_environment
 from step_bench.quantised import build_quantised
 from step_bench.workloads import find_workload, save_processor
 
@@ -75,6 +76,22 @@ def test_a_case_that_goes_wrong_is_one_row(body, seconds, status, detail):
     row = bench_gpu.run_case([sys.executable, "-c", body], [], seconds)
     assert row["status"] == status
     assert detail in row["detail"]
+
+
+def test_of_a_case_that_failed_the_end_of_its_output_is_kept():
+    body = "import sys; [print(f'line {i}', file=sys.stderr) for i in range(40)]; raise SystemExit(3)"
+    row = bench_gpu.run_case([sys.executable, "-c", body], [], 60)
+    assert row["stderr"] == [f"line {i}" for i in range(10, 40)]
+    assert row["detail"] == "exit 3: line 39"
+
+
+def test_a_case_keeps_the_module_path_that_it_was_given(monkeypatch, tmp_path):
+    """A peer may be installed there and nowhere else."""
+    (tmp_path / "only_here.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    body = "import only_here, racro_pl; raise SystemExit('both found: ' + racro_pl.__file__)"
+    row = bench_gpu.run_case([sys.executable, "-c", body], [], 60)
+    assert row["detail"].startswith(f"exit 1: both found: {bench_environment()['PYTHONPATH'].split(':')[0]}")
 
 
 def test_a_case_is_stopped_when_its_time_is_up(monkeypatch):

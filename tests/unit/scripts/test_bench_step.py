@@ -27,6 +27,14 @@ save_file({"loss": numpy.array(0.5, "float32")} | gradients, sys.argv[5])
 """Stands for a side: its arguments are (scale, names, workload, model, out, --check, adapter, ...)."""
 
 
+def test_a_turn_keeps_the_module_path_and_a_failed_one_tells_its_last_lines(monkeypatch, tmp_path):
+    (tmp_path / "only_here.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    body = "import sys, only_here; [print(f'line {i}', file=sys.stderr) for i in range(40)]; raise SystemExit(3)"
+    with pytest.raises(SystemExit, match=r"failed:\nline 10\n(.*\n)+line 39$"):
+        bench_step.run([sys.executable, "-c", body], threads=1)
+
+
 def side(scale: float, names: str = "a,b") -> list[str]:
     return [sys.executable, "-c", WRITE_GRADIENTS, str(scale), names]
 

@@ -136,13 +136,11 @@ def test_a_checkpoint_cut_off_in_writing_leaves_the_one_before(folder, tmp_path,
         real(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(Full):
+    with pytest.raises(RacroError, match="cannot write the checkpoint .*last.ckpt"):
         run(folder, tmp_path, steps=9)
     assert written == [2, 4]
     kept = tmp_path / "run/version_0/checkpoints"
     assert step_of(kept / "last.ckpt") == 2
-    assert (kept / ".last.ckpt.partial").read_bytes() == b"half"
-    clear_leftovers(kept)
     assert {path.name for path in kept.iterdir()} == {"last.ckpt", "last-adapter"}
 
 

@@ -1,0 +1,212 @@
+"""However a run is configured and however it ends: one folder, results before reports, nothing of a failed start."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import yaml
+
+from racro_pl.training import callbacks
+from racro_pl.training.callbacks import pictures
+from tests.fakes.loggers import ListLogger
+from tests.fakes.reasoner_server import FaultServer
+from tests.integration.test_cli import OWN_DATA, call, data_set, fit_own_data, good_rows
+
+REPORT = ("--trainer.callbacks+=racro_pl.training.callbacks.LearningReport",)
+ALWAYS = {"config.yaml", "metrics.csv", "captions.jsonl", "checkpoints", "adapter"}
+NO_SPLIT = "LearningReport: the data has no test split"
+
+
+def fit(capfd, tmp_path, *more, rows=4):
+    with FaultServer() as server:
+        return fit_own_data(capfd, tmp_path, good_rows(rows), server.url, *more)
+
+
+def names(tmp_path, version=0):
+    return {path.name for path in (tmp_path / f"runs/own_data/version_{version}").iterdir()}
+
+
+def test_data_without_a_test_split_is_told_at_the_start_and_costs_nothing(capfd, caplog, tmp_path):
+    code, printed = fit(capfd, tmp_path, *REPORT)
+    assert code == 0, printed
+    assert max(caplog.text.count(NO_SPLIT), printed.count(NO_SPLIT)) == 1
+    assert names(tmp_path) >= ALWAYS | {"curve.png"}
+    assert call(capfd, "export", str(tmp_path / "runs/own_data/version_0"), str(tmp_path / "out"))[0] == 0
+    assert (tmp_path / "out/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("broken", ["draw_curve", "draw_captions"])
+def test_a_picture_that_fails_is_one_warning(capfd, caplog, tmp_path, monkeypatch, broken):
+    def fails(*args):
+        raise ValueError("no picture today\nand a second line")
+
+    monkeypatch.setattr(pictures, broken, fails)
+    code, printed = fit(
+        capfd, tmp_path, *REPORT, "--data.reader.init_args.test_path", str(tmp_path / "questions.jsonl")
+    )
+    assert code == 0, printed
+    (warning,) = (record.getMessage() for record in caplog.records if "failed (" in record.getMessage())
+    assert "png failed (ValueError: no picture today); what was made before is in" in warning
+    assert names(tmp_path) >= ALWAYS | {"held_out.json"}
+    assert "held-out accuracy: " in printed
+
+
+def test_a_comparison_that_fails_is_one_warning(capfd, caplog, tmp_path, monkeypatch):
+    measured = []
+    real = callbacks.LearningReport._measure
+
+    def measure(self, trainer, module):
+        measured.append(trainer.global_step)
+        return real(self, trainer, module) if len(measured) == 1 else RuntimeError("the reasoner is gone")
+
+    monkeypatch.setattr(callbacks.LearningReport, "_measure", measure)
+    code, printed = fit(
+        capfd, tmp_path, *REPORT, "--data.reader.init_args.test_path", str(tmp_path / "questions.jsonl")
+    )
+    assert code == 0, printed
+    assert measured == [0, 1]
+    assert "held-out accuracy failed (RuntimeError: the reasoner is gone)" in caplog.text
+    assert names(tmp_path) >= ALWAYS | {"curve.png"}
+    assert "held_out.json" not in names(tmp_path)
+
+
+# ------------------------------------------------------------------ loggers
+
+LOGGERS = {
+    "default": ("--trainer.logger", "true"),
+    "none": ("--trainer.logger", "false"),
+    "tensorboard": ("--trainer.logger", "{class_path: TensorBoardLogger, init_args: {save_dir: elsewhere}}"),
+    "two": ("--trainer.logger", "[{class_path: CSVLogger, init_args: {save_dir: elsewhere}}, "
+            "{class_path: tests.fakes.loggers.ListLogger}]", "--allow-imports"),
+    "own": ("--trainer.logger", "tests.fakes.loggers.ListLogger", "--allow-imports"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", LOGGERS.values(), ids=LOGGERS)
+def test_the_run_folder_is_the_same_with_every_logger_and_twice_in_a_row(capfd, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ListLogger, "rows", [])
+    for version in range(2):
+        code, printed = fit(capfd, tmp_path, *options)
+        assert code == 0, printed
+        events = {name for name in names(tmp_path, version) if name.startswith("events.out.tfevents")}
+        assert bool(events) == ("false" not in options)
+        assert names(tmp_path, version) - events - {"hparams.yaml", "watch.jsonl"} == ALWAYS
+    beside = {path.name for path in tmp_path.iterdir()} - {"good.png", "broken.png", "huge.png", "questions.jsonl"}
+    assert beside == {"runs", "elsewhere"} if "elsewhere" in options[1] else {"runs"}
+    if "ListLogger" in options[1]:
+        assert len([row for row in ListLogger.rows if "reward/mean" in row]) == 2
+
+
+def test_a_run_with_loggers_resumes_in_its_folder_with_its_own_configuration(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fit(capfd, tmp_path, *LOGGERS["tensorboard"])[0] == 0
+    folder = tmp_path / "runs/own_data/version_0"
+    with FaultServer() as server:
+        code, printed = call(
+            capfd, "fit", "--config", str(folder / "config.yaml"), "--trainer.max_steps", "2",
+            "--ckpt_path", str(folder / "checkpoints/last.ckpt"), "--model.reward.reasoner.init_args.url", server.url,
+        )  # fmt: skip
+    assert code == 0, printed
+    assert names(tmp_path) >= ALWAYS | {"config-step=1.yaml"}
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+    assert [path.name for path in (tmp_path / "runs/own_data").iterdir()] == ["version_0"]
+    before, after = (yaml.safe_load((folder / name).read_text()) for name in ("config.yaml", "config-step=1.yaml"))
+    assert before["trainer"]["logger"] == after["trainer"]["logger"]
+
+
+def test_a_logger_whose_package_is_missing_is_one_line(capfd, tmp_path):
+    code, printed = fit(capfd, tmp_path, "--trainer.logger", "{class_path: MLFlowLogger}")
+    assert code != 0
+    assert "mlflow" in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_default_root_dir_is_refused_with_what_to_set(capfd, tmp_path):
+    code, printed = fit(capfd, tmp_path, "--trainer.default_root_dir", str(tmp_path / "root"))
+    assert code == 1
+    assert "default_root_dir" in printed
+    assert "set runs (the folder of all runs) and name" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+# ------------------------------------------------------------------ starts that fail, and disks that are full
+
+
+STARTS = {
+    "reasoner": (),  # nothing is at its address
+    "setting": ("--trainer.gradient_clip_val", "1.0"),
+    "devices": ("--trainer.devices", "0"),
+    "data": ("--data.reader.init_args.path", "missing.jsonl"),
+    "checkpoint": ("--ckpt_path", "missing.ckpt"),
+    "captioner": ("--model.policy.path", "embedded:nobody"),
+}
+
+
+@pytest.mark.parametrize("options", STARTS.values(), ids=STARTS)
+def test_a_start_that_fails_leaves_nothing(capfd, tmp_path, options):
+    code, printed = fit_own_data(capfd, tmp_path, good_rows(4), "http://127.0.0.1:9/v1", *options)
+    assert code != 0
+    assert "Traceback" not in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_validation_that_cannot_start_leaves_nothing(capfd, tmp_path):
+    rows = data_set(tmp_path, good_rows(4))
+    code, printed = call(
+        capfd, "validate", "--config", OWN_DATA, "--runs", str(tmp_path / "runs"), "--data.reader.init_args.path", rows,
+        "--data.reader.init_args.validation_path", rows, "--model.reward.reasoner.init_args.url", "http://127.0.0.1:9/v1",
+        "--model.reward.reasoner.init_args.deadline_s", "3",
+    )  # fmt: skip
+    assert code == 1
+    assert "no reasoner at" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_where_the_runs_should_be_is_one_line(capfd, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    code, printed = fit(capfd, tmp_path)
+    assert code == 1
+    assert "no run folder can be made below" in printed
+    assert "Traceback" not in printed
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+@pytest.mark.parametrize("full", ["captions", "checkpoint"])
+def test_a_full_disk_is_one_line_that_says_what_to_do(capfd, tmp_path, monkeypatch, full):
+    def no_space(path, *args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    if full == "captions":
+        monkeypatch.setattr(callbacks, "append_private", no_space)
+    else:
+        monkeypatch.setattr("racro_pl.training.checkpointing.io.save_file", no_space)
+    code, printed = fit(capfd, tmp_path)
+    assert code == 1
+    assert "No space left on device" in printed
+    assert "free some space" in printed
+    assert "Traceback" not in printed
+    assert not list((tmp_path / "runs").rglob(".*"))
+
+
+def test_files_of_a_run_have_the_modes_that_docs_files_md_states(capfd, tmp_path):
+    before = os.umask(0o022)
+    try:
+        code, printed = fit(
+            capfd, tmp_path, *REPORT, "--data.reader.init_args.test_path", str(tmp_path / "questions.jsonl")
+        )
+    finally:
+        os.umask(before)
+    assert code == 0, printed
+    folder = tmp_path / "runs/own_data/version_0"
+    private = {file.name for file in folder.rglob("*") if file.is_file() and file.stat().st_mode & 0o777 == 0o600}
+    assert private >= {"config.yaml", "captions.jsonl", "captions.png"}
+    assert private <= {"config.yaml", "captions.jsonl", "captions.png", "watch.jsonl"}
+    shared = [path for path in folder.rglob("*") if path.name not in private]
+    assert {path.stat().st_mode & 0o777 for path in shared if path.is_file()} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in shared if path.is_dir()} == {0o755}
+    weights = {path.name for path in folder.rglob("*.safetensors")} | {path.name for path in folder.rglob("*.ckpt")}
+    assert weights == {"adapter_model.safetensors", "last.ckpt"}
