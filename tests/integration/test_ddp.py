@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.fakes.models import save_small_model
+from tests.helpers.tolerance import GRADIENTS, NF4, assert_equal
 
 ROOT = Path(__file__).parents[2]
 SAME = (
@@ -51,9 +52,9 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
     (one,) = fit(folder, tmp_path / "one", 1, *options)
     first, second = fit(folder, tmp_path / "two", 2, *options)
     assert len(one["gradients"]) == len(first["gradients"]) == 2 * 2
-    tolerance = {"atol": 2e-4, "rtol": 2e-2} if option == "nf4" else {"atol": 1e-6, "rtol": 1e-4}
+    limit = NF4 if option == "nf4" else GRADIENTS
     for mine, other, alone in zip(first["gradients"], second["gradients"], one["gradients"], strict=True):
-        torch.testing.assert_close(mine, alone, **tolerance)
+        assert_equal(mine, alone, limit)
         assert torch.equal(mine, other)
         assert alone.abs().max() > 1e-4
     for name, weight in first["weights"].items():
@@ -61,7 +62,7 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
     for name in SAME:
         # The first rank's alone is what the loggers write.
         assert first["logged"][name] == pytest.approx(
-            one["logged"][name], rel=1e-2 if option == "nf4" else 1e-4, abs=1e-6
+            one["logged"][name], rel=limit, abs=1e-6
         )
     assert first["logged"]["reward/unscored_share"] == (0.5 if "silent" in options else 0.0)
 
