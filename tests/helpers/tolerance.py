@@ -7,8 +7,9 @@ Two right ways sum in two orders, each off by that much, so they differ by up to
 are is the processor's choice: AVX2, AVX-512 and AMX kernels cut a matrix product into other blocks, and cut it
 differently for other numbers of rows. Errors of sums behind each other add up: :func:`rounding` takes all their lengths.
 
-**What it is relative to.** The largest value of the tensor, not each single value: a value near 0 is the difference of
-large ones and carries their error. :func:`difference` is that measure.
+**What it is relative to.** The largest value of what is summed, not each single result: a value near 0 is the difference
+of large ones and carries their error. The largest value of the tensor stands for it; where results are far smaller than
+what they are made of (an entropy of logits), the caller passes those. :func:`difference` is that measure.
 
 **What it is not.** A bound for what hardware happens to give. Where a test fails on a new processor, the chain of sums
 below is wrong, or the code is. A wrong mask, position or divisor moves the same numbers by 1e-2 and more.
@@ -63,13 +64,16 @@ NF4 = rounding(torch.bfloat16, (ROUNDED_LAYERS,))
 """Log-probs of 4-bit models: their layers hand on bfloat16, and a kernel for few rows rounds elsewhere: 2.9e-2."""
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value."""
+def difference(found: Tensor, expected: Tensor, summed: Tensor | None = None) -> float:
+    """The largest difference, relative to the largest value that is summed (default: the largest expected one)."""
     found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    largest = (expected if summed is None else summed.detach().double()).abs().max()
+    return float((found - expected).abs().max() / largest.clamp(min=1e-12))
 
 
-def assert_equal(found: Tensor, expected: Tensor, limit: float, name: str = "") -> None:
+def assert_equal(
+    found: Tensor, expected: Tensor, limit: float, name: str = "result", summed: Tensor | None = None
+) -> None:
     """Equal but for rounding.
 
     Args:
@@ -77,7 +81,10 @@ def assert_equal(found: Tensor, expected: Tensor, limit: float, name: str = "") 
         expected: the same in another right way.
         limit: one of the figures above.
         name: of the tensor, for the message.
+        summed: as in :func:`difference`.
     """
     assert found.shape == expected.shape, name
-    apart = difference(found, expected)
-    assert apart <= limit, f"{name} differs by {apart:.3g} of its largest value; rounding explains {limit:.3g}"
+    apart = difference(found, expected, summed)
+    assert apart <= limit, (
+        f"{name} differs by {apart:.3g}, relative to its largest value; rounding explains {limit:.3g}"
+    )

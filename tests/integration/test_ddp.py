@@ -61,9 +61,7 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
         assert torch.equal(weight, second["weights"][name]), name
     for name in SAME:
         # The first rank's alone is what the loggers write.
-        assert first["logged"][name] == pytest.approx(
-            one["logged"][name], rel=limit, abs=1e-6
-        )
+        assert first["logged"][name] == pytest.approx(one["logged"][name], rel=limit, abs=1e-6)
     assert first["logged"]["reward/unscored_share"] == (0.5 if "silent" in options else 0.0)
 
 

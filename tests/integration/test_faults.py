@@ -18,9 +18,11 @@ from lightning.pytorch import Callback, Trainer
 from racro_pl.reward import HttpReasoner, ReasonerPool, Scorer, UnscoredError
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.training.module import RacroModule
-from tests.fakes.reasoner_server import FaultServer, by_caption
+from tests.fakes.reasoner_server import FaultServer, bomb, by_caption
 from tests.unit.training.conftest import adapter, fit, make_module
 
+# One fit of many steps, some of which wait for a deadline: minutes on a machine with more to do.
+pytestmark = pytest.mark.timeout(900)
 CAPTIONER = Path("embedded:figure-captioner")
 DEADLINE_S = 3.0
 SLACK_S = 15.0
@@ -153,6 +155,7 @@ def answers(chat: list[dict]) -> str:
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory) -> dict[str, tuple[Step, Step]]:
     """Per fault, its step and the one after it."""
+    bomb()  # packed beforehand: in the middle of a request it would take longer than the request has
     with FaultServer(answer=answers) as server, FaultServer(answer=answers) as elsewhere:
         server.elsewhere = f"{elsewhere.url}/v1"
         faults = Faults(server, elsewhere)

@@ -160,8 +160,8 @@ def test_logprobs_and_entropy_against_log_softmax_in_float64():
     ids = torch.tensor([[0, 1, 2], [3, 4, 5]])
     logprobs, entropy = token_logprobs(logits, ids, temperature=0.7)
     expected = torch.log_softmax(logits / 0.7, -1)
-    assert_equal(logprobs, expected.gather(-1, ids[..., None])[..., 0], SOFTMAX)
-    assert_equal(entropy, -(expected.exp() * expected).sum(-1), SOFTMAX)
+    assert_equal(logprobs, expected.gather(-1, ids[..., None])[..., 0], SOFTMAX, summed=logits / 0.7)
+    assert_equal(entropy, -(expected.exp() * expected).sum(-1), SOFTMAX, summed=logits / 0.7)
 
 
 def test_a_banned_token_has_no_mass():
@@ -196,8 +196,9 @@ def test_logprobs_through_the_head_in_chunks_equal_those_of_whole_logits(chunk):
     gradients = torch.autograd.grad(found, (hidden, weight), upstream)
     # Sums over 8 hidden values and 50 logits; back over 50 logits, and over 11 tokens for the head.
     limit = rounding(torch.float32, (8, 50))
-    assert_equal(found, whole, limit)
-    assert_equal(entropy, whole_entropy, limit)
+    logits = hidden @ weight.T / 0.7
+    assert_equal(found, whole, limit, summed=logits)
+    assert_equal(entropy, whole_entropy, limit, summed=logits)
     for one, other in zip(gradients, expected, strict=True):
         assert_equal(one, other, rounding(torch.float32, (8, 50, 50, 11)))
     assert max(rows) == min(11, max(1, chunk // 50))
