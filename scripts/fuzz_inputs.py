@@ -3,9 +3,10 @@
     python scripts/fuzz_inputs.py --minutes 10
     python scripts/fuzz_inputs.py --targets images chat --minutes 1 --seed 7
 
-Data files, images, adapters, replies of servers, predictions, graded answers (scripts/fuzz_parts/targets.py). An input may be
-taken, or refused with an error that the program knows; any other exception, a killed process, more time or more memory than
-the limits is a crash. Each target runs in a process of its own, which is ended and started again when an input does not end.
+Data files, images, adapters, replies of servers, predictions, graded answers (scripts/fuzz_parts/targets.py). An input
+may be taken, or refused with an error that the program knows; any other exception, a killed process, more time or more
+memory than the limits is a crash. Each target runs in a process of its own, which is ended and started again when an
+input does not end.
 
 The summary counts inputs, crashes, the slowest input and the most memory that one input took, by target. Inputs of
 crashes are kept below ``--out``. The exit code is 1 where anything crashed.
@@ -23,7 +24,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzz_parts.targets import TARGETS
 from fuzz_parts.worker import Tally, keep, work
@@ -86,9 +88,8 @@ def report(tallies: dict[str, Tally]) -> str:
     rows = [f"{'target':16} {'inputs':>9} {'refused':>9} {'crashes':>8} {'slowest s':>10} {'memory MiB':>11}"]
     for name, tally in tallies.items():
         crashes = sum(tally.crashes.values())
-        rows.append(
-            f"{name:16} {tally.inputs:9} {tally.refused:9} {crashes:8} {tally.slowest_s:10.2f} {tally.largest_mib:11.0f}"
-        )
+        measured = f"{tally.slowest_s:10.2f} {tally.largest_mib:11.0f}"
+        rows.append(f"{name:16} {tally.inputs:9} {tally.refused:9} {crashes:8} {measured}")
         rows += [f"    {count} x {what}: {tally.messages[what]}" for what, count in tally.crashes.items()]
     inputs, crashes = (
         sum(each) for each in zip(*((t.inputs, sum(t.crashes.values())) for t in tallies.values()), strict=True)

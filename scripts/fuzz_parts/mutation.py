@@ -11,12 +11,14 @@ LONGEST = 200_000
 _NUMBERS = (0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf"), float("-inf"))
 _TEXTS = (
     "", " ", "\x00", "\ud83d", "\u202e", "\x1b[2J", "e\u0301", "٣", "x" * 5000, "{" * 2000, "[" * 2000, "\\boxed{",
-    "</think>", "<image>", "../../../etc/passwd", "/dev/zero", "nan", "-inf", "1e999", "=1+1", "\\frac{" * 300, "^" * 500,
+    "</think>", "<image>", "../../../etc/passwd", "/dev/zero", "nan", "-inf", "1e999", "=1+1",
+    "\\frac{" * 300, "^" * 500,
 )  # fmt: skip
 _FRAGMENTS = (
     b"\x00", b"\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b"\r\n", b"\t", b'"', b"{", b"}", b"[", b"]", b",", b":",
     b"\\", b"\\u0000", b"\\ud83d", b"null", b"true", b"NaN", b"Infinity", b"-1e999", b"9" * 400, b"\x80\x80\x80\x80",
-    b"\x7f\xff\xff\xff", b"\\boxed{", b"\\frac{1}{", b"\\sqrt", b"</think>", b"<think>", b"$$", b"\\text{", b"^{", b"\xed\xa0\xbd",
+    b"\x7f\xff\xff\xff", b"\\boxed{", b"\\frac{1}{", b"\\sqrt", b"</think>", b"<think>", b"$$", b"\\text{", b"^{",
+    b"\xed\xa0\xbd",
 )  # fmt: skip
 
 

@@ -5,11 +5,11 @@ what is summed: rounding errors have either sign and add up like a random walk. 
 occur: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41, 2019.)
 Two right ways sum in two orders, each off by that much, so they differ by up to ``sqrt(n) * eps``. Which orders they
 are is the processor's choice: AVX2, AVX-512 and AMX kernels cut a matrix product into other blocks, and cut it
-differently for other numbers of rows. Errors of sums behind each other add up: :func:`rounding` takes all their lengths.
+differently for other numbers of rows. Errors of sums that feed each other add up: :func:`rounding` takes all lengths.
 
-**What it is relative to.** The largest value of what is summed, not each single result: a value near 0 is the difference
-of large ones and carries their error. The largest value of the tensor stands for it; where results are far smaller than
-what they are made of (an entropy of logits), the caller passes those. :func:`difference` is that measure.
+**What it is relative to.** The largest value of what is summed, not each single result: a value near 0 is the
+difference of large ones and carries their error. The largest value of the tensor stands for it; where results are far
+smaller than what they are made of (an entropy of logits), the caller passes those. :func:`difference` is that measure.
 
 **What it is not.** A bound for what hardware happens to give. Where a test fails on a new processor, the chain of sums
 below is wrong, or the code is. A wrong mask, position or divisor moves the same numbers by 1e-2 and more.

@@ -1,4 +1,4 @@
-"""What is installed: no version with a known advisory, wheels of small publishers by hash, lower bounds that can be run."""
+"""What is installed: no version with a known advisory, wheels of small publishers by hash, lower bounds to be run."""
 
 from __future__ import annotations
 

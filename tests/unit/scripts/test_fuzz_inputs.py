@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from fuzz_parts import seeds as good
 from fuzz_parts import targets, worker
 from fuzz_parts.mutation import LONGEST, mutate
 
@@ -24,7 +25,7 @@ def test_the_first_seed_is_a_good_input(name, tmp_path):
 
 
 def test_the_same_seed_makes_the_same_inputs():
-    seeds = targets.chat_seeds()
+    seeds = good.chat_seeds()
     first, second = (
         [mutate(seeds[0], draw, seeds) for _ in range(100)] for draw in (random.Random(1), random.Random(1))
     )
@@ -37,7 +38,7 @@ def test_refused_crashed_and_taken_are_told_apart(tmp_path):
         if data == b"no":
             raise RacroError("no")
         if data == b"bug":
-            targets.picture("no such format")
+            good.picture("no such format")
 
     assert worker.try_one(feed, b"yes") == ("", "")
     assert worker.try_one(feed, b"no") == ("refused", "")

@@ -15,8 +15,8 @@ from racro_pl.rollout import RolloutError, VllmEngine
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from tests.fakes.rollout_server import FakeVllm
-from tests.unit.policy.conftest import build
 from tests.helpers.tolerance import GRADIENTS, assert_equal
+from tests.unit.policy.conftest import build
 from tests.unit.training.conftest import adapter, fit, make_module
 
 
