@@ -248,9 +248,7 @@ TARGETS: dict[str, Target] = {
     "shards": Target("benchmark parquet", seeds.shard_seeds, feed_benchmark("testmini-00000-of-00001.parquet")),
     "predictions": Target("prediction files", seeds.prediction_seeds, feed_predictions),
     "adapter-config": Target("adapter_config.json", seeds.adapter_config_seeds, feed_adapter("adapter_config.json")),
-    "adapter-weights": Target(
-        "adapter weights", seeds.adapter_weight_seeds, feed_adapter("adapter_model.safetensors")
-    ),
+    "adapter-weights": Target("adapter weights", seeds.adapter_weight_seeds, feed_adapter("adapter_model.safetensors")),
     "chat": Target("reasoner replies", seeds.chat_seeds, feed_chat),
     "rollout": Target("rollout replies", seeds.rollout_seeds, feed_rollout),
     "equality": Target("answers", seeds.answer_seeds, feed_equality),
