@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
     "option",
     [
         "", "silent", "fsdp2 broken",
-        *(pytest.param(option, marks=pytest.mark.slow) for option in ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")),
     ],
 )  # fmt: skip
 def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
