@@ -56,6 +56,8 @@ def rounding(dtype: torch.dtype, lengths: Sequence[int]) -> float:
 
 LOGPROBS = rounding(torch.float32, FORWARD)
 """Float32 log-probs (and entropies, losses) of the small models: 4.2e-5."""
+NATS = 10 * LOGPROBS
+"""Float32 log-probs of single tokens, absolute: the logits that they are made of reach about 10."""
 GRADIENTS = rounding(torch.float32, BACKWARD)
 """Their float32 gradients: 8.5e-5."""
 SOFTMAX = rounding(torch.float32, (VOCABULARY,))

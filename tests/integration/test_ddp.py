@@ -19,6 +19,10 @@ SAME = (
 )  # fmt: skip
 
 
+SLOW = ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")
+"""Half a minute each: CI runs them apart."""
+
+
 def fit(folder: Path, out: Path, ranks: int, *options: str) -> list[dict]:
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
@@ -38,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
     "option",
     [
         "", "silent", "fsdp2 broken",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW),
     ],
 )  # fmt: skip
 def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):

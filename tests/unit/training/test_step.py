@@ -23,6 +23,7 @@ from racro_pl.reward.scorer import UnscoredError
 from racro_pl.training.sharding import ShardedStrategy
 from racro_pl.training.startup import check_trainer
 from racro_pl.types import ImageRef, RacroError
+from tests.fakes.engines import FixedEngine
 from tests.helpers.tolerance import GRADIENTS, assert_equal
 from tests.unit.training.conftest import ListData, adapter, by_caption, fit, make_module, questions
 
@@ -69,6 +70,7 @@ def test_without_a_kl_term_captions_without_signal_are_skipped_and_change_nothin
     for coefficient in (0.0, 1e-30):
         watch = GradientsOfEveryUpdate()
         module = make_module(folder, half_flat, kl_coefficient=coefficient, learning_rate=1e-12, micro_batch_size=16)
+        module.engine = FixedEngine(group_size=4, max_new_tokens=6)  # others might all be right, or all wrong
         trainer = fit(module, tmp_path, steps=1, callbacks=[watch])
         seen.append(watch.seen)
         figures.append({name: float(value) for name, value in trainer.logged_metrics.items()})
@@ -182,6 +184,7 @@ def test_a_caption_without_a_score_is_masked_not_zero(folder, tmp_path):
 
     module = make_module(folder, script, kl_coefficient=0.0)
     module.scorer.max_unscored_share = 0.95
+    module.engine = FixedEngine(group_size=4, max_new_tokens=6)  # an empty caption would earn 0
     before = {}
 
     class Watch(Callback):
