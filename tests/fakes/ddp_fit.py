@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,34 +25,14 @@ from racro_pl.losses import VARIANTS
 from racro_pl.policy.captioner import Captioner
 from racro_pl.reward import HttpReasoner, UnscoredError
 from racro_pl.rollout import RolloutError
-from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
+from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.types import ImageRef, Rollout
+from tests.fakes.engines import FixedEngine
 from tests.fakes.reasoner_server import FaultServer
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 OUTAGE_DEADLINE_S = 3.0
-
-
-class FixedEngine(RolloutEngine):
-    """Ragged captions that follow from the question's id alone."""
-
-    def sample(
-        self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
-    ) -> Iterator[Rollout]:
-        for question, prompt in questions:
-            generator = torch.Generator().manual_seed(zlib.crc32(question.id.encode()))
-            lengths = torch.randint(1, 7, (self.group_size,), generator=generator)
-            mask = torch.arange(6)[None] < lengths[:, None]
-            allowed = (~captioner.banned).nonzero()[:, 0].cpu()
-            token_ids = allowed[torch.randint(0, len(allowed), mask.shape, generator=generator)]
-            texts = tuple(captioner.encoder.tokenizer.batch_decode(token_ids))
-            if question.id == "3":  # a group without signal
-                token_ids, mask, texts = token_ids[:1].repeat(4, 1), mask[:1].repeat(4, 1), (texts[0],) * 4
-            yield Rollout(question, prompt, token_ids, mask, None, texts, (True,) * 4, adapter_version)
-
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion]) -> list[str]:
-        raise NotImplementedError("this fit does not validate")
 
 
 class LostEngine(FixedEngine):

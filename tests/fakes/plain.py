@@ -1,4 +1,4 @@
-"""The plain way, as a reference: every caption behind a prompt of its own, stock forward and generate, whole logits."""
+"""The plain way, as a reference: every caption behind a prompt of its own, a stock forward, whole logits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from racro_pl.losses import token_logprobs
 from racro_pl.policy.captioner import Captioner
@@ -33,6 +32,23 @@ def pad_prompts(prompts: Sequence[Prompt], pad_id: int) -> dict[str, Tensor]:
     return batch
 
 
+def plain_logits(
+    captioner: Captioner,
+    prompts: Sequence[Prompt],
+    prompt_index: Tensor,
+    token_ids: Tensor,
+    mask: Tensor,
+    reference: bool = False,
+) -> Tensor:
+    """Logits that predict each caption token (n, t, vocabulary); anything on padding."""
+    model = captioner.reference if reference else captioner.model
+    batch = pad_prompts([prompts[i] for i in prompt_index.tolist()], captioner.pad_id)
+    batch["input_ids"] = torch.cat([batch["input_ids"], token_ids], dim=1)
+    batch["attention_mask"] = torch.cat([batch["attention_mask"], mask.long()], dim=1)
+    batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(token_ids)], dim=1)
+    return model(**batch, use_cache=False, logits_to_keep=token_ids.shape[1] + 1).logits[:, :-1]
+
+
 def plain_logprobs(
     captioner: Captioner,
     prompts: Sequence[Prompt],
@@ -43,25 +59,22 @@ def plain_logprobs(
     reference: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies (n, t); anything on padding."""
-    model = captioner.reference if reference else captioner.model
-    batch = pad_prompts([prompts[i] for i in prompt_index.tolist()], captioner.pad_id)
-    batch["input_ids"] = torch.cat([batch["input_ids"], token_ids], dim=1)
-    batch["attention_mask"] = torch.cat([batch["attention_mask"], mask.long()], dim=1)
-    batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(token_ids)], dim=1)
-    logits = model(**batch, use_cache=False, logits_to_keep=token_ids.shape[1] + 1).logits[:, :-1]
+    logits = plain_logits(captioner, prompts, prompt_index, token_ids, mask, reference)
     return token_logprobs(logits, token_ids, captioner.banned, temperature)
 
 
 @torch.no_grad()
-def plain_greedy(captioner: Captioner, prompts: Sequence[Prompt], group_size: int, max_new_tokens: int) -> Tensor:
-    """Tokens (n, t), the prompt prefilled once per caption."""
+def plain_shortfall(
+    captioner: Captioner, prompts: Sequence[Prompt], prompt_index: Tensor, token_ids: Tensor, mask: Tensor
+) -> Tensor:
+    """By how much each caption token's logit is below the best allowed one (n, t), relative to the largest of all.
+
+    0 everywhere for greedy captions, but for rounding: two logits may be closer than the order of sums decides, and
+    then either token is right. 0 on padding.
+    """
     captioner.eval()
-    repeated = [prompt for prompt in prompts for _ in range(group_size)]
-    batch = pad_prompts(repeated, captioner.pad_id)
-    config = GenerationConfig(
-        eos_token_id=sorted(captioner.eos_ids), pad_token_id=captioner.pad_id, do_sample=False,
-        suppress_tokens=captioner.banned.nonzero()[:, 0].tolist(), max_new_tokens=max_new_tokens,
-    )  # fmt: skip
-    sequences = captioner.model.generate(**batch, generation_config=config)
+    logits = plain_logits(captioner, prompts, prompt_index, token_ids, mask).float()
     captioner.train()
-    return sequences[:, batch["input_ids"].shape[1] :]
+    best = logits.masked_fill(captioner.banned, float("-inf")).max(dim=-1).values
+    chosen = logits.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    return ((best - chosen) * mask) / logits.abs().max()

@@ -22,6 +22,7 @@ def fit(folder: Path, config: str, *more: str) -> tuple[dict[str, float], dict[s
     return figures["before"], figures["after"], version
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_quickstart_learns_to_write_what_is_asked(tmp_path, capfd):
     before, after, version = fit(tmp_path, "quickstart.yaml")

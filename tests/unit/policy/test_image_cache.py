@@ -9,8 +9,9 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.features import ImageFeatures
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.types import ImageRef
+from tests.helpers.tolerance import LOGPROBS, assert_equal
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
-from tests.unit.policy.test_shared_prefix import FLOAT32, GROUP, captions, relative
+from tests.unit.policy.test_shared_prefix import GROUP, captions
 
 CPU = torch.device("cpu")
 
@@ -60,7 +61,7 @@ def test_the_cache_changes_nothing_but_the_order_of_sums(folders, family):
     expected, _ = plain.logprobs([plain.encode(item) for item in QUESTIONS], GROUP, tokens, mask)
     for _ in range(2):
         found, _ = cached.logprobs([cached.encode(item) for item in QUESTIONS], GROUP, tokens, mask)
-        assert relative(found[mask], expected[mask]) < FLOAT32
+        assert_equal(found[mask], expected[mask], LOGPROBS)
 
 
 def test_an_image_is_known_again_in_another_question_and_another_is_not(folders):

@@ -1,4 +1,4 @@
-"""Sampling behind prompts read once: the tokens of stock generate, and the distribution that the trainer scores."""
+"""Sampling behind prompts read once: a stock forward's best tokens, and the distribution that the trainer scores."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import pytest
 import torch
 
 from racro_pl.policy import sampling
-from tests.fakes.plain import plain_greedy
+from tests.fakes.plain import plain_shortfall
+from tests.helpers.tolerance import LOGPROBS, NF4, assert_equal
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("adaptation", [{}, {"quantization": "nf4"}, {"lora": None}])
-def test_greedy_tokens_equal_those_of_stock_generate(folders, family, adaptation):
+def test_greedy_tokens_are_the_best_of_a_stock_forward(folders, family, adaptation):
+    """Not: equal to those of stock generate. Where two logits tie but for rounding, either token is right."""
     captioner = build(folders[family], **adaptation)
     prompts = [captioner.encode(item) for item in QUESTIONS]
-    expected = plain_greedy(captioner, prompts, 3, 12)
     found = captioner.generate(prompts, group_size=3, max_new_tokens=12, temperature=None)
-    assert found.token_ids.shape == expected.shape
-    assert torch.equal(found.token_ids[found.mask], expected[found.mask])
+    group = torch.arange(4).repeat_interleave(3)
+    shortfall = plain_shortfall(captioner, prompts, group, found.token_ids, found.mask)
+    assert shortfall.max() <= (NF4 if adaptation.get("quantization") else LOGPROBS)
+    for row, length in zip(found.token_ids.tolist(), found.mask.sum(dim=1).tolist(), strict=True):
+        assert length == 12 or row[length - 1] in captioner.eos_ids
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,7 +85,7 @@ def test_tokens_are_drawn_from_the_distribution_that_the_trainer_scores(folders,
     scored = captioner.frozen_logprobs(
         prompts, group, captions.token_ids, captions.mask, temperature, reference=False
     )  # fmt: skip
-    torch.testing.assert_close(scored.T[captions.mask.T], torch.cat(drawn), atol=1e-5, rtol=1e-5)
+    assert_equal(scored.T[captions.mask.T], torch.cat(drawn), LOGPROBS)
     assert torch.equal(captions.logprobs.T[captions.mask.T], torch.cat(drawn))
     assert not captions.logprobs[~captions.mask].any()
 

@@ -14,12 +14,8 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings
 from racro_pl.types import RacroError
 from tests.fakes.plain import plain_logprobs
+from tests.helpers.tolerance import GRADIENTS, LOGPROBS, NF4, assert_equal, difference
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
-
-FLOAT32 = 1e-5
-"""Relative to the largest value of a tensor: the order of float32 sums is all that differs."""
-NF4 = 3e-2
-"""4-bit layers multiply in bfloat16 (8 bits of mantissa, 4e-3 a rounding): other row counts, other sums."""
 
 LENGTHS = torch.tensor([7, 1, 4, 2, 7, 3, 1, 1, 5, 6])
 GROUP = torch.tensor([2, 0, 0, 3, 1, 1, 3, 3, 0, 2])  # groups of 3, 2, 2 and 3 captions, in no order
@@ -28,11 +24,6 @@ GROUP = torch.tensor([2, 0, 0, 3, 1, 1, 3, 3, 0, 2])  # groups of 3, 2, 2 and 3 
 def captions(seed: int = 0) -> tuple[Tensor, Tensor]:
     tokens = torch.randint(10, 200, (10, 7), generator=torch.Generator().manual_seed(seed))
     return tokens, torch.arange(7) < LENGTHS[:, None]
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.detach(), expected.detach()
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 def loss_and_gradients(
@@ -63,17 +54,17 @@ ADAPTATIONS = {
 @pytest.mark.parametrize("adaptation", ADAPTATIONS)
 def test_packed_equals_repeated(folders, family, adaptation):
     captioner = build(folders[family], **({"gradient_checkpointing": False} | ADAPTATIONS[adaptation]))
-    limit = NF4 if "nf4" in adaptation else FLOAT32
+    limit = NF4 if "nf4" in adaptation else LOGPROBS
     prompts = [captioner.encode(item) for item in QUESTIONS]
     tokens, mask = captions()
     expected, expected_entropy = plain_logprobs(captioner, prompts, GROUP, tokens, mask, 0.7)
     expected_loss, expected_gradients = loss_and_gradients(captioner, expected, expected, mask)
     found, entropy = captioner.logprobs(prompts, GROUP, tokens, mask, 0.7)
     loss, gradients = loss_and_gradients(captioner, found, expected, mask)
-    assert relative(found[mask], expected[mask]) < limit
-    assert relative(entropy[mask], expected_entropy[mask]) < limit
+    assert_equal(found[mask], expected[mask], limit, "log-prob")
+    assert_equal(entropy[mask], expected_entropy[mask], limit, "entropy")
     assert not found[~mask].any()
-    assert relative(loss, expected_loss) < limit
+    assert_equal(loss, expected_loss, limit, "loss")
     assert gradients.keys() == expected_gradients.keys()
     assert any("visual" in name for name in gradients) == (adaptation == "full-vision")
     for name, gradient in gradients.items():
@@ -81,14 +72,14 @@ def test_packed_equals_repeated(folders, family, adaptation):
         if "nf4" in adaptation:
             assert torch.cosine_similarity(gradient.flatten(), expected_gradients[name].flatten(), dim=0) > 0.99, name
         else:
-            assert relative(gradient, expected_gradients[name]) < limit, name
+            assert_equal(gradient, expected_gradients[name], GRADIENTS, name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("adaptation", ["lora", "full", "nf4"])
 def test_reference_and_old_logprobs_equal_the_plain_ones(folders, family, adaptation):
     captioner = build(folders[family], **ADAPTATIONS[adaptation])
-    lora, limit = adaptation != "full", NF4 if adaptation == "nf4" else FLOAT32
+    lora, limit = adaptation != "full", NF4 if adaptation == "nf4" else LOGPROBS
     if not lora:  # the reference must differ from the policy
         with torch.no_grad():
             captioner.model.lm_head.weight.mul_(1.5)
@@ -103,9 +94,9 @@ def test_reference_and_old_logprobs_equal_the_plain_ones(folders, family, adapta
         else:
             expected, _ = plain_logprobs(captioner, *inputs, reference=True)
         old, _ = plain_logprobs(captioner, *inputs)
-    assert relative(reference[mask], expected[mask]) < limit
-    assert relative(captioner.frozen_logprobs(*inputs, reference=False)[mask], old[mask]) < limit
-    assert relative(old[mask], expected[mask]) > 2 * limit
+    assert_equal(reference[mask], expected[mask], limit)
+    assert_equal(captioner.frozen_logprobs(*inputs, reference=False)[mask], old[mask], limit)
+    assert difference(old[mask], expected[mask]) > 2 * limit
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -120,7 +111,7 @@ def test_a_group_split_over_micro_batches_sums_to_the_same_gradient(folders, fam
         captioner.logprobs(prompts, GROUP[rows], tokens[rows], mask[rows])[0].sum().backward()
     for name, parameter in captioner.named_parameters():
         if parameter.requires_grad:
-            assert relative(parameter.grad, whole[name]) < FLOAT32, name
+            assert_equal(parameter.grad, whole[name], GRADIENTS, name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -182,7 +173,7 @@ def test_an_image_is_seen_once_in_a_step_and_forgotten_after_it(folders, family)
         kept, _ = captioner.logprobs(prompts, GROUP, tokens, mask)
         captioner.logprobs(prompts[:1], torch.zeros(1, dtype=torch.long), tokens[:1], mask[:1])
         assert len(passes) == 3
-    assert relative(kept[mask], fresh[mask]) < FLOAT32
+    assert_equal(kept[mask], fresh[mask], LOGPROBS)
     captioner.logprobs(prompts, GROUP, tokens, mask)
     assert len(passes) == 4
 
@@ -198,7 +189,7 @@ def test_a_tower_that_is_trained_looks_anew(folders):
         with torch.no_grad():
             for parameter in captioner.model.model.visual.parameters():
                 parameter.mul_(1.5)
-        assert relative(captioner.frozen_logprobs(*inputs, reference=False), before) > 1e-3
+        assert difference(captioner.frozen_logprobs(*inputs, reference=False), before) > 10 * LOGPROBS
         assert torch.equal(captioner.frozen_logprobs(*inputs, reference=True), reference)
 
 
@@ -209,7 +200,7 @@ def test_prompts_without_any_image_need_no_tower(folders):
     rows = torch.tensor([0, 1, 1])
     found, _ = captioner.logprobs(prompts, rows, tokens[:3], mask[:3])
     expected, _ = plain_logprobs(captioner, prompts, rows, tokens[:3], mask[:3])
-    assert relative(found[mask[:3]], expected[mask[:3]]) < FLOAT32
+    assert_equal(found[mask[:3]], expected[mask[:3]], LOGPROBS)
 
 
 def test_sliding_windows_are_refused(folders):
@@ -230,4 +221,4 @@ def test_a_deeper_group_of_one_image_and_of_many(folders, family):
     mask = torch.arange(5) < torch.arange(24)[:, None] % 5 + 1
     expected, _ = plain_logprobs(captioner, prompts, rows, tokens, mask)
     found, _ = captioner.logprobs(prompts, rows, tokens, mask)
-    assert relative(found[mask], expected[mask]) < FLOAT32
+    assert_equal(found[mask], expected[mask], LOGPROBS)

@@ -47,7 +47,7 @@ def test_a_stage_goes_on_from_a_checkpoint_and_is_held_near_it(folder, tmp_path)
     resumed = make_module(folder, policy={"adapter": str(start)})
     fit(resumed, tmp_path / "again", steps=4, ckpt=str(tmp_path / "stage2" / "step=2.ckpt"))
     for name, tensor in adapter(second).items():
-        torch.testing.assert_close(adapter(resumed)[name], tensor, atol=1e-5, rtol=1e-4)
+        assert torch.equal(adapter(resumed)[name], tensor), name
 
 
 def test_an_adapter_that_is_not_there_stops_before_anything_is_loaded(folder):
