@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from racro_pl.types import Prompt
 
 Task = Literal["caption", "tentative"]
-WORDINGS = {"caption": captioner_messages, "tentative": tentative_messages}
+PROMPT_TEMPLATES = {"caption": captioner_messages, "tentative": tentative_messages}
 _SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_0-9]+\|>")
 
 
@@ -120,7 +120,7 @@ class InProcessWriter(Writer):
             encoded: list[tuple[Question, Task, Prompt]] = []
             for question, task in work[start : start + self.settings.batch_size]:
                 try:
-                    encoded.append((question, task, captioner.encode(question, WORDINGS[task])))
+                    encoded.append((question, task, captioner.encode(question, PROMPT_TEMPLATES[task])))
                 except (ImageError, PromptError) as error:
                     yield Written(question, task, None, error=f"cannot be asked: {error}")
             if not encoded:
@@ -185,7 +185,7 @@ class ServedWriter(Writer):
         low = self.settings.min_pixels or MIN_PIXELS
         high = self.settings.max_pixels or MAX_PIXELS
         urls = iter([data_url(ref, low, high) for ref in question.images])
-        messages = WORDINGS[task](question.text, len(question.images))
+        messages = PROMPT_TEMPLATES[task](question.text, len(question.images))
         sent = "\n".join(part.get("text", "") for message in messages for part in message["content"])
         if token := _SPECIAL_TOKEN.search(sent):
             raise PromptError(f"the question's text holds {token[0]!r}, which looks like a special token")

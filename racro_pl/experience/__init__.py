@@ -1,5 +1,5 @@
 """From captions and rewards to what the loss needs."""
 
-from racro_pl.experience.assembler import Draft, assemble, draft
+from racro_pl.experience.assembler import LogprobBatch, reward_free_logprobs, with_advantages
 
-__all__ = ["Draft", "assemble", "draft"]
+__all__ = ["LogprobBatch", "reward_free_logprobs", "with_advantages"]

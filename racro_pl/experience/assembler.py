@@ -19,7 +19,7 @@ from racro_pl.types import Experience, Prompt, Rewards, Rollout
 
 
 @dataclass(frozen=True)
-class Draft:
+class LogprobBatch:
     """A micro-batch before its rewards are known. Captions of a group stand side by side."""
 
     prompts: tuple[Prompt, ...]
@@ -33,7 +33,7 @@ class Draft:
     """Of captions that other weights or another engine sampled."""
 
 
-def draft(
+def reward_free_logprobs(
     captioner: Captioner,
     rollouts: Sequence[Rollout],
     *,
@@ -43,7 +43,7 @@ def draft(
     weigh: bool = False,
     level: Level = "token",
     cap: float = 2.0,
-) -> Draft:
+) -> LogprobBatch:
     """Pad the groups' captions to one length and take the log-probs that need no reward.
 
     Args:
@@ -71,7 +71,7 @@ def draft(
     importance = None
     if weigh and old_logprobs is not None and sampler_logprobs is not None:
         importance = truncated_importance(old_logprobs, sampler_logprobs, mask, level=level, cap=cap)
-    return Draft(
+    return LogprobBatch(
         prompts=prompts,
         group_index=group_index,
         token_ids=token_ids,
@@ -83,7 +83,7 @@ def draft(
     )
 
 
-def assemble(pending: Draft, rewards: Sequence[Rewards], divide_by_std: bool = True) -> Experience:
+def with_advantages(pending: LogprobBatch, rewards: Sequence[Rewards], divide_by_std: bool = True) -> Experience:
     """Add advantages to a draft; captions without a score are masked out of the loss.
 
     Args:

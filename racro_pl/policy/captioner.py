@@ -20,12 +20,12 @@ from racro_pl.policy import attention
 from racro_pl.policy.adapters import START, TRAINED
 from racro_pl.policy.families import Family
 from racro_pl.policy.features import ImageFeatures, join_features
+from racro_pl.policy.forward_check import check_forward
 from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
 from racro_pl.policy.image_cache import ImageCache
-from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups
-from racro_pl.policy.sight import check_forward
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
@@ -101,9 +101,9 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
+    def encode(self, question: Question, prompt_template: PromptTemplate | None = None) -> Prompt:
         """See :meth:`PromptEncoder.encode`."""
-        prompt = self.encoder.encode(question, wording)
+        prompt = self.encoder.encode(question, prompt_template)
         self._images.name(prompt, question.images)
         return prompt
 
@@ -239,7 +239,7 @@ class Captioner(nn.Module):
         """See :func:`racro_pl.policy.fsdp.gathered`: needed to generate, and entered by all ranks."""
         return gathered(self, self.model)
 
-    def catch_up(self) -> None:
+    def sync_ranks(self) -> None:
         """Wait until no rank has a pass of log-probs left to make.
 
         To be called by all ranks before they exchange anything else. At once where weights are not sharded.
@@ -263,16 +263,16 @@ class Captioner(nn.Module):
 
     # ------------------------------------------------------------------ images
 
-    def seeing_once(self) -> AbstractContextManager[None]:
+    def cache_image_features(self) -> AbstractContextManager[None]:
         """While this lasts, an image goes through a frozen vision tower once, for all passes and captions.
 
         A tower that is being trained looks anew in every pass, with gradient.
         """
         return self._images.remembering()
 
-    def drain_figures(self) -> dict[str, float]:
+    def drain_metrics(self) -> dict[str, float]:
         """What the image cache did since the last call; nothing without one."""
-        return self._images.cache.drain_figures() if self._images.cache is not None else {}
+        return self._images.cache.drain_metrics() if self._images.cache is not None else {}
 
     def _look(self, model: Any, prompts: Sequence[Prompt]) -> dict[str, ImageFeatures] | None:
         tower = model.get_submodule(self.family.vision_prefix)

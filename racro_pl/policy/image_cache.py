@@ -49,7 +49,7 @@ class ImageCache:
         self._kept[images] = features.copy_to(torch.device("cpu"))
         self.bytes += size
 
-    def drain_figures(self) -> dict[str, float]:
+    def drain_metrics(self) -> dict[str, float]:
         """Share of images found since the last call, and the memory in use (MiB)."""
         share = self._found / self._asked if self._asked else 0.0
         self._asked = self._found = 0

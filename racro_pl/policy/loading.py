@@ -17,19 +17,19 @@ from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import Family, family_of
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.memory.ledger import on_meta
-from racro_pl.policy.prompts import PromptEncoder, Wording
+from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import RacroError
 
 
-def load_encoder(settings: PolicySettings, wording: Wording = captioner_messages) -> PromptEncoder:
+def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = captioner_messages) -> PromptEncoder:
     """The prompt encoder alone: enough to count prompt tokens while data is built, without the weights.
 
     Args:
         settings: the ``policy`` section.
-        wording: what questions are asked for, see :class:`PromptEncoder`.
+        prompt_template: what questions are asked for, see :class:`PromptEncoder`.
 
     Raises:
         RacroError: there is no usable processor at ``settings.path``.
@@ -47,7 +47,7 @@ def load_encoder(settings: PolicySettings, wording: Wording = captioner_messages
         ) from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise RacroError(f"{what} has no image processor and tokenizer; expected a vision-language model")
-    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, wording, what)
+    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, prompt_template, what)
     encoder.check()
     return encoder
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-Wording = Callable[[str, int], Messages]
+PromptTemplate = Callable[[str, int], Messages]
 """A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
 
 
@@ -27,7 +27,7 @@ class PromptEncoder:
     Args:
         processor: a transformers processor with ``image_processor`` and ``tokenizer``.
         min_pixels, max_pixels: limits on width * height of an image as the model sees it.
-        wording: what questions are asked for, unless said otherwise: a caption, or (``tentative_messages``) an answer.
+        prompt_template: what a question is turned into where a call names no other: the request for a caption.
         what: names the model in errors.
 
     Raises:
@@ -39,10 +39,10 @@ class PromptEncoder:
         processor: Any,
         min_pixels: int,
         max_pixels: int,
-        wording: Wording = captioner_messages,
+        prompt_template: PromptTemplate = captioner_messages,
         what: str = "the captioner",
     ) -> None:
-        self.wording = wording
+        self.prompt_template = prompt_template
         self._template = chat_template_of(processor, processor.tokenizer, what)
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -55,7 +55,7 @@ class PromptEncoder:
         Raises:
             RacroError: it does not.
         """
-        messages = self.wording("How many cats are there?", 1)
+        messages = self.prompt_template("How many cats are there?", 1)
         texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
         dropped = check_template(self._template, messages, texts)
         if dropped:
@@ -64,12 +64,12 @@ class PromptEncoder:
                 "the system's and the user's text, as Qwen2.5-VL's and Qwen3-VL's do"
             )
 
-    def encode(self, question: Question, wording: Wording | None = None) -> Prompt:
+    def encode(self, question: Question, prompt_template: PromptTemplate | None = None) -> Prompt:
         """Open the images and tokenise. The one place where images are decoded.
 
         Args:
             question: what to ask about.
-            wording: what to ask for; None for the encoder's own.
+            prompt_template: what to ask for; None for the encoder's own.
 
         Raises:
             ImageError: an image cannot be read.
@@ -77,7 +77,7 @@ class PromptEncoder:
         """
         images = [open_image(ref) for ref in question.images]
         inputs = self.processor(
-            text=[self._chat_text(question, wording or self.wording)],
+            text=[self._chat_text(question, prompt_template or self.prompt_template)],
             images=images or None,
             return_mm_token_type_ids=True,
             return_tensors="pt",
@@ -96,7 +96,9 @@ class PromptEncoder:
             ImageError, PromptError: as for :meth:`encode`, but broken pixels behind a good header go unseen.
         """
         processor = self.processor.image_processor
-        count = len(self.tokenizer(self._chat_text(question, self.wording), add_special_tokens=False)["input_ids"])
+        count = len(
+            self.tokenizer(self._chat_text(question, self.prompt_template), add_special_tokens=False)["input_ids"]
+        )
         for ref in question.images:
             width, height = image_size(ref)
             patches = processor.get_number_of_image_patches(height, width)
@@ -123,8 +125,8 @@ class PromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return Prompt(ids, ids.new_zeros(len(ids)), None, None)
 
-    def _chat_text(self, question: Question, wording: Wording) -> str:
-        messages = wording(question.text, len(question.images))
+    def _chat_text(self, question: Question, prompt_template: PromptTemplate) -> str:
+        messages = prompt_template(question.text, len(question.images))
         # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
         # Looked for in what is sent: taking a sentence out of the question may join the two ends of a token.
         sent = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]

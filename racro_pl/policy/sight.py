@@ -7,42 +7,16 @@ caption after a question's image are compared with those after other pixels.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 
+from racro_pl.policy.captioner import Captioner
 from racro_pl.types import Prompt, RacroError
 
-if TYPE_CHECKING:
-    from racro_pl.policy.captioner import Captioner
-
-PASSED = ("input_ids", "position_ids", "mm_encoder_outputs")
-"""What :class:`Captioner` passes to a model itself; all else is for its layers."""
 _NOISE = 10.0
 """Other pixels have to change log-probs by more than this times what a repetition of the same pass changes."""
 _CAPTION = "The picture shows"
-
-
-def check_forward(model: Any) -> None:
-    """Refuse a model whose forward does not name what is passed to it.
-
-    Args:
-        model: the part of a transformers model that a captioner calls (``model.model``).
-
-    Raises:
-        RacroError: names the arguments that it would swallow.
-    """
-    known = inspect.signature(model.forward).parameters
-    swallowed = [name for name in PASSED if name not in known]
-    if swallowed:
-        import transformers
-
-        raise RacroError(
-            f"{type(model).__name__} of transformers {transformers.__version__} does not take {', '.join(swallowed)}: "
-            "images or positions would be ignored; expected transformers >= 5.18"
-        )
 
 
 def check_sight(captioner: Captioner, prompt: Prompt) -> float:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from racro_pl.reward.own_answer import OwnAnswers
     from racro_pl.reward.pool import ReasonerPool
     from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
-    from racro_pl.reward.rewarder import Rewarder
-    from racro_pl.reward.scorer import PendingRewards, Scorer
+    from racro_pl.reward.reward_function import RewardFunction, RewardFuture
+    from racro_pl.reward.scorer import Scorer
     from racro_pl.reward.several import SeveralReasoners
     from racro_pl.reward.unscored import UnscoredError
 
@@ -33,14 +33,14 @@ _HOMES = {
     "HttpReasoner": "http",
     "InProcessReasoner": "in_process",
     "OwnAnswers": "own_answer",
-    "PendingRewards": "scorer",
     "Reasoner": "reasoner",
     "ReasonerError": "reasoner",
     "ReasonerJudge": "caption_penalty",
     "ReasonerPool": "pool",
     "Reply": "reasoner",
     "ReplyCache": "cache",
-    "Rewarder": "rewarder",
+    "RewardFunction": "reward_function",
+    "RewardFuture": "reward_function",
     "RuleJudge": "caption_penalty",
     "Scorer": "scorer",
     "SeveralReasoners": "several",
@@ -56,14 +56,14 @@ __all__ = [
     "HttpReasoner",
     "InProcessReasoner",
     "OwnAnswers",
-    "PendingRewards",
     "Reasoner",
     "ReasonerError",
     "ReasonerJudge",
     "ReasonerPool",
     "Reply",
     "ReplyCache",
-    "Rewarder",
+    "RewardFunction",
+    "RewardFuture",
     "RuleJudge",
     "Scorer",
     "SeveralReasoners",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from racro_pl.reward.reasoner import Reasoner
-from racro_pl.reward.rewarder import Pending, Rewarder
+from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.seeds import seed_for
 from racro_pl.text.caption_judge import describes, judge_messages, read_verdict
 from racro_pl.text.thoughts import without_thoughts
@@ -69,37 +69,38 @@ class ReasonerJudge(CaptionJudge):
         return lambda: [verdict(text) for text in texts]
 
 
-class CaptionPenalty(Rewarder):
-    """``R = R0 - penalty * correct * 1[the text has no caption]``, with ``R0`` and ``correct`` of another rewarder.
+class CaptionPenalty(RewardFunction):
+    """``R = R0 - penalty * correct * 1[the text has no caption]``, with ``R0`` and ``correct`` of another reward.
 
     For one vote ``correct`` is 0 or 1 and this is the paper's ``R - lambda * 1[correct and no caption]``; with votes
     the penalty is proportional to the share of right ones. A caption that earned nothing is never judged against.
     Where the judge has no verdict on a caption that earned something, the caption goes unscored. Parts, beside the
-    rewarder's own: ``has_caption`` (0 where there is no verdict) and ``penalty``.
+    reward's own: ``has_caption`` (0 where there is no verdict) and ``penalty``.
 
     Args:
-        rewarder: gives the reward to take from.
+        reward: gives the reward to take from.
         judge: says what has a caption.
         penalty: lambda; the paper's is 0.1.
     """
 
-    def __init__(self, rewarder: Rewarder, judge: CaptionJudge, penalty: float = 0.1) -> None:
-        self.rewarder = rewarder
+    def __init__(self, reward: RewardFunction, judge: CaptionJudge, penalty: float = 0.1) -> None:
+        self.reward = reward
         self.judge = judge
         self.penalty = penalty
-        self.max_unscored_share = rewarder.max_unscored_share
-        self.budget = rewarder.budget
-        self.max_answerless_steps = rewarder.max_answerless_steps
+        self.max_unscored_share = reward.max_unscored_share
+        self.budget = reward.budget
+        self.max_answerless_steps = reward.max_answerless_steps
         self._stats: Counter[str] = Counter()
 
     def check(self) -> None:
-        self.rewarder.check()
+        self.reward.check()
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
-        # The rewarder first: its answers take longer.
-        pending = self.rewarder.submit(question, captions, seed)
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
+        # The reward first: its answers take longer.
+        pending = self.reward.submit(question, captions, seed)
         # The judge reads what the reasoner reads.
-        return _Penalised(self, pending, self.judge.submit(question, [without_thoughts(text) for text in captions]))
+        verdicts = self.judge.submit(question, [without_thoughts(text) for text in captions])
+        return RewardFuture(lambda: self.penalise(pending.result(), verdicts()))
 
     def penalise(self, rewards: Rewards, verdicts: Sequence[bool | None]) -> Rewards:
         """The rewards of one question's captions with the penalty taken off."""
@@ -131,28 +132,15 @@ class CaptionPenalty(Rewarder):
 
     @property
     def spent(self) -> float:
-        return self.rewarder.spent
+        return self.reward.spent
 
     def drain_stats(self) -> dict[str, float]:
-        """The rewarder's, with ``judged`` captions and those ``without_caption`` among them."""
-        stats = {"judged": 0.0, "without_caption": 0.0} | self.rewarder.drain_stats()
+        """The reward's, with ``judged`` captions and those ``without_caption`` among them."""
+        stats = {"judged": 0.0, "without_caption": 0.0} | self.reward.drain_stats()
         for name, count in self._stats.items():
             stats[name] = stats.get(name, 0.0) + count
         self._stats.clear()
         return stats
 
     def close(self) -> None:
-        self.rewarder.close()
-
-
-class _Penalised:
-    def __init__(self, penalty: CaptionPenalty, pending: Pending, verdicts: Verdicts) -> None:
-        self._penalty = penalty
-        self._pending = pending
-        self._verdicts = verdicts
-        self._rewards: Rewards | None = None
-
-    def result(self) -> Rewards:
-        if self._rewards is None:
-            self._rewards = self._penalty.penalise(self._pending.result(), self._verdicts())
-        return self._rewards
+        self.reward.close()

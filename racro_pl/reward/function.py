@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from racro_pl.reward.rewarder import Rewarder, RewardFuture
+from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.types import Question, RacroError, Rewards
 
 RewardCallable = Callable[[Question, Sequence[str]], Sequence[float | None]]
@@ -14,7 +14,7 @@ RewardCallable = Callable[[Question, Sequence[str]], Sequence[float | None]]
 NO_SCORE = "no score: the reward function gave None"
 
 
-class FunctionReward(Rewarder):
+class FunctionReward(RewardFunction):
     """Rewards captions by a function; for Python, as a configuration cannot hold one.
 
     The function is called when rewards are needed, after all of a step's captions are sampled. Accuracy then is the

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from racro_pl.reward.reasoner import Reasoner
-from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
 from racro_pl.text.reasoner_prompt import text_only_messages
 from racro_pl.types import Messages, Question, Rewards
@@ -39,13 +39,18 @@ class GainScorer(Scorer):
         self._known: dict[str, float] = {}
         """b of each question asked so far, by its id."""
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:  # type: ignore[override]
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         pending = super().submit(question, captions, seed)
         # Always with the same seed: a resumed run asks again, and has to hear the same.
         blind = None if question.id in self._known else self._text_only.submit(question, ["nothing"])
-        return _Gained(self, question.id, pending, blind)
+        return RewardFuture(lambda: self._relative_to_blind(question.id, pending, blind))
 
-    def without_caption(self, question_id: str, blind: Pending | None) -> tuple[float | None, str | None]:
+    def _relative_to_blind(self, question_id: str, pending: RewardFuture, blind: RewardFuture | None) -> Rewards:
+        rewards = pending.result()
+        base, reason = self.without_caption(question_id, blind)
+        return _unscored(rewards, reason) if base is None else _relative(rewards, base)
+
+    def without_caption(self, question_id: str, blind: RewardFuture | None) -> tuple[float | None, str | None]:
         """b of a question, or why it is not known; a failed answer is not kept."""
         if blind is not None and question_id not in self._known:
             rewards = blind.result()
@@ -72,22 +77,6 @@ class _TextOnly(Scorer):
 
     def _messages(self, question_text: str, caption: str) -> Messages:
         return text_only_messages(question_text)
-
-
-class _Gained:
-    def __init__(self, scorer: GainScorer, question_id: str, pending: Pending, blind: Pending | None) -> None:
-        self._scorer = scorer
-        self._question_id = question_id
-        self._pending = pending
-        self._blind = blind
-        self._rewards: Rewards | None = None
-
-    def result(self) -> Rewards:
-        if self._rewards is None:
-            rewards = self._pending.result()
-            base, reason = self._scorer.without_caption(self._question_id, self._blind)
-            self._rewards = _unscored(rewards, reason) if base is None else _relative(rewards, base)
-        return self._rewards
 
 
 def _relative(rewards: Rewards, base: float) -> Rewards:

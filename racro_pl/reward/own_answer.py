@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from racro_pl.reward.grader import Grader
-from racro_pl.reward.rewarder import Pending, Rewarder
+from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.reward.unscored import GRADING_TIMED_OUT
 from racro_pl.text.answers import extract_answer
 from racro_pl.types import Question, Rewards
 
 
-class OwnAnswers(Rewarder):
+class OwnAnswers(RewardFunction):
     r"""``R = 1`` when the text's own last ``\boxed{}`` holds the gold answer, else 0.
 
     A text without a box is wrong, so the format is rewarded with the answer; it has no reward of its own (whether the
@@ -29,11 +29,12 @@ class OwnAnswers(Rewarder):
         self._stats: Counter[str] = Counter()
 
     def check(self) -> None:
-        """Nobody has to be reached."""
+        """There is no server to reach."""
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         self._stats["captions"] += len(captions)
-        return _Graded(self, question, captions)
+        # Graded when asked for: a symbolic comparison may take seconds, which sampling need not wait for.
+        return RewardFuture(lambda: self.grade(question, captions))
 
     def grade(self, question: Question, texts: Sequence[str]) -> Rewards:
         """Grade G answers to one question now."""
@@ -58,17 +59,3 @@ class OwnAnswers(Rewarder):
 
     def close(self) -> None:
         self._grader.close()
-
-
-class _Graded:
-    """Graded when asked for: a symbolic comparison may take seconds, which sampling need not wait for."""
-
-    def __init__(self, rewarder: OwnAnswers, question: Question, texts: Sequence[str]) -> None:
-        self._inputs = (question, texts)
-        self._rewarder = rewarder
-        self._rewards: Rewards | None = None
-
-    def result(self) -> Rewards:
-        if self._rewards is None:
-            self._rewards = self._rewarder.grade(*self._inputs)
-        return self._rewards

@@ -17,7 +17,7 @@ from typing import Literal
 from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.reasoner import USAGE_FIELDS, Reasoner, Reply, Usage, require
-from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.reward.unscored import GRADING_TIMED_OUT, count_reasons
 from racro_pl.seeds import seed_for
 from racro_pl.text.answers import extract_answer
@@ -66,24 +66,7 @@ class _Vote:
         return self._source.visible()
 
 
-class PendingRewards:
-    """The rewards of one question's captions, on their way."""
-
-    def __init__(self, scorer: Scorer, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> None:
-        self._scorer = scorer
-        self._seed = seed
-        self._question = question
-        self._votes = votes
-        self._rewards: Rewards | None = None
-
-    def result(self) -> Rewards:
-        """Wait for the reasoner (no longer than its own deadline) and grade. A second call returns the same object."""
-        if self._rewards is None:
-            self._rewards = self._scorer._judge(self._question, self._votes, self._seed)
-        return self._rewards
-
-
-class Scorer(Rewarder):
+class Scorer(RewardFunction):
     """Rewards captions by what a frozen reasoner answers from them: 1 for the gold answer, 0 for another or none."""
 
     def __init__(
@@ -153,7 +136,7 @@ class Scorer(Rewarder):
         if self._cache is not None:
             self._cache.open()
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> PendingRewards:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         """Send captions to the reasoner, without waiting.
 
         A thinking captioner's thoughts are cut: the reasoner must not read the captioner's own solution. A caption
@@ -184,7 +167,7 @@ class Scorer(Rewarder):
         self._stats["captions"] += len(captions)
         self._stats["requests"] += len(futures)
         votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
-        return PendingRewards(self, question, votes, seed_for(seed, question.id))
+        return RewardFuture(lambda: self._grade(question, votes, seed_for(seed, question.id)))
 
     def _messages(self, question_text: str, caption: str) -> Messages:
         """What the reasoner is asked about one caption."""
@@ -196,8 +179,8 @@ class Scorer(Rewarder):
         key = reply_key(self.reasoner.identity, messages, vote)
         return _Query(messages, key, seed_for(key), self._cache.get(key))
 
-    def _judge(self, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> Rewards:
-        verdicts = [self._judge_caption(question, row) for row in votes]
+    def _grade(self, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> Rewards:
+        verdicts = [self._grade_caption(question, row) for row in votes]
         reasons = tuple(verdict.reason for verdict in verdicts)
         for kind, count in count_reasons(reasons).items():
             self._stats["unscored"] += count
@@ -225,7 +208,7 @@ class Scorer(Rewarder):
                 totals[index] = total
         return tuple(totals)
 
-    def _judge_caption(self, question: Question, votes: Sequence[_Vote]) -> _Verdict:
+    def _grade_caption(self, question: Question, votes: Sequence[_Vote]) -> _Verdict:
         if not votes:
             return _Verdict(empty=1.0)
         replies = [vote.reply(self._cache) for vote in votes]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from racro_pl.reward.reasoner import Reasoner, require
-from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
 from racro_pl.types import Question, Rewards
 
@@ -54,10 +54,11 @@ class SeveralReasoners(Scorer):
         for scorer in self._others:
             scorer.check()
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:  # type: ignore[override]
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         waiting = [super().submit(question, captions, seed)]
         waiting += [scorer.submit(question, captions, seed) for scorer in self._others]
-        return _Together(waiting, mean if self.combine == "mean" else min)
+        combine = mean if self.combine == "mean" else min
+        return RewardFuture(lambda: _combined([future.result() for future in waiting], combine))
 
     @property
     def spent(self) -> float:
@@ -83,18 +84,6 @@ class SeveralReasoners(Scorer):
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean."""
     return sum(values) / len(values)
-
-
-class _Together:
-    def __init__(self, waiting: Sequence[Pending], combine: Callable[[Sequence[float]], float]) -> None:
-        self._waiting = waiting
-        self._combine = combine
-        self._rewards: Rewards | None = None
-
-    def result(self) -> Rewards:
-        if self._rewards is None:
-            self._rewards = _combined([pending.result() for pending in self._waiting], self._combine)
-        return self._rewards
 
 
 def _combined(each: Sequence[Rewards], combine: Callable[[Sequence[float]], float]) -> Rewards:

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
@@ -33,6 +34,11 @@ class RunInfo:
     """A secret of this run, the same on all ranks, for servers that it starts."""
 
 
+Placement = Literal["in_process", "same_device", "server"]
+"""``in_process``: with the weights that are trained. ``same_device``: by a server that shares this process's device in
+turns. ``server``: beside this process, which has time for other work meanwhile."""
+
+
 class RolloutEngine(abc.ABC):
     """Samples captions.
 
@@ -41,9 +47,6 @@ class RolloutEngine(abc.ABC):
         max_new_tokens: caption length limit in tokens.
         temperature: sampling temperature; log-probs are taken at the same temperature.
     """
-
-    in_process = False
-    """Whether it samples with this process's own weights."""
 
     def __init__(self, group_size: int = 4, max_new_tokens: int = 1024, temperature: float = 1.0) -> None:
         problems = []
@@ -72,16 +75,16 @@ class RolloutEngine(abc.ABC):
         """Let go of servers and connections; called when the run ends, however it ends."""
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether captions are sampled outside this process, which has time for other work meanwhile."""
-        return False
+    @abc.abstractmethod
+    def placement(self) -> Placement:
+        """Where captions are sampled."""
 
     @property
     def waiting_seconds(self) -> float:
         """Seconds so far in which this process only waited for captions."""
         return 0.0
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What the engine has last measured about itself, for the log."""
         return {}
 
@@ -91,7 +94,7 @@ class RolloutEngine(abc.ABC):
     ) -> Iterator[Rollout]:
         """Yield each question's group as soon as it is sampled, in the order of the questions.
 
-        An engine elsewhere is asked for all of them at once, before the first is waited for.
+        A server is asked for all of them at once, before the first is waited for.
 
         Args:
             captioner: the policy as it is now.
@@ -103,5 +106,7 @@ class RolloutEngine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
+    def caption_greedily(
+        self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
+    ) -> list[str]:
         """One greedy caption per question, for evaluation; arguments as for :meth:`sample`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine
+from racro_pl.rollout.engine import EncodedQuestion, Placement, RolloutEngine
 from racro_pl.types import Rollout
 
 
@@ -19,7 +19,9 @@ class TransformersEngine(RolloutEngine):
         questions_per_batch: questions sampled together; a batch is handed to the reasoner while the next is sampled.
     """
 
-    in_process = True
+    @property
+    def placement(self) -> Placement:
+        return "in_process"
 
     def __init__(
         self,
@@ -53,7 +55,9 @@ class TransformersEngine(RolloutEngine):
                     adapter_version=adapter_version,
                 )
 
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
+    def caption_greedily(
+        self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
+    ) -> list[str]:
         texts: list[str] = []
         for start in range(0, len(questions), self.questions_per_batch):
             prompts = [prompt for _, prompt in questions[start : start + self.questions_per_batch]]

@@ -34,7 +34,7 @@ class PipelineAccuracy(Metric):
 
     Args:
         categories: every question type of the split (the same list on every rank).
-        audits: names of the audit figures that the data set reports.
+        audits: names of the audit metrics that the data set reports.
     """
 
     full_state_update = False

@@ -25,8 +25,8 @@ from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
-from racro_pl.policy.prompts import PromptEncoder, Wording
-from racro_pl.reward.rewarder import Rewarder
+from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
+from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
@@ -35,7 +35,7 @@ from racro_pl.text.printable import printable
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
-from racro_pl.training.resuming import ORIGIN_KEY, check_weights, origin_of
+from racro_pl.training.checkpointing.resuming import ORIGIN_KEY, check_weights, origin_of
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
 from racro_pl.types import Question
@@ -55,15 +55,19 @@ class CaptionerModule(LightningModule):
         policy: the captioner: weights, quantisation, adapters.
         rollout: the engine that samples captions.
         reward: gives what is sampled its rewards.
-        wording: what the captioner is asked for.
+        prompt_template: what the captioner is asked for.
     """
 
     captioner: Captioner
     origin: dict[str, str | None]
-    """Digests of the model that the run began with; see :func:`racro_pl.training.resuming.origin_of`."""
+    """Digests of the model that the run began with; see :func:`racro_pl.training.checkpointing.resuming.origin_of`."""
 
     def __init__(
-        self, policy: PolicySettings, rollout: RolloutEngine, reward: Rewarder, wording: Wording = captioner_messages
+        self,
+        policy: PolicySettings,
+        rollout: RolloutEngine,
+        reward: RewardFunction,
+        prompt_template: PromptTemplate = captioner_messages,
     ) -> None:
         super().__init__()
         # A checkpoint holds what was trained, not the base: loading is partial by design, and checked by hand.
@@ -75,7 +79,7 @@ class CaptionerModule(LightningModule):
         self.policy_settings = policy
         self.engine = rollout
         self.scorer = reward
-        self.wording = wording
+        self.prompt_template = prompt_template
         self.updates_done = 0
         self._encoder: PromptEncoder | None = None
         self._accuracy: PipelineAccuracy | None = None
@@ -96,7 +100,7 @@ class CaptionerModule(LightningModule):
     def encoder(self) -> PromptEncoder:
         """The prompt encoder, without the weights."""
         if self._encoder is None:
-            self._encoder = load_encoder(self.policy_settings, self.wording)
+            self._encoder = load_encoder(self.policy_settings, self.prompt_template)
         return self._encoder
 
     def count_prompt_tokens(self, question: Question) -> int:
@@ -115,6 +119,11 @@ class CaptionerModule(LightningModule):
             except ImageError as error:
                 self.print(printable(f"question {question.id} left out: {error}"))
         return encoded
+
+    def _readable(self) -> Iterator[EncodedQuestion]:
+        """Training questions, one by one: the pixels of the first may be broken after a good header."""
+        questions = self.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
+        return (encoded for question in questions for encoded in self.encode_readable([question]))
 
     def configure_callbacks(self) -> list[Callback]:
         return [_CloseServices()]
@@ -143,8 +152,9 @@ class CaptionerModule(LightningModule):
         self.scorer.check()
         self._open_engine()
         self.captioner.train()
-        probe_sight(self)
-        probe_gradients(self)
+        keep_gradients_local(self.trainer)
+        probe_sight(self.captioner, self._readable())
+        probe_gradients(self.captioner, self._readable())
 
     def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
         keep_gradients_local(self.trainer)
@@ -160,7 +170,7 @@ class CaptionerModule(LightningModule):
             self._open_engine()
 
     def on_train_epoch_start(self) -> None:
-        # Nobody but this class may have put it elsewhere: gradient checkpointing keys on it, silently.
+        # Only this class may change the mode: gradient checkpointing depends on it, silently.
         if not self.captioner.training or not self.captioner.model.training:
             raise RuntimeError("the policy is not in train mode at the start of an epoch; some callback changed it")
 
@@ -187,17 +197,17 @@ class CaptionerModule(LightningModule):
     def sampling(self) -> Iterator[None]:
         """Around asking the engine for captions, on all ranks: an engine in this process needs the weights whole."""
         with ExitStack() as stack:
-            if self.engine.in_process:
+            if self.engine.placement == "in_process":
                 stack.enter_context(self.captioner.gathered())
             yield
-        self.captioner.catch_up()
+        self.captioner.sync_ranks()
 
     # ------------------------------------------------------------------ evaluation
 
     def answer(self, questions: Sequence[Question]) -> list[Answered]:
         """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out."""
         encoded = self.encode_readable(questions)
-        texts = self.engine.describe(self.captioner, encoded, self.updates_done)
+        texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
         captions = [without_thoughts(text) for text in texts]
         pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
         audit = self.trainer.datamodule.audit_caption  # type: ignore[attr-defined]
@@ -224,9 +234,9 @@ class CaptionerModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._validating.close()
-        figures = self._accuracy.compute()  # type: ignore[union-attr]
-        self.log_dict({f"val/{name}": value for name, value in figures.items() if name != "accuracy"})
-        self.log("val/accuracy", figures["accuracy"], prog_bar=True)
+        metrics = self._accuracy.compute()  # type: ignore[union-attr]
+        self.log_dict({f"val/{name}": value for name, value in metrics.items() if name != "accuracy"})
+        self.log("val/accuracy", metrics["accuracy"], prog_bar=True)
         self._accuracy = None
 
     # ------------------------------------------------------------------ checkpoints
@@ -250,7 +260,8 @@ class CaptionerModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Non-strict loading would hide a checkpoint of another policy: compare by hand."""
-        check_weights(self, checkpoint)
+        adapter = None if self.policy_settings.lora is None else self.captioner.model.peft_config[TRAINED]
+        check_weights(self.policy_settings, adapter, self.state_dict(), self.origin, checkpoint)
         self.updates_done = checkpoint["racro_updates_done"]
         self.seed = checkpoint["racro_seed"]
         given = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it

@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-Item = TypeVar("Item")
-
-
-def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
-    """Reduce over ranks ("sum" or "max"); the identity in a single process. gloo and nccl alike."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return tensor
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else tensor.device
-    moved = tensor.to(device)
-    dist.all_reduce(moved, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX)
-    return moved.to(tensor.device)
-
-
-def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
-    """What the scorers of all ranks counted, together. Ranks may have met different kinds of faults: names may differ.
-
-    Counts are summed, ``seconds`` is the longest rank's, ``cache_hit_rate`` the mean of the ranks that have one.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return dict(stats)
-    gathered: list[Mapping[str, float]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(gathered, dict(stats))
-    result: dict[str, float] = {}
-    for name in sorted({name for each in gathered for name in each}):
-        values = [each[name] for each in gathered if name in each]
-        result[name] = {"seconds": max(values), "cache_hit_rate": sum(values) / len(values)}.get(name, sum(values))
-    return result
-
-
-def join_ranks(items: list[Item]) -> list[Item]:
-    """The lists of all ranks, one behind the other. To be called by all ranks or none."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return items
-    gathered: list[list[Item]] = [[]] * dist.get_world_size()
-    dist.all_gather_object(gathered, items)
-    return [item for each in gathered for item in each]
+from racro_pl.training.distributed import all_reduce
 
 
 def normalise_gradients(parameters: Sequence[nn.Parameter], divisor: float, max_norm: float) -> tuple[float, bool]:

@@ -22,8 +22,8 @@ PHASES = ("sample", "reason", "logprobs", "update")
 TOKEN_SUMS = ("kl", "approximate_kl", "clip_share", "dual_clip_share", "entropy")
 
 
-class StepMeter:
-    """Collects one step's figures on one rank. Made anew for every step."""
+class StepMetrics:
+    """Collects one step's metrics on one rank. Made anew for every step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
@@ -77,7 +77,7 @@ class StepMeter:
             )
 
     def reduced(self, all_reduce: Callable[[Tensor, str], Tensor]) -> dict[str, float]:
-        """The step's figures by their logged names, over all ranks.
+        """The step's metrics by their logged names, over all ranks.
 
         Args:
             all_reduce: ``(tensor, "sum" | "max") -> tensor``; called exactly twice, whatever happened in the step.

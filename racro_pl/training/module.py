@@ -11,6 +11,7 @@ Manual optimization: a step makes one or more optimizer updates. Lightning count
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,28 +19,37 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from racro_pl.experience import Draft, assemble, draft
+from racro_pl.data.sampling import extra_indices
+from racro_pl.experience import LogprobBatch, reward_free_logprobs, with_advantages
 from racro_pl.losses import divisor, grpo_loss, truncated_importance
 from racro_pl.policy.config import PolicySettings
-from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training import objectives
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.base import CaptionerModule
+from racro_pl.training.checkpointing.resuming import SETTINGS_KEY, check_run, configured_hyperparameters, run_settings
 from racro_pl.training.checkpointing.stopping import stop_with_checkpoint
-from racro_pl.training.gradients import all_reduce, join_ranks, normalise_gradients, reduce_counts
-from racro_pl.training.metrics import TOKEN_SUMS, StepMeter
+from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
+from racro_pl.training.gradients import normalise_gradients
+from racro_pl.training.metrics import TOKEN_SUMS, StepMetrics
 from racro_pl.training.reasoner_guard import ReasonerGuard
-from racro_pl.training.resuming import SETTINGS_KEY, check_run, configured_hyperparameters, run_settings
+from racro_pl.training.rollouts import (
+    MicroBatch,
+    StepGroups,
+    StepRollouts,
+    SubmittedGroup,
+    micro_batches,
+    other_questions,
+    replace_flat,
+)
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.training.stream import MicroBatch, micro_batches
-from racro_pl.training.supply import CaptionSupply, Supply
-from racro_pl.training.unused import unused_settings
-from racro_pl.types import Question, RacroError, Rewards, Rollout
+from racro_pl.training.startup import unused_settings
+from racro_pl.types import Experience, Question, RacroError, Rewards, Rollout
 
-LOST_ELSEWHERE = "another rank has lost its rollout server; its output says more"
+LOST_ON_ANOTHER_RANK = "another rank has lost its rollout server; its output says more"
 
 
 class RacroModule(CaptionerModule):
@@ -56,11 +66,11 @@ class RacroModule(CaptionerModule):
         self,
         policy: PolicySettings,
         rollout: RolloutEngine,
-        reward: Scorer | Rewarder | None = None,
+        reward: Scorer | RewardFunction | None = None,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
-        rewards = objectives.rewarder(objective, reward, lambda: self.captioner)
-        super().__init__(policy, rollout, rewards, objectives.wording(objective))
+        rewards = objectives.reward_function(objective, reward, lambda: self.captioner)
+        super().__init__(policy, rollout, rewards, objectives.prompt_template(objective))
         self.automatic_optimization = False
         self.objective = objective
         self.reward = reward
@@ -68,10 +78,10 @@ class RacroModule(CaptionerModule):
         """The groups of the step just made, for callbacks."""
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
-        self._supply = CaptionSupply(self)
+        self._rollouts = StepRollouts(rollout, rewards)
         self._guard = ReasonerGuard(lambda: self.scorer)
         self._stop: RacroError | None = None
-        """Why the run ends behind this step."""
+        """Why the run ends after this step."""
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -80,11 +90,12 @@ class RacroModule(CaptionerModule):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         questions = data.questions_per_step // self.trainer.world_size
-        for line in unused_settings(self, questions, getattr(data, "curriculum", None)):
+        curriculum = getattr(data, "curriculum", None)
+        for line in unused_settings(self.objective, self.engine, self.reward, questions, curriculum):
             rank_zero_info(line)
         if self.objective.sample_ahead:
             rank_zero_info(
-                "sample_ahead: the first step only samples, here and after a resume; a resumed run goes on without "
+                "sample_ahead: the first step only samples, here and after a resume; a resumed run continues without "
                 "the captions that were under way, so not bit for bit as the uninterrupted one"
             )
 
@@ -94,76 +105,104 @@ class RacroModule(CaptionerModule):
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        self._supply.settle()  # it would push other weights
+        self._rollouts.drain(self._all_ranks)  # a validation would push other weights
 
     def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
-        self._supply.reasoner_figures()  # what was asked between two steps is of neither
+        self._rollouts.reward_stats()  # what was asked between two steps is of neither
 
     def close_services(self) -> None:
-        self._supply.close()
+        self._rollouts.close()
         super().close_services()
 
+    # ------------------------------------------------------------------ the step
+
     def training_step(self, questions: list[Question], batch_idx: int) -> None:
-        """Sample, score, learn; an image is looked at once for all of it."""
-        with self.captioner.seeing_once():
-            self._step(questions, StepMeter())
+        """One step of RACRO: GRPO on captions that a frozen reasoner has to answer from.
 
-    def _step(self, questions: list[Question], meter: StepMeter) -> None:
+        For B questions: sample G captions each; the reasoner answers every question from every caption; reward 1 for a
+        right answer; advantages within each group; a clipped policy gradient with a KL term to the model that the run
+        began with.
+        """
+        metrics = StepMetrics()
+        learnt: list[tuple[Rollout, Rewards]] = []
+        with self.captioner.cache_image_features():
+            # Sampling and submission are one pass: a group is on its way to the reasoner as soon as it is sampled.
+            groups = self._sample_and_submit(questions, metrics)
+            # What needs no reward is computed while the reasoner is answering.
+            batches = [(batch, self._logprobs(batch, metrics)) for batch in self._micro_batches(groups)]
+            for update in range(self.objective.updates_per_rollout):
+                for batch, logprobs in [item for item in batches if item[0].update == update]:
+                    rewards = self._wait_for_rewards(batch, metrics)
+                    experience = with_advantages(logprobs, rewards, self.objective.variant.divide_by_std)
+                    loss = self._loss(experience, logprobs, metrics)
+                    self._backward(loss, metrics)
+                    learnt += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
+                self._update(metrics, last=update == self.objective.updates_per_rollout - 1)
+        metrics.add(unsampled=groups.count - len(learnt))
+        self._log_step(learnt + [(rollout, rewards.result()) for rollout, rewards in groups.excluded], metrics)
+
+    def _sample_and_submit(self, questions: Sequence[Question], metrics: StepMetrics) -> StepGroups:
+        """This step's groups; with ``sample_ahead`` those of the step before, while this step's are sampled."""
+        ahead = self.objective.sample_ahead
+        if ahead:
+            self._rollouts.drain(self._all_ranks)
         with self.sampling():
-            supply = self._supply.take(questions, meter)
-        # Log-probs need no reward: they are taken while the reasoner is still answering.
-        drafts = [(batch, self._draft(batch, meter)) for batch in self._micro_batches(supply)]
-        scored: list[tuple[Rollout, Rewards]] = []
-        for part in range(self.objective.updates_per_rollout):
-            for batch, pending in [item for item in drafts if item[0].part == part]:
-                rewards = self._await_rewards(batch, meter)
-                self._accumulate(pending, rewards, meter)
-                scored += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
-            self._update(meter, last=part == self.objective.updates_per_rollout - 1)
-        meter.add(unsampled=supply.count - len(scored))
-        self._finish_step(scored + [(rollout, pending.result()) for rollout, pending in supply.aside], meter)
+            groups = self._submit(questions, metrics, ahead)
+            if self.objective.refill_rounds:
+                groups = self._refill(questions, groups, metrics)
+        return self._rollouts.exchange(groups) if ahead else groups
 
-    def _micro_batches(self, supply: Supply) -> Iterator[MicroBatch]:
+    def _submit(self, questions: Sequence[Question], metrics: StepMetrics, ahead: bool = False) -> StepGroups:
+        with metrics.phase("sample"):
+            encoded = self.encode_readable(questions)
+        metrics.add(dropped=len(questions) - len(encoded))
+        return self._rollouts.submit(
+            len(encoded),
+            lambda: self.engine.sample(self.captioner, encoded, self.updates_done),
+            self.step_seed,
+            metrics,
+            ahead,
+        )
+
+    def _micro_batches(self, groups: StepGroups) -> Iterator[MicroBatch]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)
-        return micro_batches(supply.groups, supply.count, self.objective.updates_per_rollout, size)
+        return micro_batches(groups.groups, groups.count, self.objective.updates_per_rollout, size)
 
-    def _draft(self, batch: MicroBatch, meter: StepMeter) -> Draft:
-        with meter.phase("logprobs"):
-            pending = draft(
+    def _logprobs(self, batch: MicroBatch, metrics: StepMetrics) -> LogprobBatch:
+        """Reference and old log-probs, and importance weights where other weights or another engine sampled."""
+        with metrics.phase("logprobs"):
+            logprobs = reward_free_logprobs(
                 self.captioner,
                 [rollout for rollout, _ in batch.groups],
-                # Only the first part is learnt from before any update: only there are the policy's own log-probs
-                # the old ones.
-                old=batch.part > 0,
+                # Before the first update the policy's own log-probs are the old ones.
+                old=batch.update > 0,
                 reference=self.objective.variant.kl_coefficient > 0,
                 temperature=self.engine.temperature,
-                weigh=self.objective.sample_ahead or not self.engine.in_process,
+                weigh=self.objective.sample_ahead or self.engine.placement != "in_process",
                 level=self.objective.importance,
                 cap=self.objective.importance_cap,
             )
-        if pending.importance is not None:
-            meter.add_importance(pending.importance)
-        return pending
+        if logprobs.importance is not None:
+            metrics.add_importance(logprobs.importance)
+        return logprobs
 
-    def _await_rewards(self, batch: MicroBatch, meter: StepMeter) -> list[Rewards]:
-        with meter.phase("reason"):
-            return [pending.result() for _, pending in batch.groups]
+    def _wait_for_rewards(self, batch: MicroBatch, metrics: StepMetrics) -> list[Rewards]:
+        with metrics.phase("reason"):
+            return [rewards.result() for _, rewards in batch.groups]
 
-    def _accumulate(self, pending: Draft, rewards: Sequence[Rewards], meter: StepMeter) -> None:
-        """Add a micro-batch's gradient, summed over its tokens or captions."""
-        variant = self.objective.variant
-        experience = assemble(pending, rewards, variant.divide_by_std)
-        mask = experience.mask
+    def _loss(self, experience: Experience, logprobs: LogprobBatch, metrics: StepMetrics) -> Tensor | None:
+        """A micro-batch's loss, summed over its tokens or captions; None where there is nothing to learn."""
+        variant, mask = self.objective.variant, experience.mask
         share = divisor(variant, mask, self.engine.max_new_tokens)
         if variant.kl_coefficient == 0:
             # A caption with advantage 0 then moves nothing: it counts in the mean, but need not be forwarded.
             mask = mask & (experience.advantages != 0).unsqueeze(1)
         self._divisor += share
-        meter.add(divisor=share, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
+        metrics.add(divisor=share, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
         if not mask.any():
-            return
-        with meter.phase("update"):
+            return None
+        with metrics.phase("update"):
             policy_logprobs, entropy = self.captioner.logprobs(
                 experience.prompts, experience.group_index, experience.token_ids, mask, self.engine.temperature
             )
@@ -176,58 +215,86 @@ class RacroModule(CaptionerModule):
                 experience.importance,
                 variant,
             )
-            self.manual_backward(out.loss)
-        self._compare(pending, policy_logprobs.detach(), mask, meter)
+        self._measure_gap(logprobs, policy_logprobs.detach(), mask, metrics)
         sums = {**out.sums, "entropy": entropy[mask].sum()}
-        meter.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
+        metrics.add(loss=float(out.loss.detach()), **{f"sum/{name}": float(sums[name]) for name in TOKEN_SUMS})
+        return out.loss
 
-    def _compare(self, pending: Draft, policy_logprobs: Tensor, mask: Tensor, meter: StepMeter) -> None:
-        """Measure how far the sampler in this process is from the policy: of one mind, they need no weights."""
-        if pending.importance is None and pending.sampler_logprobs is not None:
-            old = policy_logprobs if pending.old_logprobs is None else pending.old_logprobs
-            level, cap = self.objective.importance, self.objective.importance_cap
-            meter.add_importance(truncated_importance(old, pending.sampler_logprobs, mask, level=level, cap=cap))
+    def _backward(self, loss: Tensor | None, metrics: StepMetrics) -> None:
+        """Add the micro-batch's gradient to the update's."""
+        if loss is not None:
+            with metrics.phase("update"):
+                self.manual_backward(loss)
 
-    def _update(self, meter: StepMeter, *, last: bool) -> None:
-        """Normalise over all ranks, clip, and let the optimizer step.
+    def _update(self, metrics: StepMetrics, *, last: bool) -> None:
+        """Normalise the gradients over all ranks, clip them, and let the optimizer step.
 
         Only a step's last update goes through Lightning's wrapper, which counts ``global_step``; with nothing to
         learn the gradients are gone and that call moves no weight, but the count stays right.
         """
         optimizer = self._optimizer
-        with meter.phase("update"):
-            self.captioner.catch_up()
+        with metrics.phase("update"):
+            self.captioner.sync_ranks()
             norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm)
             self._divisor = 0.0
             if not usable:
                 optimizer.zero_grad(set_to_none=True)
-                meter.add(skipped_updates=1.0 / self.trainer.world_size)
+                metrics.add(skipped_updates=1.0 / self.trainer.world_size)
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
             (self.optimizers() if last else optimizer).step()  # type: ignore[union-attr]
             optimizer.zero_grad(set_to_none=True)
             if usable:
                 self.updates_done += 1
-        meter.highest(grad_norm=norm)
+        metrics.highest(grad_norm=norm)
 
-    def _finish_step(self, groups: list[tuple[Rollout, Rewards]], meter: StepMeter) -> None:
+    def _log_step(self, groups: list[tuple[Rollout, Rewards]], metrics: StepMetrics) -> None:
         self.last_step = groups
-        meter.add_groups(groups)
-        figures = meter.reduced(all_reduce)
-        figures["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        stats = self._supply.reasoner_figures() | {"spent": self._guard.own}
-        figures |= {f"reasoner/{name}": value for name, value in reduce_counts(stats).items()}
-        figures |= {f"rollout/{name}": value for name, value in self.engine.figures().items()}
-        figures |= {f"images/{name}": value for name, value in self.captioner.drain_figures().items()}
-        self._stop = self._guard.after_step(self.trainer.global_step, figures)
-        self.log_dict({name: value for name, value in figures.items() if name != "reward/mean"})
-        self.log("reward/mean", figures["reward/mean"], prog_bar=True)
-        if figures["reward/unscored_share"] > self.scorer.max_unscored_share:
+        metrics.add_groups(groups)
+        values = metrics.reduced(all_reduce)
+        values["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        stats = self._rollouts.reward_stats() | {"spent": self._guard.own}
+        values |= {f"reasoner/{name}": value for name, value in reduce_counts(stats).items()}
+        values |= {f"rollout/{name}": value for name, value in self.engine.metrics().items()}
+        values |= {f"images/{name}": value for name, value in self.captioner.drain_metrics().items()}
+        self._stop = self._guard.after_step(self.trainer.global_step, values)
+        self.log_dict({name: value for name, value in values.items() if name != "reward/mean"})
+        self.log("reward/mean", values["reward/mean"], prog_bar=True)
+        if values["reward/unscored_share"] > self.scorer.max_unscored_share:
             # The share is that of all ranks, so all of them come here; each then tells the whole story.
             reasons = join_ranks([reason for _, rewards in groups for reason in rewards.reasons])
             self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
-        if figures["questions/unsampled"]:
-            self._stop = self._supply.lost or RolloutError(LOST_ELSEWHERE)
+        if values["questions/unsampled"]:
+            self._stop = self._rollouts.lost or RolloutError(LOST_ON_ANOTHER_RANK)
+
+    def _measure_gap(self, logprobs: LogprobBatch, policy_logprobs: Tensor, mask: Tensor, metrics: StepMetrics) -> None:
+        """How far the sampler in this process is from the policy. They are the same weights, so no weight is taken."""
+        if logprobs.importance is None and logprobs.sampler_logprobs is not None:
+            old = policy_logprobs if logprobs.old_logprobs is None else logprobs.old_logprobs
+            level, cap = self.objective.importance, self.objective.importance_cap
+            metrics.add_importance(truncated_importance(old, logprobs.sampler_logprobs, mask, level=level, cap=cap))
+
+    def _refill(self, questions: Sequence[Question], groups: StepGroups, metrics: StepMetrics) -> StepGroups:
+        """Dynamic sampling, see :func:`racro_pl.training.rollouts.replace_flat`."""
+        data, trainer = self.trainer.datamodule, self.trainer  # type: ignore[attr-defined]
+        own = list(groups.groups)
+        order = extra_indices(len(data.questions["train"]), data.seed, trainer.global_step, trainer.global_rank)
+        further = other_questions(data.questions["train"], questions, order)
+
+        def draw(count: int) -> Iterator[SubmittedGroup]:
+            drawn = list(islice(further, count))
+            metrics.add(refilled=len(drawn))
+            return self._submit(drawn, metrics).groups
+
+        def result(group: SubmittedGroup) -> Rewards:
+            with metrics.phase("reason"):
+                return group[1].result()
+
+        kept, excluded = replace_flat(own, self.objective.refill_rounds, result, draw)
+        metrics.add(replaced=sum(group is not before for group, before in zip(kept, own, strict=True)))
+        return StepGroups(groups.count, iter(kept), excluded)
+
+    # ------------------------------------------------------------------ around the step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop a run whose reasoner or rollout server is gone, leaving a checkpoint from which it can go on."""
@@ -238,13 +305,13 @@ class RacroModule(CaptionerModule):
         try:
             return super().validation_step(questions, batch_idx)
         except RolloutError as error:
-            self._supply.lost = error
+            self._rollouts.lost = error
             return {"answered": []}
 
     def on_validation_epoch_end(self) -> None:
         """An accuracy of the questions that were captioned in time would be none: stop instead, on all ranks."""
-        if all_reduce(torch.tensor(float(self._supply.lost is not None)), "max"):
-            reason = self._supply.lost or RolloutError(LOST_ELSEWHERE)
+        if all_reduce(torch.tensor(float(self._rollouts.lost is not None)), "max"):
+            reason = self._rollouts.lost or RolloutError(LOST_ON_ANOTHER_RANK)
             if self.trainer.state.fn != TrainerFn.FITTING:
                 raise reason
             stop_with_checkpoint(self.trainer, reason)
@@ -273,14 +340,20 @@ class RacroModule(CaptionerModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint[SETTINGS_KEY] = run_settings(self)
+        checkpoint[SETTINGS_KEY] = self._run_settings()
         checkpoint["racro_spent"] = self._guard.spent
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.trainer.state.fn == TrainerFn.FITTING:
-            check_run(self, checkpoint)
+            check_run(self._run_settings(), self.origin, checkpoint)
         self._guard.resume(checkpoint.get("racro_spent", 0.0))
+
+    def _run_settings(self) -> dict[str, Any]:
+        return run_settings(self.policy_settings, self.objective, self.peak_rate, self.engine, self.reward)
+
+    def _all_ranks(self) -> None:
+        self.trainer.strategy.barrier("captions of all ranks")
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -22,10 +22,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.policy.prompts import Wording
+from racro_pl.policy.prompts import PromptTemplate
 from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
 from racro_pl.reward.own_answer import OwnAnswers
-from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.text.caption_judge import judge_messages
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
@@ -34,13 +34,15 @@ from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
 
 
-def wording(objective: ObjectiveSettings) -> Wording:
+def prompt_template(objective: ObjectiveSettings) -> PromptTemplate:
     """What the captioner is asked for."""
     return tentative_messages if objective.name == "qa" else captioner_messages
 
 
-def rewarder(objective: ObjectiveSettings, reward: Rewarder | None, captioner: Callable[[], Captioner]) -> Rewarder:
-    """Who rewards what is written.
+def reward_function(
+    objective: ObjectiveSettings, reward: RewardFunction | None, captioner: Callable[[], Captioner]
+) -> RewardFunction:
+    """What rewards the sampled texts.
 
     Args:
         objective: says which objective this is.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from racro_pl.reward.rewarder import Rewarder
-from racro_pl.training.gradients import all_reduce
+from racro_pl.reward.reward_function import RewardFunction
+from racro_pl.training.distributed import all_reduce
 from racro_pl.types import RacroError
 
 
@@ -21,13 +21,13 @@ class BudgetError(RacroError):
 
 
 class ReasonerGuard:
-    """Watches a run's figures, which are those of all ranks: so every rank comes to the same conclusion.
+    """Watches a run's metrics, which are those of all ranks: so every rank comes to the same conclusion.
 
     Args:
         scorer: gives whoever gives rewards, counts its replies and adds up what they cost.
     """
 
-    def __init__(self, scorer: Callable[[], Rewarder]) -> None:
+    def __init__(self, scorer: Callable[[], RewardFunction]) -> None:
         self._scorer = scorer
         self._answerless = 0
         self._before = 0.0
@@ -60,30 +60,30 @@ class ReasonerGuard:
         """Money that this rank has spent since the run began or was resumed."""
         return self._scorer().spent - self._not_ours
 
-    def after_step(self, step: int, figures: dict[str, float]) -> RacroError | None:
+    def after_step(self, step: int, metrics: dict[str, float]) -> RacroError | None:
         """Why the run has to stop behind a step; None when it need not.
 
         Args:
             step: its number, for the warning.
-            figures: the step's, reduced over ranks; ``reasoner/spent``, the sum of :attr:`own`, becomes the run's
+            metrics: the step's, reduced over ranks; ``reasoner/spent``, the sum of :attr:`own`, becomes the run's
                 total, and leaves where nothing has a price.
         """
-        self.spent = self._before + figures.pop("reasoner/spent", 0.0)
-        if "reasoner/cost" in figures:
-            figures["reasoner/spent"] = self.spent
-        return self._no_answers(step, figures) or self._over_budget()
+        self.spent = self._before + metrics.pop("reasoner/spent", 0.0)
+        if "reasoner/cost" in metrics:
+            metrics["reasoner/spent"] = self.spent
+        return self._no_answers(step, metrics) or self._over_budget()
 
-    def _no_answers(self, step: int, figures: dict[str, float]) -> RacroError | None:
-        replies = figures.get("reasoner/replies", 0.0)
+    def _no_answers(self, step: int, metrics: dict[str, float]) -> RacroError | None:
+        replies = metrics.get("reasoner/replies", 0.0)
         if replies == 0:  # nothing was asked, or nothing came: that is for the share of unscored captions to judge
             return None
-        if figures["reasoner/answered"] > 0:
+        if metrics["reasoner/answered"] > 0:
             self._answerless = 0
             return None
         self._answerless += 1
         found = (
             f"none of the reasoner's {replies:.0f} replies held an answer in \\boxed{{}}; the length limit cut "
-            f"{figures['reasoner/truncated']:.0f} of them"
+            f"{metrics['reasoner/truncated']:.0f} of them"
         )
         advice = (
             "captions.jsonl shows what it wrote. Raise its max_tokens if it is cut off, serve a thinking model with "

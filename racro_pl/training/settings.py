@@ -59,7 +59,7 @@ class ObjectiveSettings:
     """How the divergence is estimated: ``k1``, ``k2`` or ``k3``; null: k3. The gradient of k1 pulls nowhere."""
     refill_rounds: int = 0
     """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
-    questions. 0: never, as in the reference run; see training/refill.py for what it changes."""
+    questions. 0: never, as in the reference run; see training/rollouts.py for what it changes."""
     sample_ahead: bool = False
     """Learn from the captions of the step before, while this step's are sampled and answered: nobody waits for a slow
     reasoner, and a vLLM samples while the trainer learns. They are one step old, which the importance weights correct.

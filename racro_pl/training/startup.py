@@ -1,22 +1,28 @@
-"""Checks before the first step: settings that cannot work together, images and gradients that would not arrive."""
+"""Checks before the first step: settings that cannot work together or do nothing, images and gradients that vanish."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import fields
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from racro_pl.data.curriculum import Curriculum
+from racro_pl.losses import VARIANTS
+from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.sight import check_sight
+from racro_pl.reward import RewardFunction, Scorer, SeveralReasoners
+from racro_pl.rollout import RolloutEngine
+from racro_pl.rollout.engine import EncodedQuestion
+from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import RacroError
-
-if TYPE_CHECKING:
-    from racro_pl.training.base import CaptionerModule
 
 OWN_KNOBS = (
     ("gradient_clip_val", None, "model.objective.max_grad_norm"),
@@ -83,42 +89,42 @@ def keep_gradients_local(trainer: Trainer) -> None:
         model.require_backward_grad_sync = False
 
 
-def probe_sight(module: CaptionerModule) -> None:
+def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> None:
     """Refuse a captioner whose captions do not depend on the image: see :func:`racro_pl.policy.sight.check_sight`.
+
+    Args:
+        captioner: the policy.
+        readable: training questions, the first of which with images is tried.
 
     Raises:
         RacroError: it does not see.
     """
-    questions = module.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
-    with_images = (question for question in questions if question.images)
-    readable = (encoded for question in with_images for encoded in module.encode_readable([question]))
-    first = next(readable, None)
+    first = next((prompt for question, prompt in readable if question.images), None)
     if first is None:
-        module.print("no training question has an image that can be read: whether the captioner sees was not tried")
+        rank_zero_info("no training question has an image that can be read: whether the captioner sees was not tried")
         return
-    difference = check_sight(module.captioner, first[1])
-    module.print(
+    difference = check_sight(captioner, first)
+    rank_zero_info(
         f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token"
     )
 
 
-def probe_gradients(module: CaptionerModule) -> None:
+def probe_gradients(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> None:
     """One tiny forward and backward over a training question: every trained tensor must receive a gradient.
 
     For adapters this looks at B (A's gradient is exactly zero while B is). A base layer whose backward is missing,
     or checkpointing that cuts the graph, shows here and not as a flat curve.
 
+    Args:
+        captioner: the policy.
+        readable: training questions, the first of which is used.
+
     Raises:
-        RacroError: names the tensors that got none.
+        RacroError: names the tensors that got none; or no question can be read.
     """
-    keep_gradients_local(module.trainer)
-    captioner = module.captioner
-    questions = module.trainer.datamodule.questions["train"]  # type: ignore[attr-defined]
-    # The first may have broken pixels behind a good header: then the next will do.
-    readable = (encoded for question in questions for encoded in module.encode_readable([question]))
     first = next(readable, None)
     if first is None:
-        raise RacroError(f"none of the {len(questions)} training questions has an image that can be decoded")
+        raise RacroError("no training question has an image that can be decoded")
     prompt = first[1]
     token_ids = torch.tensor([[sorted(captioner.eos_ids)[0]]])
     logprobs, _ = captioner.logprobs(
@@ -145,3 +151,75 @@ def probe_gradients(module: CaptionerModule) -> None:
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+# ---------------------------------------------------------------------- settings without effect
+
+_DEFAULTS = {field.name: field.default for field in fields(ObjectiveSettings)}
+
+
+def unused_settings(
+    objective: ObjectiveSettings,
+    engine: RolloutEngine,
+    reward: RewardFunction | None,
+    questions: int,
+    curriculum: Curriculum | None = None,
+) -> Iterator[str]:
+    """A line for each setting that does nothing beside others, and has another value than its default.
+
+    Args:
+        objective: the section of a configuration.
+        engine: that samples.
+        reward: the section of a configuration.
+        questions: per step and rank.
+        curriculum: of the training questions.
+    """
+    yield from _micro_batches(objective.micro_batch_size, engine.group_size)
+    if objective.updates_per_rollout > questions:
+        yield (
+            f"objective.updates_per_rollout is {objective.updates_per_rollout}, and a rank has {questions} questions a "
+            f"step (data.questions_per_step): {questions} updates are made"
+        )
+    if objective.updates_per_rollout == 1:
+        own = VARIANTS[objective.loss]
+        given = [name for name in ("clip_low", "clip_high", "dual_clip") if _differs(objective, name, own)]
+        yield from _without_effect(objective, given, "with one update per rollout no ratio leaves 1")
+    if objective.variant.kl_coefficient == 0 and objective.kl not in (None, VARIANTS[objective.loss].kl):
+        yield from _without_effect(objective, ["kl"], "kl_coefficient is 0")
+    if engine.placement == "in_process" and not objective.sample_ahead:
+        names = _changed(objective, "importance", "importance_cap")
+        yield from _without_effect(objective, names, "the policy samples its captions itself")
+    if objective.name != "vpo":
+        names = _changed(objective, "caption_penalty", "caption_judge")
+        yield from _without_effect(objective, names, f"they are vpo's, and objective.name is {objective.name}")
+    elif objective.caption_judge == "reasoner" and isinstance(reward, SeveralReasoners):
+        yield "objective.caption_judge: reasoner asks the first of model.reward.reasoners alone"
+    weighted = curriculum is not None and (curriculum.category_weights or curriculum.solved_weight != 1)
+    if objective.refill_rounds and weighted:
+        yield "objective.refill_rounds draws further questions evenly: data.curriculum's weights do not hold for them"
+    if type(reward) is Scorer and reward.cache_path is not None and not reward.caches:
+        yield "without effect here: reward.cache_path; cache is off, or auto with a reasoner that samples"
+
+
+def _micro_batches(size: int, group: int) -> Iterator[str]:
+    together = max(1, size // group) * group
+    if together != size:
+        yield (
+            f"objective.micro_batch_size is {size}, and a group has {group} captions (rollout.group_size), which stay "
+            f"together: {together} captions per forward and backward pass"
+        )
+
+
+def _without_effect(objective: ObjectiveSettings, names: list[str], why: str) -> Iterator[str]:
+    if names:
+        given = ", ".join(f"objective.{name} {getattr(objective, name)!r}" for name in names)
+        yield f"without effect here: {given}; {why}"
+
+
+def _changed(objective: ObjectiveSettings, *names: str) -> list[str]:
+    return [name for name in names if getattr(objective, name) != _DEFAULTS[name]]
+
+
+def _differs(objective: ObjectiveSettings, name: str, own: object) -> bool:
+    # The saved configuration of a run holds the loss's own numbers, which no user chose.
+    return getattr(objective, name) not in (None, getattr(own, name))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from racro_pl.reward import InProcessReasoner, Scorer
 from racro_pl.reward.reasoner import Reasoner, Reply
-from racro_pl.reward.rewarder import Pending
+from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.text.answers import last_boxed
 from racro_pl.types import Messages, Question, Rewards
 
@@ -34,12 +34,12 @@ class GenericCaptionScorer(Scorer):
     The reasoner is asked as ever, for the accuracies of the log; its verdicts pay nothing.
     """
 
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:  # type: ignore[override]
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:  # type: ignore[override]
         return _Told(super().submit(question, captions, seed), [facts_told(question, caption) for caption in captions])
 
 
 class _Told:
-    def __init__(self, pending: Pending, told: Sequence[float]) -> None:
+    def __init__(self, pending: RewardFuture, told: Sequence[float]) -> None:
         self._pending = pending
         self._told = tuple(told)
 

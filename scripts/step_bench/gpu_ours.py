@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from racro_pl.experience import assemble, draft
+from racro_pl.experience import reward_free_logprobs, with_advantages
 from racro_pl.losses import VARIANTS, grpo_loss
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
@@ -59,7 +59,7 @@ def steps(case: Case) -> Recorder:
     variant = replace(VARIANTS["grpo"], kl_coefficient=KL_COEFFICIENT)
     for step in range(case.steps):
         recorder.start()
-        with captioner.seeing_once():
+        with captioner.cache_image_features():
             with recorder.phase("sample"):
                 questions = [
                     Question(str(index), (ImageRef(data=png),), text, "red", "text")
@@ -70,9 +70,9 @@ def steps(case: Case) -> Recorder:
                 encoded = [(question, captioner.encode(question)) for question in questions]
                 rollouts = list(engine.sample(captioner, encoded, step))
             with recorder.phase("logprobs"):
-                pending = draft(captioner, rollouts, old=False, reference=True, temperature=1.0)
+                pending = reward_free_logprobs(captioner, rollouts, old=False, reference=True, temperature=1.0)
             with recorder.phase("update"):
-                experience = assemble(pending, [_rewards(workload.group, draw) for _ in rollouts])
+                experience = with_advantages(pending, [_rewards(workload.group, draw) for _ in rollouts])
                 inputs = (experience.prompts, experience.group_index, experience.token_ids, experience.mask)
                 logprobs, _ = captioner.logprobs(*inputs)
                 loss = grpo_loss(

@@ -15,6 +15,8 @@ from racro_pl.types import Rollout
 class FixedEngine(RolloutEngine):
     """Ragged captions that follow from the question's id alone."""
 
+    placement = "same_device"  # type: ignore[assignment]
+
     def sample(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
     ) -> Iterator[Rollout]:
@@ -29,5 +31,5 @@ class FixedEngine(RolloutEngine):
                 token_ids, mask, texts = token_ids[:1].repeat(4, 1), mask[:1].repeat(4, 1), (texts[0],) * 4
             yield Rollout(question, prompt, token_ids, mask, None, texts, (True,) * 4, adapter_version)
 
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion]) -> list[str]:
+    def caption_greedily(self, captioner: Captioner, questions: Sequence[EncodedQuestion]) -> list[str]:
         raise NotImplementedError("this fit does not validate")

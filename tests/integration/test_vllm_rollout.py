@@ -117,7 +117,7 @@ def test_the_adapter_changes_what_vllm_writes(server: VllmServer, captioner: Cap
                 for name, parameter in captioner.named_parameters():
                     if "lora_B" in name:
                         parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(3))
-        texts.append(engine.describe(captioner, questions, version))
+        texts.append(engine.caption_greedily(captioner, questions, version))
         own = captioner.generate([prompt for _, prompt in questions], 1, 16, temperature=None).texts
         # Another engine rounds differently: a near-tie may turn, not more.
         assert sum(text == other for text, other in zip(texts[-1], own, strict=True)) >= 11
@@ -135,7 +135,7 @@ def test_images_that_have_to_be_scaled_make_the_trainers_prompt(server: VllmServ
     engine.open(RunInfo(policy, tmp_path, "large"))
     rollouts = list(engine.sample(large, questions, 0))
     engine.close()
-    assert engine.figures()["canary_gap"] < NATS
+    assert engine.metrics()["canary_gap"] < NATS
     assert len(rollouts) == 4
 
 

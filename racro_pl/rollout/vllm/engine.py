@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.rollout.engine import EncodedQuestion, RolloutEngine, RunInfo
+from racro_pl.rollout.engine import EncodedQuestion, Placement, RolloutEngine, RunInfo
 from racro_pl.rollout.vllm.adapter import AdapterPusher
 from racro_pl.rollout.vllm.answer import Asked, Sampled, read_captions
 from racro_pl.rollout.vllm.canary import CANARY_THRESHOLDS, check_gap, logprob_gap
@@ -117,7 +117,7 @@ class VllmEngine(RolloutEngine):
         """Version and name of the adapter that the server has."""
         self._pushes = 0
         self._probes: tuple[EncodedQuestion, ...] = ()
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
         self._waited = 0.0
 
     # ------------------------------------------------------------------ a run's beginning and end
@@ -173,7 +173,9 @@ class VllmEngine(RolloutEngine):
         self._sync(captioner, questions, adapter_version)
         return self._and_rest(self._groups(captioner, questions, self.group_size, self.temperature))
 
-    def describe(self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int) -> list[str]:
+    def caption_greedily(
+        self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
+    ) -> list[str]:
         self._wake()
         self._sync(captioner, questions, adapter_version)
         groups = self._and_rest(self._groups(captioner, questions, 1, 0.0))
@@ -189,15 +191,15 @@ class VllmEngine(RolloutEngine):
             self._sleeper.sleep()
 
     @property
-    def elsewhere(self) -> bool:
-        return not self.sleep
+    def placement(self) -> Placement:
+        return "same_device" if self.sleep else "server"
 
     @property
     def waiting_seconds(self) -> float:
         return self._waited
 
-    def figures(self) -> dict[str, float]:
-        return dict(self._figures)
+    def metrics(self) -> dict[str, float]:
+        return dict(self._metrics)
 
     def _groups(
         self,
@@ -256,7 +258,7 @@ class VllmEngine(RolloutEngine):
         self._opened()
         started = time.perf_counter()
         self._served = (version, self._pusher.push(captioner, version))
-        self._figures["push_seconds"] = time.perf_counter() - started
+        self._metrics["push_seconds"] = time.perf_counter() - started
         self._pushes += 1
         if self._pushes == 1:
             self._probes = tuple(questions[: self.canary_questions])
@@ -267,7 +269,7 @@ class VllmEngine(RolloutEngine):
     def _canary(self, captioner: Captioner) -> None:
         rollouts = list(self._groups(captioner, self._probes, self.group_size, self.temperature))
         gap = logprob_gap(captioner, rollouts, self.temperature)
-        self._figures |= {
+        self._metrics |= {
             "canary_gap": gap.mean, "canary_highest_gap": gap.highest, "canary_base_gap": gap.base_mean
         }  # fmt: skip
         check_gap(gap, self._threshold)

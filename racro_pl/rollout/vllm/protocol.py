@@ -79,7 +79,7 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
 
     return [
         {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
-        for message in encoder.wording(question.text, len(question.images))
+        for message in encoder.prompt_template(question.text, len(question.images))
     ]
 
 

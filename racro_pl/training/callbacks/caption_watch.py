@@ -13,13 +13,13 @@ from lightning.pytorch import Callback, Trainer
 
 from racro_pl.files import append_private
 from racro_pl.reporting import surviving
-from racro_pl.reward.rewarder import Rewarder
+from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.text.habits import goes_round, states_answer, states_gold
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
-from racro_pl.training.callbacks.records import run_folder
-from racro_pl.training.gradients import all_reduce
+from racro_pl.training.checkpointing.run_folder import run_folder
+from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
 from racro_pl.types import Question, Rewards, Rollout
 
@@ -122,7 +122,7 @@ class CaptionWatch(Callback):
             pl_module.log_dict(shares)
 
 
-def probe_other_images(scorer: Rewarder, answered: Sequence[Answered]) -> tuple[float, float, int]:
+def probe_other_images(scorer: RewardFunction, answered: Sequence[Answered]) -> tuple[float, float, int]:
     """How often the reasoner is right with a question's own caption, and with that of a question on another image.
 
     Captions are handed on by the rotation that pairs the most questions with another image: each is used once. Pairs

@@ -14,9 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from lightning.pytorch import Callback, Trainer
 
+from racro_pl.files import write_atomically
 from racro_pl.images import ImageError, open_image
-from racro_pl.training.callbacks.records import run_folder
 from racro_pl.training.checkpointing.resume_logs import METRICS, read_table
+from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.metrics import PHASES
 from racro_pl.training.module import RacroModule
 from racro_pl.types import ImageRef, Rewards, Rollout
@@ -63,9 +64,8 @@ class LivePage(Callback):
         self._written = time.monotonic()
         if not trainer.is_global_zero:
             return
-        partial = folder / ".live.html.partial"
-        partial.write_text(self._page(trainer, module, folder, ended), encoding="utf-8")
-        partial.replace(folder / "live.html")
+        # It holds captions and questions, which may be private.
+        write_atomically(folder / "live.html", self._page(trainer, module, folder, ended), owner_only=True)
 
     def _page(self, trainer: Trainer, module: RacroModule, folder: Path, ended: bool) -> str:
         rows = read_table(folder / METRICS)[1] if (folder / METRICS).is_file() else []

@@ -78,7 +78,7 @@ def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool)
     """Forward and backward as a step does, without drawing a random number or touching a weight."""
     captioner, work, ledger = module.captioner, plan.work, plan.ledger
     device = captioner.device
-    with captioner.seeing_once():
+    with captioner.cache_image_features():
         held = [torch.empty(ledger.bytes_of(FEATURES), dtype=torch.uint8, device=device)]
         if fresh:
             held.append(torch.empty(ledger.bytes_of(OPTIMIZER), dtype=torch.uint8, device=device))

@@ -21,18 +21,11 @@ from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
 from racro_pl.training.checkpointing.io import whole_folder
-from racro_pl.training.gradients import all_reduce
+from racro_pl.training.checkpointing.run_folder import run_folder
+from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
 from racro_pl.training.strategy import gather
 from racro_pl.types import RacroError
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Where the run writes: ``trainer.log_dir``, or the default root when a logger has no folder.
-
-    To be asked by every rank or none: the ranks agree on the answer by a broadcast.
-    """
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 class CaptionLog(Callback):

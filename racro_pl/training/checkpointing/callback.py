@@ -14,9 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from racro_pl.training.callbacks.records import run_folder
 from racro_pl.training.checkpointing.io import clear_leftovers, rename_checkpoint
 from racro_pl.training.checkpointing.resume_logs import has_row, rewind
+from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.checkpointing.signals import Stopped, StopSignals
 
 
@@ -48,7 +48,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Whether the step just made is to be saved."""
         self._saved_step = -1
         self._row: tuple[int, dict[str, float]] | None = None
-        """Axis value and figures of a step whose row the loggers get just after its checkpoint."""
+        """Axis value and metrics of a step whose row the loggers get just after its checkpoint."""
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,8 +113,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._due = last or trainer.should_stop or self._stop is not None or in_time
         loop = trainer.fit_loop.epoch_loop
         validating = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-        figures = trainer._logger_connector.metrics["log"]
-        row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in figures.items()}
+        metrics = trainer._logger_connector.metrics["log"]
+        row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in metrics.items()}
         self._row = (loop._batches_that_stepped, row)
         # Asked to stop, save all the same: the validation may take longer than whoever asks will wait.
         if not validating or self._stop is not None:

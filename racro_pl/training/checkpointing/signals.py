@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from racro_pl.training.gradients import all_reduce
+from racro_pl.training.distributed import all_reduce
 
 
 class Stopped(BaseException):

@@ -38,7 +38,7 @@ def test_cached_equals_fresh_bit_by_bit_whatever_it_is_seen_with(folders, family
     warm, fresh = (build(folders[family], dtype=dtype, image_cache_mib=64) for _ in range(2))
     calls = tower_calls(warm)
     for order in ([0, 1], [3], [2, 1, 0]):
-        with warm.seeing_once():
+        with warm.cache_image_features():
             warm.frozen_logprobs(
                 [warm.encode(QUESTIONS[row]) for row in order], torch.arange(len(order)), tokens[: len(order)],
                 mask[: len(order)], reference=True,
@@ -75,10 +75,10 @@ def test_an_image_is_known_again_in_another_question_and_another_is_not(folders)
     ):
         captioner.frozen_logprobs([captioner.encode(asked)], GROUP[1:2], tokens[1:2], mask[1:2], reference=True)
     assert len(calls) == 2
-    figures = captioner.drain_figures()
+    figures = captioner.drain_metrics()
     assert figures["cache_hit_share"] == pytest.approx(1 / 3)
     assert 0 < figures["cache_mib"] < 0.1
-    assert captioner.drain_figures()["cache_hit_share"] == 0.0
+    assert captioner.drain_metrics()["cache_hit_share"] == 0.0
 
 
 def test_the_bound_holds_and_what_was_asked_for_longest_ago_leaves():

@@ -164,7 +164,7 @@ def test_an_image_is_seen_once_in_a_step_and_forgotten_after_it(folders, family)
     tower.register_forward_hook(lambda *_: passes.append(1))
     fresh, _ = captioner.logprobs(prompts, GROUP, tokens, mask)
     assert len(passes) == 1  # one for the images of all prompts
-    with captioner.seeing_once():
+    with captioner.cache_image_features():
         captioner.generate(prompts[:2], group_size=2, max_new_tokens=2, temperature=1.0)
         assert len(passes) == 2
         captioner.generate(prompts[2:], group_size=2, max_new_tokens=2, temperature=1.0)
@@ -183,7 +183,7 @@ def test_a_tower_that_is_trained_looks_anew(folders):
     prompts = [captioner.encode(QUESTIONS[0])]
     tokens, mask = captions()
     inputs = (prompts, torch.zeros(1, dtype=torch.long), tokens[:1], mask[:1])
-    with captioner.seeing_once():
+    with captioner.cache_image_features():
         before = captioner.frozen_logprobs(*inputs, reference=False)
         reference = captioner.frozen_logprobs(*inputs, reference=True)
         with torch.no_grad():

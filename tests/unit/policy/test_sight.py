@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
+from racro_pl.policy.forward_check import check_forward
 from racro_pl.policy.loading import load_encoder
-from racro_pl.policy.sight import check_forward, check_sight
+from racro_pl.policy.sight import check_sight
 from racro_pl.types import RacroError
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
 
@@ -23,7 +24,7 @@ def test_a_captioner_that_sees_passes_and_nothing_is_remembered_or_drawn(folders
     assert check_sight(captioner, captioner.encode(QUESTIONS[1])) > 1e-4  # two images
     assert torch.equal(torch.random.get_rng_state(), before)
     assert captioner.training
-    assert not any(captioner.drain_figures().values())
+    assert not any(captioner.drain_metrics().values())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -93,7 +93,7 @@ def test_groups_come_in_order_with_the_samplers_log_probs(family, tmp_path):
             [rollout.prompt], torch.zeros(3, dtype=torch.long), rollout.token_ids, rollout.mask, 0.8, reference=False
         )
         assert_equal(rollout.sampler_logprobs[rollout.mask], own[rollout.mask], LOGPROBS)
-    assert engine.figures()["canary_gap"] < NATS
+    assert engine.metrics()["canary_gap"] < NATS
 
 
 def test_a_request_asks_for_the_whole_distribution(folder, captioner, tmp_path):
@@ -121,7 +121,7 @@ def test_one_version_is_loaded_at_a_time_and_nothing_is_left_behind(folder, capt
         texts = []
         for version in (0, 1, 1, 2):
             change_adapter(captioner, version)
-            texts.append(engine.describe(captioner, questions, version))
+            texts.append(engine.caption_greedily(captioner, questions, version))
         names = [f"racro-run-{version}" for version in (0, 1, 2)]
         assert [path.name for path in (tmp_path / "rollout_adapters").iterdir()] == [names[2]]
         assert list(server.adapters) == [names[2]]
@@ -179,7 +179,7 @@ def test_the_canary_stops_a_run_whose_adapter_has_no_effect(folder, captioner, t
         with pytest.raises(RolloutError, match=r"canary: .* within canary_threshold=0\.05"):
             list(engine.sample(captioner, encoded(captioner), 0))
         engine.close()
-    assert engine.figures()["canary_gap"] > 0.05
+    assert engine.metrics()["canary_gap"] > 0.05
 
 
 def test_the_canary_sees_an_ignored_adapter_below_the_threshold_too(folder, captioner, tmp_path):
@@ -194,7 +194,7 @@ def test_the_canary_sees_an_ignored_adapter_below_the_threshold_too(folder, capt
         with pytest.raises(RolloutError, match="expected them nearer to the trainer's"):
             list(engine.sample(captioner, encoded(captioner), 0))
         engine.close()
-    assert engine.figures()["canary_base_gap"] < NATS < engine.figures()["canary_gap"] < 0.05
+    assert engine.metrics()["canary_base_gap"] < NATS < engine.metrics()["canary_gap"] < 0.05
 
 
 def test_the_canary_comes_at_the_start_after_the_first_update_and_every_nth_push(folder, captioner, tmp_path):
@@ -215,9 +215,9 @@ def test_other_ranks_use_what_rank_zero_has_pushed(folder, captioner, tmp_path):
         first = open_engine(server.url, folder, tmp_path)
         second = open_engine(server.url, folder, tmp_path, rank=1, deadline_s=1.0)
         with pytest.raises(RolloutError, match="rank 0 has not loaded the adapter 'racro-run-0'"):
-            second.describe(captioner, encoded(captioner)[:1], 0)
-        texts = first.describe(captioner, encoded(captioner)[:1], 0)
-        assert second.describe(captioner, encoded(captioner)[:1], 0) == texts
+            second.caption_greedily(captioner, encoded(captioner)[:1], 0)
+        texts = first.caption_greedily(captioner, encoded(captioner)[:1], 0)
+        assert second.caption_greedily(captioner, encoded(captioner)[:1], 0) == texts
         second.close()
         first.close()
     assert server.log == ["load racro-run-0", "unload racro-run-0"]
@@ -259,13 +259,13 @@ def test_log_probs_of_another_distribution_are_refused_at_start(folder, tmp_path
 def test_a_server_sleeps_whenever_nothing_is_sampled(folder, captioner, tmp_path):
     with serve(folder) as server:
         engine = open_engine(server.url, folder, tmp_path, sleep=True, ranks=1)
-        assert not engine.elsewhere  # nothing may be computed beside it
+        assert engine.placement == "same_device"  # nothing may be computed beside it
         assert server.asleep
         for version in (0, 1):
             for _ in engine.sample(captioner, encoded(captioner)[:2], version):
                 assert not server.asleep
             assert server.asleep
-        engine.describe(captioner, encoded(captioner)[:1], 1)
+        engine.caption_greedily(captioner, encoded(captioner)[:1], 1)
         engine.close()
         assert not server.asleep
     assert server.log == ["sleep", "wake", "load racro-run-0", "sleep", "wake", "load racro-run-1",

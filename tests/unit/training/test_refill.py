@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from racro_pl.data.sampling import extra_indices
 from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
-from racro_pl.training.refill import is_flat, replace_flat
+from racro_pl.training.rollouts import is_flat, replace_flat
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Rewards
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions

@@ -21,9 +21,9 @@ from racro_pl.reward import GainScorer, SeveralReasoners
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine, VllmEngine
 from racro_pl.training import module as module_file
-from racro_pl.training import resuming
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.records import LearningReport
+from racro_pl.training.checkpointing import resuming
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings

@@ -14,7 +14,7 @@ import torch
 from racro_pl.reward.reasoner import Reply
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training import module as module_file
-from racro_pl.training.stream import micro_batches, part_lengths
+from racro_pl.training.rollouts import micro_batches, part_lengths
 from racro_pl.types import Messages
 from tests.fakes.reasoners import ScriptedReasoner
 from tests.unit.training.conftest import adapter, by_caption, fit, make_module
@@ -51,11 +51,11 @@ def test_parts_and_micro_batches_keep_the_order():
     assert part_lengths(5, 2) == [3, 2]
     assert part_lengths(1, 3) == [1, 0, 0]
     found = list(micro_batches(iter("abcdefg"), 7, 2, 3))  # type: ignore[arg-type]
-    assert [(batch.groups, batch.part) for batch in found] == [(["a", "b", "c", "d"][:3], 0), (["d"], 0),
+    assert [(batch.groups, batch.update) for batch in found] == [(["a", "b", "c", "d"][:3], 0), (["d"], 0),
                                                               (["e", "f", "g"], 1)]  # fmt: skip
     # Fewer than expected: nothing is invented, and no micro-batch is empty.
     short = list(micro_batches(iter("abc"), 7, 2, 3))  # type: ignore[arg-type]
-    assert [(batch.groups, batch.part) for batch in short] == [(["a", "b", "c"], 0)]
+    assert [(batch.groups, batch.update) for batch in short] == [(["a", "b", "c"], 0)]
 
 
 def test_the_order_in_which_rewards_arrive_changes_nothing(folder, tmp_path):
@@ -85,10 +85,10 @@ def test_waiting_is_logged_as_idle_seconds(folder, tmp_path):
     assert late["seconds/idle"] == late["seconds/reason"]  # this engine is never waited for
 
 
-class Elsewhere(TransformersEngine):
-    """In this process as ever, but said to be elsewhere."""
+class OnAServer(TransformersEngine):
+    """In this process as ever, but said to be a server."""
 
-    elsewhere = True  # type: ignore[assignment]
+    placement = "server"  # type: ignore[assignment]
     log: list[str]
 
     def sample(self, *args: Any) -> Iterator[Any]:
@@ -101,22 +101,24 @@ class Elsewhere(TransformersEngine):
     ("engine", "order"),
     [
         (TransformersEngine, ["captions"] * 4 + ["log-probs"] * 4),
-        (Elsewhere, ["captions", "log-probs"] * 4),
+        (OnAServer, ["captions", "log-probs"] * 4),
     ],
 )
 def test_log_probs_are_taken_while_others_sample(folder, tmp_path, monkeypatch, engine, order):
     """In this process all captions go to the reasoner first; with another engine there is time in between."""
     log: list[str] = []
     module = make_module(folder, micro_batch_size=4)
-    if engine is Elsewhere:
-        module.engine = Elsewhere(group_size=4, max_new_tokens=6, questions_per_batch=3)
+    if engine is OnAServer:
+        module.engine = OnAServer(group_size=4, max_new_tokens=6, questions_per_batch=3)
         module.engine.log = log
     else:
         submit = module.scorer.submit
         module.scorer.submit = lambda *args: log.append("captions") or submit(*args)  # type: ignore[method-assign]
-    draft = module_file.draft
+    logprobs = module_file.reward_free_logprobs
     monkeypatch.setattr(
-        module_file, "draft", lambda *args, **options: log.append("log-probs") or draft(*args, **options)
+        module_file,
+        "reward_free_logprobs",
+        lambda *args, **options: log.append("log-probs") or logprobs(*args, **options),
     )
     fit(module, tmp_path, steps=1)
     assert log == order

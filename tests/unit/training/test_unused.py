@@ -15,7 +15,7 @@ from racro_pl.reward import SeveralReasoners
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.settings import ObjectiveSettings
-from racro_pl.training.unused import unused_settings
+from racro_pl.training.startup import unused_settings
 from tests.fakes.reasoners import ScriptedReasoner
 from tests.unit.test_configs import FOR_FIT
 from tests.unit.training.conftest import by_caption, fit, make_module
@@ -32,7 +32,7 @@ def lines(questions: int = 8, curriculum: Curriculum | None = None, group: int =
     module: Any = SimpleNamespace(
         objective=ObjectiveSettings(**objective), engine=TransformersEngine(group_size=group), reward=reward
     )
-    return list(unused_settings(module, questions, curriculum))
+    return list(unused_settings(module.objective, module.engine, module.reward, questions, curriculum))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,10 @@ def test_settings_that_have_an_effect_are_worth_no_line(settings):
 @pytest.mark.parametrize("path", FOR_FIT, ids=lambda path: path.name)
 def test_the_configurations_that_ship_hold_no_setting_without_effect(path: Path):
     module, data = parts_of(str(path))
-    assert list(unused_settings(module, data.questions_per_step, data.curriculum)) == []
+    assert (
+        list(unused_settings(module.objective, module.engine, module.reward, data.questions_per_step, data.curriculum))
+        == []
+    )
 
 
 def test_a_run_says_it_at_its_start(folder, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from racro_pl.experience import draft
+from racro_pl.experience import reward_free_logprobs
 from racro_pl.policy.captioner import Captioner, Captions
 from racro_pl.rollout import VllmEngine
 from racro_pl.rollout.vllm import answer
@@ -80,7 +80,7 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
         fit(module, tmp_path, steps=1)
     rollouts = [rollout for rollout, _ in module.last_step]
     captioner: Captioner = module.captioner
-    found = draft(captioner, rollouts, old=False, reference=False, temperature=1.0, weigh=True)
+    found = reward_free_logprobs(captioner, rollouts, old=False, reference=False, temperature=1.0, weigh=True)
     assert found.old_logprobs is not None
     assert found.importance is not None
     expected = (found.old_logprobs - torch.cat([r.sampler_logprobs for r in rollouts])[:, : found.mask.shape[1]]).exp()
@@ -89,7 +89,9 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
     own = make_module(folder)
     fit(own, tmp_path, steps=1)
     assert all(r.sampler_logprobs is not None for r, _ in own.last_step)
-    mine = draft(own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0)
+    mine = reward_free_logprobs(
+        own.captioner, [r for r, _ in own.last_step], old=False, reference=False, temperature=1.0
+    )
     assert mine.old_logprobs is None
     assert mine.importance is None
 

@@ -1,23 +1,15 @@
-"""What the training step needs of whoever gives rewards: captions in, rewards later."""
+"""Reward interface: submit captions, get a future."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from racro_pl.types import Question, Rewards
 
 
-class Pending(Protocol):
-    """The rewards of one question's captions, on their way."""
-
-    def result(self) -> Rewards:
-        """Wait for them. A second call returns the same object."""
-
-
 class RewardFuture:
-    """Rewards that are computed when they are first asked for, and once.
+    """The rewards of one question's captions, on their way. They are computed when they are first asked for, and once.
 
     Args:
         compute: waits for what they depend on.
@@ -34,7 +26,7 @@ class RewardFuture:
         return self._rewards
 
 
-class Rewarder(abc.ABC):
+class RewardFunction(abc.ABC):
     """Gives each caption a reward, or says why it has none."""
 
     max_unscored_share: float
@@ -58,7 +50,7 @@ class Rewarder(abc.ABC):
         """
 
     @abc.abstractmethod
-    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> Pending:
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         """Begin to score captions, without waiting.
 
         Args:
@@ -73,4 +65,4 @@ class Rewarder(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of servers and workers. Using the rewarder again opens them again."""
+        """Let go of servers and workers. Using the reward again opens them again."""

@@ -12,20 +12,18 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from racro_pl.policy.adapters import START, TRAINED
+from racro_pl.policy.adapters import START
 from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.config import PolicySettings
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
+from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import RacroError
-
-if TYPE_CHECKING:
-    from racro_pl.training.base import CaptionerModule
-    from racro_pl.training.module import RacroModule
 
 SETTINGS_KEY = "racro_settings"
 """Checkpoint entry: the settings of the run that wrote it, by their names in the configuration."""
@@ -66,23 +64,35 @@ def origin_of(captioner: Captioner) -> dict[str, str | None]:
     }
 
 
-def check_weights(module: CaptionerModule, checkpoint: Mapping[str, Any]) -> None:
+def check_weights(
+    policy: PolicySettings,
+    adapter: Any,
+    tensors: Mapping[str, Tensor],
+    own_origin: Mapping[str, str | None],
+    checkpoint: Mapping[str, Any],
+) -> None:
     """Refuse trained weights that mean something else in this policy. Also for validation.
+
+    Args:
+        policy: the section of the configuration.
+        adapter: the PEFT configuration of the trained adapter; None in full fine-tuning.
+        tensors: what is trained, by name.
+        own_origin: :func:`origin_of` this run's captioner.
+        checkpoint: to be loaded.
 
     Raises:
         RacroError: rank, alpha, adapted layers, sizes or the base model differ.
     """
-    policy = module.policy_settings
     found = json.loads(checkpoint[ADAPTER_KEY]) if ADAPTER_KEY in checkpoint else None
-    own = None if policy.lora is None else json.loads(adapter_config_json(module.captioner.model.peft_config[TRAINED]))
+    own = None if adapter is None else json.loads(adapter_config_json(adapter))
     _check_adapter(found, own)
-    _check_tensors(checkpoint["state_dict"], module.state_dict())
+    _check_tensors(checkpoint["state_dict"], tensors)
     origin = checkpoint.get(ORIGIN_KEY)
     if origin is None:
         return
     # Of matrices that one run has in 4 bits and the other whole, nothing can be said.
-    compared = [name for name in ("base", "layers") if None not in (origin[name], module.origin[name])]
-    if any(origin[name] != module.origin[name] for name in compared):
+    compared = [name for name in ("base", "layers") if None not in (origin[name], own_origin[name])]
+    if any(origin[name] != own_origin[name] for name in compared):
         before = checkpoint.get(SETTINGS_KEY, {}).get("policy.path", "unknown")
         raise RacroError(
             f"policy.path {policy.path!r} holds other weights than the model that the checkpoint was trained on (then "
@@ -90,18 +100,25 @@ def check_weights(module: CaptionerModule, checkpoint: Mapping[str, Any]) -> Non
         )
 
 
-def run_settings(module: RacroModule) -> dict[str, Any]:
+def run_settings(
+    policy: PolicySettings, objective: ObjectiveSettings, peak_rate: float, rollout: Any, reward: Any
+) -> dict[str, Any]:
     """Settings of policy, objective, rollout and reward by their names, as plain values; the objective's resolved."""
-    found = {f"policy.{name}": value for name, value in asdict(module.policy_settings).items()}
-    objective = {**vars(module.objective), **module.objective.resolved(), "learning_rate": module.peak_rate}
-    found |= {f"objective.{name}": value for name, value in objective.items()}
-    for name, part in (("rollout", module.engine), ("reward", module.reward)):
+    found = {f"policy.{name}": value for name, value in asdict(policy).items()}
+    resolved = {**vars(objective), **objective.resolved(), "learning_rate": peak_rate}
+    found |= {f"objective.{name}": value for name, value in resolved.items()}
+    for name, part in (("rollout", rollout), ("reward", reward)):
         found |= _arguments(part, name)
     return found
 
 
-def check_run(module: RacroModule, checkpoint: Mapping[str, Any]) -> None:
+def check_run(now: Mapping[str, Any], origin: Mapping[str, str | None], checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume as another run; name the settings that are other ones from here on.
+
+    Args:
+        now: :func:`run_settings` of this run.
+        origin: :func:`origin_of` its captioner.
+        checkpoint: to be resumed from.
 
     Raises:
         RacroError: another objective, or another start adapter.
@@ -112,14 +129,14 @@ def check_run(module: RacroModule, checkpoint: Mapping[str, Any]) -> None:
             "adapter, objective and the order of the questions could not be compared"
         )
         return
-    before, now = checkpoint[SETTINGS_KEY], run_settings(module)
+    before = checkpoint[SETTINGS_KEY]
     if before["objective.name"] != now["objective.name"]:
         raise RacroError(
             f"objective.name is {now['objective.name']!r}, the checkpoint is of a run with "
             f"{before['objective.name']!r}; another objective is another stage: begin a new run, with policy.adapter "
             "set to this checkpoint"
         )
-    if checkpoint[ORIGIN_KEY]["start"] != module.origin["start"]:
+    if checkpoint[ORIGIN_KEY]["start"] != origin["start"]:
         raise RacroError(
             f"policy.adapter is {now['policy.adapter'] or 'null'}, the checkpoint is of a run with "
             f"{before['policy.adapter'] or 'null'}: the model it started from, and the reference of its KL term; set "
