@@ -152,8 +152,8 @@ def read_reply(data: Any, messages: Messages) -> Reply:
     if used is not None and is_cut(messages, used[0]):
         raise Fault(
             PROMPT_CUT,
-            f"the server read {used[0]} tokens of a prompt of at least {least_tokens(messages)}: it cuts long prompts without a word; "
-            "give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
+            f"the server read {used[0]} tokens of a prompt of at least {least_tokens(messages)}: it cuts long prompts "
+            "without a word; give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
         )
     if completion.problem is None:
         return Reply(text=completion.text, truncated=completion.truncated)
