@@ -15,6 +15,7 @@ from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
 from racro_pl.serving.replies import (
     PROMPT_CUT,
     MalformedReply,
+    is_cut,
     least_tokens,
     read_completion,
     read_usage,
@@ -147,12 +148,12 @@ def read_reply(data: Any, messages: Messages) -> Reply:
         completion = read_completion(data)
     except MalformedReply as problem:
         raise Fault("bad response", str(problem)) from None
-    used, least = read_usage(data), least_tokens(messages)
-    if used is not None and 0 < used[0] < least:  # some servers report 0 for what they had in a cache
+    used = read_usage(data)
+    if used is not None and is_cut(messages, used[0]):
         raise Fault(
             PROMPT_CUT,
-            f"the server read {used[0]} tokens of a prompt of at least {least}: it cuts long prompts without a word; "
-            "give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
+            f"the server read {used[0]} tokens of a prompt of at least {least_tokens(messages)}: it cuts long prompts "
+            "without a word; give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
         )
     if completion.problem is None:
         return Reply(text=completion.text, truncated=completion.truncated)

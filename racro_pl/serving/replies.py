@@ -20,6 +20,8 @@ FILTERED = "content filter"
 PROMPT_CUT = "prompt cut"
 MAX_COUNT = 10**9
 """Largest number of tokens that is believed."""
+SHORTEST_CONTEXT = 512
+"""No server is given a shorter context, in tokens: a prompt of which fewer were read has not been cut."""
 MAX_ERROR_CHARS = 10_000
 CUT = ("length", "max_tokens", "model_length")
 """Values of ``finish_reason`` that mean: the length limit cut the reply."""
@@ -168,8 +170,20 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
+def is_cut(messages: list[dict[str, Any]], read: int) -> bool:
+    """Whether a server has read less than the whole prompt.
+
+    Args:
+        messages: the prompt.
+        read: the prompt's tokens, as the server reports them.
+    """
+    # Short prompts are believed: a small model's tokenizer may have the sentences of our prompts as single tokens, as
+    # the embedded ones do, and some servers report 0 for what they had in a cache.
+    return SHORTEST_CONTEXT <= read < least_tokens(messages)
+
+
 def least_tokens(messages: list[dict[str, Any]]) -> int:
-    """A lower bound on the tokens of a chat's texts, whatever the tokenizer: runs of letters, digits and end signs.
+    """A lower bound on the tokens of a chat's texts by any common tokenizer: runs of letters, digits and end signs.
 
     English has about 1.1 tokens for each.
 

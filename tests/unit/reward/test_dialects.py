@@ -105,12 +105,20 @@ def test_llama_cpp_refuses_a_long_prompt_in_its_own_words():
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_prompt_that_ollama_cut_is_refused(share):
     """Its answer would be about a part of the caption; ``usage`` alone tells."""
-    with StandIn(dialects.ollama(int(share * 480))) as server:  # the long prompt has a little more
-        rewards, _ = score(client(server.url), [LONG, "short"])
-        assert dialects.token_count(server.bodies[1]) > 480
+    context = int(share * 1920)
+    with StandIn(dialects.ollama(context)) as server:
+        rewards, _ = score(client(server.url, concurrency=1), [LONG * 4, "short"])
+        assert dialects.token_count(server.bodies[1]) > 1920  # the caption alone
     assert rewards.scored == (False, True)
-    assert rewards.reasons[0].startswith(f"prompt cut: the server read {int(share * 480)} tokens of a prompt of at")
+    assert rewards.reasons[0].startswith(f"prompt cut: the server read {context} tokens of a prompt of at")
     assert "OLLAMA_CONTEXT_LENGTH" in rewards.reasons[0]
+
+
+def test_a_tokenizer_with_whole_sentences_is_not_taken_for_a_cut():
+    """As the embedded models have: few tokens for many words, but short prompts."""
+    for read in (0, 13, 300):
+        with StandIn(lambda body, read=read: (200, completion(usage=(read, 5)))) as server:
+            assert score(client(server.url), [LONG])[0].scored == (True,)
 
 
 def test_a_whole_prompt_is_not_taken_for_a_cut_one():
