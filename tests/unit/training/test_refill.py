@@ -16,6 +16,7 @@ from racro_pl.training.module import RacroModule
 from racro_pl.training.rollouts import is_flat, replace_flat
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Rewards
+from tests.fakes.engines import FixedEngine
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 
@@ -83,6 +84,7 @@ def fit(module: RacroModule, root: Path, steps: int, ckpt: str | None = None) ->
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_step_fills_up_and_counts(folder, tmp_path, updates):
     module = make_module(folder, half_flat, refill_rounds=4, updates_per_rollout=updates)
+    module.engine = FixedEngine(group_size=4, max_new_tokens=6)  # of others too many groups might be flat
     learnt: list[str] = []
     accumulate = module._accumulate
 
