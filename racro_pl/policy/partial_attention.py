@@ -20,6 +20,14 @@ ALIGNMENT = 16
 """CUDA's kernel reads the bias in rows that begin at multiples of so many elements."""
 
 
+def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In the dtype that autocast, where it is on, gives attention: the operations below do not know of it."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+
+
 def hiding_bias(hidden: Bool[Tensor, "r k"], dtype: torch.dtype) -> Float[Tensor, "r 1 1 k"]:
     """What is added to scores so that some keys are not seen: 0, and -inf where ``hidden``."""
     rows, keys = hidden.shape

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from racro_pl.policy.attention import Rows
-from racro_pl.policy.partial_attention import attend, hiding_bias, join
+from racro_pl.policy.partial_attention import as_autocast, attend, hiding_bias, join
 from racro_pl.policy.shared_prefix import pack_prompts
 from racro_pl.types import Prompt
 
@@ -107,7 +107,7 @@ class PromptAttention:
         """Keys and values (b, kv_heads, p, d), layer by layer."""
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        q, k, v = (self.prompts.pad(x[0].transpose(0, 1)) for x in (query, key, value))
+        q, k, v = (self.prompts.pad(x[0].transpose(0, 1)) for x in as_autocast(query, key, value))
         self.states.append((k.contiguous(), v.contiguous()))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
         return self.prompts.unpad(out)[None]
@@ -156,7 +156,7 @@ class GrowingAttention:
         self._captions = Rows(torch.arange(int(sizes.max()), device=sizes.device) < sizes[:, None])
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (n, heads, d)
+        q, k, v = (x[0].transpose(0, 1) for x in as_autocast(query, key, value))  # (n, heads, d)
         n, kv_heads, d = k.shape
         own_k, own_v = self._append(layer, k, v)
         own = attend(q.view(n, kv_heads, -1, d), own_k, own_v, scaling)

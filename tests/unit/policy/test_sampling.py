@@ -90,6 +90,19 @@ def test_tokens_are_drawn_from_the_distribution_that_the_trainer_scores(folders,
     assert not captions.logprobs[~captions.mask].any()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_too_the_sampler_is_the_policy(folders, family):
+    """As ``bf16-mixed`` trains all weights: float32 ones, and attention in bfloat16 whatever rotary positions give."""
+    captioner = build(folders[family], lora=None)
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        captions = captioner.generate(prompts, group_size=4, max_new_tokens=12, temperature=1.0)
+        group = torch.arange(4).repeat_interleave(4)
+        scored = captioner.frozen_logprobs(prompts, group, captions.token_ids, captions.mask, reference=False)
+    assert (scored - captions.logprobs)[captions.mask].abs().mean() < 0.05
+
+
 def test_large_key_biases_do_not_part_sampler_and_policy_in_bfloat16(folders):
     """Qwen2.5's keys have such biases: scores of some hundreds, which bfloat16 rounds by up to 1.
 
