@@ -86,7 +86,7 @@ def _cell(cell: Cell | None, shown: list[str]) -> Text:
     if cell.headline is None or cell.low is None or cell.high is None:
         return Text("\n".join(["–", *remarks]), style="dim")
     lines = "\n".join([interval(cell.low, cell.high), *remarks])
-    return Text.with_advantages((percent(cell.headline), "bold"), ("\n" + lines, "dim"))
+    return Text.assemble((percent(cell.headline), "bold"), ("\n" + lines, "dim"))
 
 
 def _add_paper(table: Table, rows: Sequence[PaperRow], columns: Sequence[str], show_average: bool) -> None:
