@@ -16,7 +16,18 @@ from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
 from racro_pl.text.numbers import parse_number
 from racro_pl.text.read_value import read_value
 from racro_pl.text.units import tight_unit
-from racro_pl.text.values import Clock, Collection, Equation, Formula, Interval, Ratio, Value, Words
+from racro_pl.text.values import (
+    Clock,
+    Collection,
+    Equation,
+    Formula,
+    Interval,
+    Ratio,
+    Value,
+    Words,
+    as_ratio,
+    same_time,
+)
 from racro_pl.text.words import texts_equal
 
 Decide = Callable[[str, str], bool | None]
@@ -88,9 +99,9 @@ class _Comparison:
         if isinstance(answer, Equation) or isinstance(gold, Equation):
             return self._equations(answer, gold)
         if isinstance(gold, Clock) or isinstance(answer, Clock):
-            if _clocks(answer, gold):
+            if same_time(answer, gold):
                 return True
-            answer, gold = _as_ratio(answer), _as_ratio(gold)  # "3:16" is a time or a ratio
+            answer, gold = as_ratio(answer), as_ratio(gold)  # "3:16" is a time or a ratio
         if isinstance(gold, Ratio) or isinstance(answer, Ratio):
             return self._ratios(answer, gold)
         if isinstance(gold, Formula) and isinstance(answer, Formula):
@@ -140,10 +151,10 @@ class _Comparison:
     def _angles(self, answer: Formula, gold: Formula) -> bool | None:
         radians = []
         for side in (answer, gold):
-            name = side.unit.dimension[0][0] if side.unit and len(side.unit.dimension) == 1 else "radian"
-            if name not in ("degree", "radian"):
+            dimension = side.unit.dimension if side.unit else (("radian", 1),)
+            if dimension not in ((("degree", 1),), (("radian", 1),)):
                 return False
-            radians.append(rf"({side.text})*\pi/180" if name == "degree" else side.text)
+            radians.append(rf"({side.text})*\pi/180" if dimension[0][0] == "degree" else side.text)
         return self._texts(*radians)
 
     def _ratios(self, answer: Value, gold: Value) -> bool | None:
@@ -201,6 +212,10 @@ class _Comparison:
             return False
         if len(answer.items) != len(gold.items):
             return False
+        names = [[item.name for item in side.items if isinstance(item, Equation)] for side in (answer, gold)]
+        if len(set(names[0])) == len(gold.items) and sorted(names[0]) == sorted(names[1]):
+            order = {name: place for place, name in enumerate(names[0])}  # b=5, a=4 for a=4, b=5
+            return _all(self.equal(answer.items[order[n]], b) for n, b in zip(names[1], gold.items, strict=True))
         if gold.kind in ("{}", "cup") or (
             gold.kind == "list" and not bare_list and (not self._ordered or "{}" in kinds)
         ):
@@ -273,26 +288,6 @@ def _same_number(answer: Formula, gold: Formula, scale: Fraction) -> bool:
         and "." in answer.text + gold.text
         and (abs(first - second) <= abs(second) * Fraction(1, 10**14))
     )
-
-
-def _clocks(answer: Value, gold: Value) -> bool:
-    if not isinstance(answer, Clock) or not isinstance(gold, Clock):
-        return False
-    if bool(answer.half) != bool(gold.half):
-        written, bare = (answer, gold) if answer.half else (gold, answer)
-        return bare.minutes in (written.minutes, _of_day(written))
-    return _of_day(answer) == _of_day(gold) if answer.half else answer.minutes == gold.minutes
-
-
-def _of_day(time: Clock) -> int:
-    half_day = 12 * 60
-    return time.minutes % half_day + (half_day if time.half == "pm" else 0)
-
-
-def _as_ratio(value: Value) -> Value:
-    if isinstance(value, Clock) and not value.half:
-        return Ratio((str(value.minutes // 60), str(value.minutes % 60)))
-    return value
 
 
 def _as_interval(value: Value) -> Interval | None:

@@ -67,6 +67,7 @@ _REWRITES = [
         (r"\\leqslant(?![A-Za-z])|\\leq(?![A-Za-z])|<=", r"\\le "),
         (r"\\geqslant(?![A-Za-z])|\\geq(?![A-Za-z])|>=", r"\\ge "),
         (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
+        (r"(?<=[\d ])\\frac\s*\{\s*([a-z]{1,3})\s*\}\s*\{\s*([a-z]{1,3}(?:\s*\^\s*\{?2\}?)?)\s*\}$", r" \1/\2"),
         (r"\\colon(?![A-Za-z])", ":"),
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
@@ -86,6 +87,8 @@ _LEAD = re.compile(
     r"|\\(?:approx|simeq|sim|therefore|implies|Rightarrow)(?![A-Za-z])|=|≈|:)\s*",
     re.IGNORECASE,
 )
+_MONEY = re.compile(r"\s*\\?\$\s*(-?\d[\d,.]{0,30})\s*")
+_MINUS = re.compile(r"(?:negative|minus)\s+(?=[\d\\a-z])", re.IGNORECASE)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,])")
 _TRAIL = re.compile(r"(?:\s|\\\\|\\(?=$)|[.;,]|(?<![\d)}\]])!|(?<=[\d}a-z)])\s*\((?!\d)[A-Za-z ,.]{3,40}\))+$")
 _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])")
@@ -102,6 +105,8 @@ def strip_markup(text: str) -> str:
 @lru_cache(maxsize=20_000)
 def _strip_markup(text: str) -> str:
     text = restore_backslashes(text).translate(_CHARACTERS)
+    if money := _MONEY.fullmatch(text):
+        return f"{money[1]} dollar"
     if not text.isascii():
         text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
     if "\\" in text or "$" in text:
@@ -144,7 +149,7 @@ def _normalize(answer: str) -> str:
     text = strip_markup(answer)
     for _ in range(4):
         before = text
-        text = _TRAIL.sub("", text)
+        text = _MINUS.sub("-", _TRAIL.sub("", text), count=1) if text[:1] in "nNmM" else _TRAIL.sub("", text)
         if match := _LEAD.match(text):
             text = text[match.end() :].strip() or text
         text = _unbraced(text)

@@ -75,6 +75,9 @@ def number_of_words(text: str) -> Fraction | None:
     if len(text) > _MAX_CHARS:
         return None
     lowered = text.lower().strip()
+    if lowered.startswith("-"):
+        positive = number_of_words(lowered[1:])
+        return None if positive is None else -positive
     if len(lowered) == 1 and lowered in _CHINESE:
         return Fraction(_CHINESE[lowered])
     if match := _SCALED.fullmatch(lowered):

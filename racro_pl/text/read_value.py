@@ -56,6 +56,8 @@ def _read(text: str, depth: int) -> Value:
     number = parse_number(text)
     if number is not None:
         return Formula(text, number)
+    if "," in text and (grouped := _grouped(text)) is not None:
+        return grouped
     if (number := number_of_words(text) if "half" in text or "hundred" in text else None) is not None:
         return Formula(text, number)
     if match := _CLOCK.fullmatch(text):
@@ -68,6 +70,14 @@ def _read(text: str, depth: int) -> Value:
         if found is not None:
             return found
     return _single(text)
+
+
+def _grouped(text: str) -> Value | None:
+    """``1,234 cm`` and ``1,234%``: the comma groups digits, and there is no list."""
+    percent = _PERCENT.fullmatch(text)
+    value, unit = (percent[1], None) if percent else split_unit(text)
+    number = parse_number(value)
+    return None if number is None else Formula(squeezed(value), number, unit, percent is not None)
 
 
 def _clock(hours: str, minutes: str, half: str | None) -> Value:

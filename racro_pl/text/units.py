@@ -61,6 +61,7 @@ _PIECE = re.compile(
 )
 _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h"}
 _SPEED = re.compile(r"(?<![A-Za-z])(?:mph|kph|kmh|kmph)(?![A-Za-z])", re.IGNORECASE)
+_TEMPERATURE = re.compile(r"degrees?\s+(celsius|fahrenheit)", re.IGNORECASE)
 _RUN = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z€]|\\mu ?m|\\Omega|[\u4e00-\u9fff])(?:[A-Za-z]*|[\u4e00-\u9fff]*)")
 _TIGHT = re.compile(r"[\d)}\]|]$|\\pi$")
 # Words behind a number that change it, or add another value: no nouns.
@@ -124,6 +125,7 @@ def parse_unit(text: str) -> Unit | None:
     r"""The unit that a text is, as a whole: ``cm``, ``sq. ft.``, ``m/s^2``, ``平方厘米``; None for anything else."""
     if len(text) > 60:
         return None
+    text = _TEMPERATURE.sub(r"\1", text)
     text = _SPEED.sub(lambda match: _SPEEDS[match[0].lower()], text)
     dimensions: dict[str, int] = {}
     size, place, sign, power = Fraction(1), 0, 1, 1

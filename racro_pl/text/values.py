@@ -73,3 +73,25 @@ class Equation:
 
 
 Value = Formula | Words | Ratio | Clock | Interval | Collection | Equation
+
+
+def same_time(answer: Value, gold: Value) -> bool:
+    """Whether both are times, and the same; a time without am or pm is either."""
+    if not isinstance(answer, Clock) or not isinstance(gold, Clock):
+        return False
+    if bool(answer.half) != bool(gold.half):
+        written, bare = (answer, gold) if answer.half else (gold, answer)
+        return bare.minutes in (written.minutes, _of_day(written))
+    return _of_day(answer) == _of_day(gold) if answer.half else answer.minutes == gold.minutes
+
+
+def _of_day(time: Clock) -> int:
+    half_day = 12 * 60
+    return time.minutes % half_day + (half_day if time.half == "pm" else 0)
+
+
+def as_ratio(value: Value) -> Value:
+    """``3:16`` as a ratio; anything else as it is."""
+    if isinstance(value, Clock) and not value.half:
+        return Ratio((str(value.minutes // 60), str(value.minutes % 60)))
+    return value

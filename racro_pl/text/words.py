@@ -9,7 +9,7 @@ from functools import lru_cache
 from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
 from racro_pl.text.numbers import number_of_words, parse_number
 
-_ARTICLE = re.compile(r"^(?:an?|the)\s+|[\"']")
+_ARTICLE = re.compile(r"^(?:an?|the|there (?:is|are))\s+|[\"']")
 
 
 def texts_equal(answer: str, gold: str) -> bool:
