@@ -63,6 +63,9 @@ _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h"}
 _SPEED = re.compile(r"(?<![A-Za-z])(?:mph|kph|kmh|kmph)(?![A-Za-z])", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"degrees?\s+(celsius|fahrenheit)", re.IGNORECASE)
 _RUN = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z€]|\\mu ?m|\\Omega|[\u4e00-\u9fff])(?:[A-Za-z]*|[\u4e00-\u9fff]*)")
+_ADJECTIVE = re.compile(
+    r"\s+(?:long|wide|tall|high|deep|away|apart|old|each|total|(?:in|of) (?:total|all|length|width|height|area))$"
+)
 _TIGHT = re.compile(r"[\d)}\]|]$|\\pi$")
 # Words behind a number that change it, or add another value: no nouns.
 _NO_NOUN = re.compile(
@@ -78,12 +81,12 @@ class Unit:
     """What a value is measured in."""
 
     dimension: tuple[tuple[str, int], ...]
-    """Dimensions with their exponents, sorted; empty for ``units`` and for a noun ("apples")."""
+    """Dimensions with their exponents, sorted; empty for ``units``. What is counted ("apples") is a dimension too."""
     size: Fraction
     """In base units of the dimension."""
 
 
-NOUN = Unit((), Fraction(1))
+NOUN = Unit((("things", 1),), Fraction(1))
 
 
 @lru_cache(maxsize=20_000)
@@ -99,7 +102,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         value = text[: run.start()].rstrip()
         if not value or value[-1] in "+-*/^_(=<>,:" or value.endswith(("\\times", "\\cdot", "\\le", "\\ge", "\\cup")):
             continue
-        tail = text[run.start() :]
+        tail = _ADJECTIVE.sub("", text[run.start() :])
         letter = (tail[0].isascii() and len(tail.rstrip(".")) == 1) or re.match(
             r"[A-Za-z](?![A-Za-z]|\.?\s*/)", tail
         ) is not None

@@ -33,9 +33,9 @@ def default(question: Question, response: str, tools: Tools) -> Judgement:
     if question.answer_type == "choice":
         return _choice(question, response, tools)
     if question.answer_type == "text":
-        value = extract(response) or final_words(scored_part(visible_text(response)))
+        value = extract(response, question.answer) or final_words(scored_part(visible_text(response)))
         return Judgement(value, value is not None and is_right(value, question, tools.grader.decide) is True)
-    return _judge(response, lambda value: _graded(value, question, tools))
+    return _judge(question, response, lambda value: _graded(value, question, tools))
 
 
 def mathvista(question: Question, response: str, tools: Tools) -> Judgement:
@@ -48,6 +48,7 @@ def mathvista(question: Question, response: str, tools: Tools) -> Judgement:
         return default(question, response, tools)
     # 4/3 is no decimal, and not 1
     return _judge(
+        question,
         response,
         lambda value: any((int(number) if "." in value else number) == gold for number in real_numbers(value)),
     )
@@ -59,7 +60,7 @@ def mmmu(question: Question, response: str, tools: Tools) -> Judgement:
     if question.answer_type == "choice" or len(accepted) < 2:
         return default(question, response, tools)
     golds = [replace(question, answer=str(gold)) for gold in accepted]
-    return _judge(response, lambda value: any(_graded(value, gold, tools) for gold in golds))
+    return _judge(question, response, lambda value: any(_graded(value, gold, tools) for gold in golds))
 
 
 def dynamath(question: Question, response: str, tools: Tools) -> Judgement:
@@ -68,12 +69,12 @@ def dynamath(question: Question, response: str, tools: Tools) -> Judgement:
     if question.answer_type == "choice":
         return _choice(question, response, tools)
     if question.answer_type == "text":
-        return _judge(response, lambda value: _contained(value, question.answer))
+        return _judge(question, response, lambda value: _contained(value, question.answer))
 
     def right(value: str) -> bool:
         return gold is not None and any(abs(number - gold) <= DYNAMATH_TOLERANCE for number in real_numbers(value))
 
-    return _judge(response, right if gold is not None else lambda value: _graded(value, question, tools))
+    return _judge(question, response, right if gold is not None else lambda value: _graded(value, question, tools))
 
 
 def logicvista(question: Question, response: str, tools: Tools) -> Judgement:
@@ -94,11 +95,14 @@ def logicvista(question: Question, response: str, tools: Tools) -> Judgement:
     return Judgement(", ".join(sorted(letters)), letters == letter_set(question.answer))
 
 
-def extract(response: str) -> str | None:
-    """The final answer of a response to an open question; None when there is none."""
+def extract(response: str, gold: str = "") -> str | None:
+    """The final answer of a response to an open question; None when there is none.
+
+    "None" and "undetermined" are answers only where the gold answer is of their kind.
+    """
     visible = scored_part(visible_text(response))
     value = _marked(visible)[0] or final_value(visible)
-    return None if value is None or is_non_answer(value) else value
+    return None if value is None or (is_non_answer(value) and not (gold and is_non_answer(gold))) else value
 
 
 def _marked(visible: str) -> tuple[str | None, int]:
@@ -107,8 +111,8 @@ def _marked(visible: str) -> tuple[str | None, int]:
     return (box, end) if box else (tagged_answer(visible), 0)
 
 
-def _judge(response: str, right: Callable[[str], bool]) -> Judgement:
-    value = extract(response)
+def _judge(question: Question, response: str, right: Callable[[str], bool]) -> Judgement:
+    value = extract(response, question.answer)
     return Judgement(value, value is not None and right(value))
 
 

@@ -86,3 +86,9 @@ def test_empty_sets_and_infinities_are_answers():
     assert not is_non_answer("∞")
     assert is_non_answer("-")
     assert is_non_answer(" $ $ ")
+
+
+def test_unboxing_is_linear():
+    # Quadratic work on half a million spaces, or dollars, would take minutes.
+    for text in (" " * 500_000 + "x", "$" * 500_000, " $" * 250_000):
+        assert unbox(text) == text.strip()
