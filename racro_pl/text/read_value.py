@@ -14,7 +14,7 @@ _RATIO_OF_NAMES = r"\\frac\s*\{[A-Z]{1,3}\}\s*\{[A-Z]{1,3}\}|[A-Z]\w*(?:_\{?\w+\
 _NAME = re.compile(
     r"(?:\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|widehat|measuredangle|Delta|odot)\s*)*"
     r"\{?\s*(?:m\s*\\angle\s*)?\\?[A-Za-z]+'*(?:\s*_\s*(?:\{[^{}=]*\}|\\?\w+))?\s*\}?(?:\s*\([A-Za-z0-9,\\ ]*\))?"
-    r"|\|[A-Za-z]{1,3}\||[A-Za-z][A-Za-z' ]{3,60}(?:\([A-Za-z]+\))?"
+    r"|\|[A-Za-z]{1,3}\||(?!(?:sin|cos|tan|log|ln|exp|sqrt)\b)[A-Za-z][A-Za-z' ]{3,60}(?:\([A-Za-z]+\))?"
     r"|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)|" + _RATIO_OF_NAMES
 )
 _RELATION = re.compile(r"(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<|>)")
@@ -38,6 +38,7 @@ _NAMED_VALUES = {"infinity": r"\infty", "positive infinity": r"\infty", "negativ
                  "empty set": r"\emptyset", "the empty set": r"\emptyset", "null set": r"\emptyset"}  # fmt: skip
 _IN = re.compile(r"^\s*\\?[A-Za-z]\w?\s*\\in(?![A-Za-z])\s*")
 MAX_ITEMS = 64
+"""A list of more is compared as it is written."""
 
 
 def read_value(answer: str) -> Value:
@@ -92,9 +93,7 @@ def _matrix(text: str, depth: int) -> Value | None:
     if match is None:
         return None
     rows = [row for row in re.split(r"\\\\|\\cr(?![A-Za-z])", match[2]) if row.strip()]
-    cells = [
-        tuple(_read(normalize(cell), depth + 1) for cell in row.split("&")[:MAX_ITEMS]) for row in rows[:MAX_ITEMS]
-    ]
+    cells = [tuple(_read(normalize(cell), depth + 1) for cell in row.split("&")) for row in rows]
     return Collection("matrix", tuple(Collection("[]", row) for row in cells))
 
 
@@ -102,7 +101,7 @@ def _union(text: str, depth: int) -> Value | None:
     parts = re.split(r"\\cup(?![A-Za-z])|(?<=[)\]])\s*(?:U|∪|or|and)\s*(?=[(\[])", _IN.sub("", text))
     if len(parts) < 2:
         return None
-    return Collection("cup", tuple(_read(part.strip(), depth + 1) for part in parts[:MAX_ITEMS]))
+    return Collection("cup", tuple(_read(part.strip(), depth + 1) for part in parts))
 
 
 def _bracketed(text: str, depth: int) -> Value | None:
@@ -160,7 +159,8 @@ def _items(text: str) -> tuple[str, ...]:
                 start = index + 1
         pieces.append(part[start:])
     trimmed = [re.sub(r"^(?:and|or)\s+", "", piece.strip()) for piece in pieces]
-    return tuple(piece for piece in trimmed if piece)[:MAX_ITEMS]
+    items = tuple(piece for piece in trimmed if piece)
+    return items if len(items) <= MAX_ITEMS else (text.strip(),)
 
 
 def _balanced_split(text: str) -> bool:

@@ -96,3 +96,21 @@ def test_texts():
     assert texts_equal(r"\text{Light  Red}.", "light red")
     assert not texts_equal("red", "light red")
     assert not texts_equal("", "")
+
+
+def test_a_long_list_is_not_cut():
+    numbers = ",".join("1" * 80)
+    assert quick_equal(f"{numbers},2", f"{numbers},3") is False
+    assert quick_equal(f"{numbers},2", f"{numbers},2") is True
+
+
+def test_a_grouped_number_with_a_unit_is_no_list():
+    assert quick_equal("1,234 cm", "1234") is True
+    assert quick_equal("1,234%", "1234") is True
+    assert quick_equal("3, 4 cm", "34 cm") is False
+
+
+def test_named_values_keep_their_names():
+    assert quick_equal("b=5, a=4", "a=4, b=5") is True
+    assert quick_equal("a=5, b=4", "a=4, b=5") is False
+    assert quick_equal("x=3", "y=3") is False

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from racro_pl.evaluation.outcomes import Tools
+from racro_pl.evaluation.scoring import strict
 from racro_pl.reward.grader import Grader
+from racro_pl.text.answers import extract_answer
 from racro_pl.types import Question
 
 PAGE = Path(__file__).parents[3] / "docs" / "scoring.md"
@@ -38,7 +41,12 @@ def test_an_example_of_the_page(grader, kind, gold, answer, right):
     choices = ()
     if kind == "choice":
         choices = numbered() if gold == "D" else OPTIONS
-    assert grader.grade(answer, Question("q", (), "?", gold, kind, choices)) is right
+    question = Question("q", (), "?", gold, kind, choices)
+    assert grader.grade(answer, question) is right
+    # The reward and the rule are one: what a box holds is read alike.
+    boxed = rf"So it is \boxed{{{answer}}}."
+    assert extract_answer(boxed) == answer
+    assert strict.default(question, boxed, Tools(grader)).correct is right
 
 
 def numbered():
