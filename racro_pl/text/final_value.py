@@ -25,8 +25,9 @@ MAX_WORDS = 5
 """A short line of more words is a sentence."""
 
 _CONNECTIVE = re.compile(
-    r"\b(?:is|are|was|were|be|equal to|equals?|get|gives?|obtain|have|has|contains?|count(?:ed)?|find|found"
-    r"|replaced (?:with|by))\b|[=≈：是为]|等于|共有|[有得](?=\s*\d)|(?<![\d\s]):(?=\s|$)"
+    r"\b(?:is|are|was|were|be|equal to|equals?|get|gives?|obtain|have|has|contains?|count(?:ed)?|find|found|needs?"
+    r"|costs?|requires?|so|thus|hence"
+    r"|replaced (?:with|by))\b|[=≈：是为]|等于|共有?|[有得](?=\s*\d)|(?<![\d\s]):(?=\s|$)"
     r"|\\(?:approx|Rightarrow|implies)\b",
     re.IGNORECASE,
 )
@@ -47,6 +48,7 @@ _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?){1,3}(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 _ALTERNATIVES = re.compile(r"\b(?:or|and|between|to)\b|或|和")
 _SEVERAL_EQUATIONS = re.compile(r"\S+\s*=[^=]{1,40}\b(?:or|and)\b[^=]{1,20}=.*")
+_DENIED = re.compile(r"\bnot\b|n['’]t\b", re.IGNORECASE)
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _REASON = re.compile(r",?\s+(?:because|since|as|where|which)\b", re.IGNORECASE)
 _COUNTED = re.compile(r"([A-Za-z]+(?:-[a-z]+)?)((?:\s+[a-z]+){0,4})")
@@ -126,6 +128,8 @@ def _number_like(text: str) -> str | None:
         # Known units stay, "5 cm" against "50 mm" is for the comparison to decide, and so do words that change the
         # number: "5 million people", "5 or more".
         tail = value[match.end("number") :].strip()
+        if _CONNECTIVE.search(tail):
+            return None  # "12 is wrong"
         return match["number"] if len(match["unit"].split()) > 1 and is_noun(tail) else value
     counted = _COUNTED.fullmatch(value)
     if counted and number_of_words(counted[1]) is not None and (not counted[2] or is_noun(counted[2].strip())):
@@ -145,6 +149,8 @@ def _behind_verb(sentence: str) -> str | None:
         return _bare(several[0])
     if (first := _FIRST_IS_ANSWER.match(sentence)) and _number_like(first[1]):
         return first[1]
+    if _DENIED.search(sentence):
+        return None
     *_, last = [0, *(match.end() for match in _CONNECTIVE.finditer(sentence[-300:]))]
     return _number_like(sentence[-300:][last:]) if last else None
 

@@ -69,7 +69,7 @@ _ADJECTIVE = re.compile(
 _TIGHT = re.compile(r"[\d)}\]|]$|\\pi$")
 # Words behind a number that change it, or add another value: no nouns.
 _NO_NOUN = re.compile(
-    r"(?i:or|and|to|more|less|fewer|than|least|most|not|except|but|between|from|plus|minus|over|if|when|by"
+    r"(?i:or|and|to|is|are|was|wrong|incorrect|false|more|less|fewer|than|least|most|not|except|but|between|from|plus|minus|over|if|when|by"
     r"|above|below|unless|either|both|half|halves|thirds?|quarters?|dozens?|hundreds?|thousands?|[mbtr]+illions?"
     r"|percent|pi|mod|sqrt|i|x)|am|pm"
 )

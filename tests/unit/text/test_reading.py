@@ -92,3 +92,16 @@ def test_unboxing_is_linear():
     # Quadratic work on half a million spaces, or dollars, would take minutes.
     for text in (" " * 500_000 + "x", "$" * 500_000, " $" * 250_000):
         assert unbox(text) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["7 is wrong.", "I don't think it is 7.", "It isn't 7."])
+def test_a_value_that_is_denied_is_none(text):
+    assert final_value(text) != "7"
+
+
+@pytest.mark.parametrize(
+    "text", ["It costs $7.", "You need 7 tiles.", "一共有7个。", "3 rows of 2 and one, so 7 dots."]
+)
+def test_a_value_behind_other_verbs(text):
+    assert "7" in final_value(text)
+    assert "rows" not in final_value(text)
