@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from racro_pl.evaluation.outcomes import Judgement, Rule, Tools
-from racro_pl.text.equality import normalize
+from racro_pl.text.comparison import quick_equal
+from racro_pl.text.latex import normalize
 from racro_pl.types import Question
 
 
@@ -31,14 +31,20 @@ def judge_responses(rule: Rule, question: Question, responses: Sequence[str], to
     if not responses:
         return None
     judged = [Verdict(response, rule(question, response, tools)) for response in responses]
-    votes = Counter(_vote(verdict) for verdict in judged if verdict.judgement.extracted is not None)
-    if not votes:
-        return judged[0]
+    groups: list[list[Verdict]] = []
+    for verdict in judged:
+        extracted = verdict.judgement.extracted
+        if extracted is None:
+            continue
+        same = (group for group in groups if _same(extracted, group[0].judgement.extracted or ""))
+        group = next(same, None)
+        if group is None:
+            groups.append([verdict])
+        else:
+            group.append(verdict)
     # Of equal counts the first; the gold answer has no say in which answers are the same.
-    winner = votes.most_common(1)[0][0]
-    return next(verdict for verdict in judged if _vote(verdict) == winner)
+    return max(groups, key=len)[0] if groups else judged[0]
 
 
-def _vote(verdict: Verdict) -> str | None:
-    extracted = verdict.judgement.extracted
-    return None if extracted is None else normalize(extracted).casefold()
+def _same(first: str, second: str) -> bool:
+    return normalize(first).casefold() == normalize(second).casefold() or quick_equal(first, second) is True

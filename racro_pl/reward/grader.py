@@ -1,8 +1,7 @@
-"""Is an answer right? Letters for choices, words for texts, mathematics for the rest.
+"""Is an answer right? ``text.verdict`` says so; what it leaves open is asked of a computer algebra system.
 
-Strings and exact numbers decide most answers here. The others go to math-verify in a process of its own, because a
-symbolic comparison may run for ever and can only be stopped from outside: its own time limits are Unix signals,
-which work on a main thread alone.
+Nearly every answer is decided without one. The others (sums, integrals, limits) go to math-verify's parser and sympy
+in a process of its own, because a symbolic comparison may run for ever and can only be stopped from outside.
 """
 
 from __future__ import annotations
@@ -17,20 +16,21 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
 from racro_pl.reward.reasoner import require
-from racro_pl.text.answers import unbox
-from racro_pl.text.choices import choice_letter
-from racro_pl.text.equality import MAX_ANSWER_CHARS, answers_equal, texts_equal
+from racro_pl.text.latex import MAX_ANSWER_CHARS
+from racro_pl.text.verdict import is_right
 from racro_pl.types import Question, RacroError
 
 START_LIMIT_S = 120.0
 """Seconds that the worker may take to import sympy, on a busy machine."""
+TRIES = 3
+"""How often a comparison that hits its limit, or kills its worker, is asked; beyond, it stays ungraded."""
 _REMEMBERED = 10_000
 _PLAIN_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
-_GOLD_LETTER = re.compile(r"[A-Z]")
 
 
 class GraderError(RacroError):
@@ -122,6 +122,7 @@ class Grader:
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._known: dict[tuple[str, ...], Any] = {}
+        self._unanswered: Counter[tuple[str, ...]] = Counter()
 
     def grade(self, answer: str | None, question: Question) -> bool | None:
         """Whether ``answer`` is the question's gold answer.
@@ -138,15 +139,7 @@ class Grader:
         """
         if answer is None or not answer.strip():
             return False
-        gold = unbox(question.answer)
-        if question.answer_type == "choice":
-            return choice_letter(answer, question.choices) == (choice_letter(gold) or gold.strip().upper())
-        if question.answer_type == "text":
-            return texts_equal(answer, gold)
-        # Data sets file some choice questions under mathematics: "A. 3" is then the answer "A".
-        if _GOLD_LETTER.fullmatch(gold) and choice_letter(answer) == gold:
-            return True
-        return answers_equal(answer, gold, self._symbolically_equal)
+        return is_right(answer, question, self.decide)
 
     def value(self, text: str) -> float | None:
         r"""The number that a LaTeX text stands for: ``\frac{1}{2}``, ``2\pi``, ``45^2``, ``1,200``, ``50\%``.
@@ -166,33 +159,47 @@ class Grader:
             return None
         return self._ask("value", text)
 
-    def _symbolically_equal(self, answer: str, gold: str) -> bool | None:
-        return self._ask("equal", answer, gold)
+    def decide(self, answer: str, gold: str) -> bool | None:
+        """Whether two formulas are equal by computer algebra; None when that hit its limit.
+
+        Raises:
+            GraderError: the worker cannot start.
+        """
+        verdict: bool | None = self._ask("equal", answer, gold)
+        return verdict
 
     def _ask(self, *request: str) -> Any:
         with self._lock:
             # The captions of one group tend to lead to the same answer.
             if request in self._known:
                 return self._known[request]
-            result = self._ask_worker(request)
+            # What hit the limit may have met a busy moment: it is asked again, a few times, and not remembered.
+            if self._unanswered[request] >= TRIES:
+                return None
+            answered, result = self._ask_worker(request)
+            if not answered:
+                self._unanswered[request] += 1
+                return None
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
+                self._unanswered.clear()
             self._known[request] = result
             return result
 
-    def _ask_worker(self, request: tuple[str, ...]) -> Any:
+    def _ask_worker(self, request: tuple[str, ...]) -> tuple[bool, Any]:
+        """Whether the worker answered in time, and what."""
         # Twice: a worker may be killed for reasons of the machine's; one that dies of an expression dies again.
         for _ in range(2):
             if self._worker is None:
                 self._worker = _Worker()
             try:
-                return self._worker.ask(request, self.limit_s)
+                return True, self._worker.ask(request, self.limit_s)
             except (queue.Empty, _WorkerDiedError) as fault:
                 self._worker.kill()
                 self._worker = None
                 if isinstance(fault, queue.Empty):
                     break
-        return None
+        return False, None
 
     def close(self) -> None:
         """End the worker. A later comparison starts another."""

@@ -20,8 +20,10 @@ from collections.abc import Callable
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of address space: 9^{9^9} must exhaust this process and not the machine."""
-# Floats are compared at 14 decimals, about all that a double holds: no tolerance beyond rounding.
 FLOAT_DECIMALS = 14
+"""Within sets and matrices, floats are compared at about all the decimals that a double holds."""
+DIGITS = 30
+"""Significant digits of two numbers that are compared."""
 
 
 def _limit_memory() -> None:
@@ -40,23 +42,28 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints must not get between the replies
 
     from latex2sympy2_extended import latex2sympy
-    from math_verify import LatexExtractionConfig, parse, verify
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from math_verify import verify
+    from sympy import Expr, simplify
 
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    # Only LaTeX parsing, which is a grammar. math-verify's plain expressions go through sympy's parse_expr, i.e. eval.
-    config = [LatexExtractionConfig(boxed_match_priority=-1)]
+    # Only LaTeX parsing, which is a grammar: sympy's own parser of plain expressions is Python's eval. By default it
+    # would make letters lower case: m/M would be 1.
+    config = ConversionConfig(lowercase_symbols=False)
 
     def equal(answer: str, gold: str) -> bool | None:
-        # Their timeouts are signals and work on a main thread only; the parent's limit replaces them.
         try:
-            parsed = [
-                parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
-                for text in (gold, answer)
-            ]
-            if not all(parsed):
-                return False
-            return verify(*parsed, float_rounding=FLOAT_DECIMALS, timeout_seconds=None, raise_on_error=True)
+            first, second = (latex2sympy(text, conversion_config=config).doit() for text in (answer, gold))
+            if not isinstance(first, Expr) or not isinstance(second, Expr):
+                # Sets, relations and matrices. Their time limits are signals; the parent's limit replaces them.
+                return verify(first, second, float_rounding=FLOAT_DECIMALS, timeout_seconds=None, raise_on_error=True)
+            difference = first - second
+            if not difference.is_number:
+                return first == second or simplify(difference) == 0
+            # Relative, so that 10^{-20} is not 10^{-19}; against an exact zero there is nothing relative.
+            size = max(abs(first.evalf(DIGITS)), abs(second.evalf(DIGITS)))
+            return bool(first == second or abs(difference.evalf(DIGITS)) <= size * 10 ** (5 - DIGITS))
         except (MemoryError, RecursionError):
             return None
         except Exception:  # a parser that fails on junk has not found the answers equal

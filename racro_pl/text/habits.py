@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from racro_pl.text.answers import last_boxed
-from racro_pl.text.choices import choice_letter
-from racro_pl.text.equality import quick_equal, texts_equal
-from racro_pl.types import AnswerType
+from racro_pl.text.verdict import is_right
+from racro_pl.types import AnswerType, Question
 
 MAX_STATEMENTS = 20
 """Statements of one caption that are looked at; the last ones count."""
@@ -56,13 +55,8 @@ def states_gold(caption: str, gold: str, answer_type: AnswerType, choices: Seque
     >>> states_gold("It is red. The answer is (B).", "B", "choice"), states_gold("Side a is 5.", "5", "math")
     (True, False)
     """
-    for said in stated_answers(caption):
-        if answer_type == "choice":
-            if choice_letter(said, choices) == gold:
-                return True
-        elif texts_equal(said, gold) or quick_equal(said, gold) is True:
-            return True
-    return False
+    question = Question("", (), "", gold, answer_type, tuple(choices))
+    return any(is_right(said, question, lambda _answer, _gold: None) is True for said in stated_answers(caption))
 
 
 def goes_round(caption: str) -> bool:

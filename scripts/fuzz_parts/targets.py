@@ -198,12 +198,12 @@ def split_pair(data: bytes) -> tuple[str, str]:
 def feed_equality(folder: Path) -> Feed:
     """Extraction and what is decided without a symbolic library."""
     from racro_pl.text.answers import extract_answer, unbox
-    from racro_pl.text.equality import quick_equal, texts_equal
+    from racro_pl.text.comparison import quick_equal
 
     def feed(data: bytes) -> object:
         response, gold = split_pair(data)
         answer = extract_answer(response) or response
-        return quick_equal(answer, unbox(gold)), texts_equal(answer, gold)
+        return quick_equal(answer, unbox(gold)), is_right(answer, question_of(gold), quick_equal)
 
     return feed
 

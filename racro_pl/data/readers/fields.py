@@ -15,6 +15,7 @@ from racro_pl.text.answers import unbox
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.text.choices import LETTERS, choice_letter
 from racro_pl.text.cleaning import REPLACEMENT, clean
+from racro_pl.text.latex import normalize, restore_backslashes
 from racro_pl.types import AnswerType, ImageRef, RacroError
 
 _TAG = re.compile(r"<image[ _]?(\d{0,3})>")
@@ -156,7 +157,7 @@ def _without_letters(options: list[str]) -> tuple[str, ...]:
 def plain_text(value: Any) -> str | None:
     """A text or a number as stripped text; None for anything else, numbers that are none included."""
     if isinstance(value, str):
-        return value.strip()
+        return restore_backslashes(value).strip()
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return str(value)
@@ -187,6 +188,8 @@ def typed_answer(value: Any, text: str, options: Sequence[str], declared: Any = 
         raise RowError("no answer")
     if REPLACEMENT in answer:
         raise RowError("answer with a broken character", f"{answer!r:.60}")
+    if not normalize(answer):  # "$ $": nothing that an answer could equal
+        raise RowError("answer is empty without its markup", repr(answer)[:80])
     if declared not in (None, "choice", "math", "text"):
         raise RowError("unknown answer type", f"{declared!r:.40}; expected choice, math or text")
     kind: AnswerType = declared or ("choice" if options or _is_shown_letter(answer, text) else "math")

@@ -14,7 +14,7 @@ from racro_pl.evaluation.outcomes import Judgement, Tools
 from racro_pl.evaluation.scoring.limits import scored_part
 from racro_pl.reward.grader import Grader
 from racro_pl.text.choices import LETTERS
-from racro_pl.text.equality import MAX_ANSWER_CHARS
+from racro_pl.text.latex import MAX_ANSWER_CHARS
 from racro_pl.types import Question
 
 DECIMALS = 2

@@ -120,6 +120,8 @@ def test_image_tags_fit_the_images(write_jsonl, folder, text, count, expected, o
         (row(answer=None), "no answer"),
         (row(answer=""), "no answer"),
         (row(answer="\\boxed{}"), "no answer"),
+        (row(answer="$ $"), "answer is empty without its markup"),
+        (row(answer="\\text{ }."), "answer is empty without its markup"),
         (row(answer=["3"]), "answer is neither text nor a number"),
         (row(answer=float("nan")), "answer is neither text nor a number"),
         (row(answer="five", options=["one", "two"]), "answer names no option"),

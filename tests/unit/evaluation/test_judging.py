@@ -23,6 +23,7 @@ def rule(question, response, tools):
         (["-", "-", "4"], "4"),  # no answer has no vote
         (["-", "-"], "-"),
         (["4 ", "3", "$4$"], "4 "),  # spelling does not split votes
+        (["3", "1/2", "0.5"], "1/2"),  # nor does form
     ],
 )
 def test_the_majority_counts(responses, winner):

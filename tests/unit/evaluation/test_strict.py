@@ -143,7 +143,7 @@ def test_a_value_is_read_wherever_it_is_plainly_stated(tools, response):
     "response",
     [
         "", "None", "N/A", "Unknown", "cannot be determined", "I do not know", r"\boxed{\text{cannot be determined}}",
-        "There are three triangles", "We have 12 apples and 3 pears.", "12 apples are red and 7 are green",
+        "We have 12 apples and 3 pears.", "12 apples are red and 7 are green",
         "<think>12", "We draw it:\ndraw((0,0)--(12,", "The answer cannot be determined from 12.",
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ def test_only_the_gold_answer_in_a_box_is_right():
     rewards = OwnAnswers().submit(QUESTION, texts).result()
     assert rewards.total == rewards.parts["correct"] == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert rewards.parts["answered"] == (1.0, 1.0, 0.0, 0.0, 1.0)
-    assert rewards.extracted == (("42.0",), ("41",), (None,), (None,), ("7",))
+    assert rewards.extracted == (("42.0",), ("41",), (None,), (None,), ("42, 7",))
     assert rewards.scored == (True,) * 5
     assert rewards.answers == ((),) * 5  # nobody was asked
 

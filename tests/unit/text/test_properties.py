@@ -8,21 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from racro_pl.text.answers import extract_answer, last_boxed, unbox, visible_text
+from racro_pl.text.answers import extract_answer, last_boxed, tagged_answer, unbox, visible_text
 from racro_pl.text.captioner_prompt import IMAGE_TAG, PromptError, captioner_messages, tentative_messages
 from racro_pl.text.choices import LETTERS, choice_letter, with_choices
-from racro_pl.text.equality import (
-    answers_equal,
-    normalize,
-    parse_number,
-    quick_equal,
-    split_elements,
-    split_unit,
-    strip_markup,
-    texts_equal,
-)
+from racro_pl.text.comparison import MAX_ASKED, answers_equal, quick_equal
+from racro_pl.text.final_letter import final_letter
+from racro_pl.text.final_value import final_value
 from racro_pl.text.habits import goes_round, stated_answers, states_gold
+from racro_pl.text.latex import normalize, strip_markup
+from racro_pl.text.numbers import number_of_words, parse_number
+from racro_pl.text.read_value import read_value
 from racro_pl.text.reasoner_prompt import inert, joint_messages, reasoner_messages
+from racro_pl.text.units import parse_unit, split_unit
+from racro_pl.text.words import texts_equal
 
 PIECES = [
     "\\boxed{", "{", "}", "\\", "\\{", "\\text{", "\\frac", "\\frac{", "\\sqrt", "$", "$$", "\\(", "\\left(", "(", ")",
@@ -32,8 +30,8 @@ PIECES = [
 ]  # fmt: skip
 HOSTILE = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=60)
 ANY_TEXT = [
-    visible_text, last_boxed, extract_answer, unbox, strip_markup, normalize, parse_number, split_elements, split_unit,
-    choice_letter, inert, goes_round,
+    visible_text, last_boxed, extract_answer, unbox, strip_markup, normalize, parse_number, number_of_words, read_value,
+    split_unit, choice_letter, inert, goes_round, tagged_answer, final_letter, final_value, parse_unit,
 ]  # fmt: skip
 NUMBERS = st.fractions(max_denominator=10**6).filter(lambda value: abs(value) < 10**12)
 
@@ -66,8 +64,7 @@ def test_an_answer_is_what_stands_behind_the_thoughts(text):
 
 @given(HOSTILE)
 def test_equality_is_reflexive_where_there_is_an_answer(text):
-    elements = split_elements(text)[1]
-    if len(text) <= 500 and all(normalize(element) for element in elements):
+    if len(text) <= 500 and normalize(text):
         assert quick_equal(text, text) is True
 
 
@@ -91,10 +88,10 @@ def test_spellings_of_an_integer_are_equal(number):
 
 
 @given(HOSTILE, HOSTILE)
-def test_algebra_is_asked_at_most_once_per_element(first, second):
+def test_algebra_is_asked_a_few_times_at_most(first, second):
     asked = []
     answers_equal(first, second, lambda *pair: asked.append(pair))
-    assert len(asked) <= max(len(split_elements(first)[1]), 1)
+    assert len(asked) <= MAX_ASKED
 
 
 @given(HOSTILE, st.lists(st.text(max_size=10), max_size=30))
@@ -139,7 +136,7 @@ def test_a_long_text_is_read_in_seconds(piece):
     # Coarse: what goes quadratic here takes minutes. Twice, because nesting may be closed or not.
     for text in (piece * (40_000 // len(piece)), piece * (20_000 // len(piece)) + "}" * 20_000):
         start = time.monotonic()
-        for parse in (extract_answer, unbox, choice_letter, inert, goes_round, split_elements):
+        for parse in (extract_answer, unbox, choice_letter, inert, goes_round, read_value):
             parse(text)
         choice_letter(text, ["one", text])
         texts_equal(text, text + "x")

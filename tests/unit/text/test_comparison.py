@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from racro_pl.text.equality import parse_number, quick_equal, split_elements, split_unit, texts_equal
+from racro_pl.text.comparison import quick_equal
+from racro_pl.text.numbers import parse_number
+from racro_pl.text.units import split_unit
+from racro_pl.text.words import texts_equal
 
 
 @pytest.mark.parametrize(
@@ -51,9 +54,9 @@ def test_equal_without_algebra(answer, gold):
 @pytest.mark.parametrize(
     ("answer", "gold"),
     [
-        ("17", "18"), ("0.333333", "1/3"), ("3.14", "3.140001"), ("1, 2", "2, 1"), ("(1, 2)", "(1, 2, 3)"),
+        ("17", "18"), ("0.333333", "1/3"), ("3.14", "3.140001"), ("(1, 2)", "(1, 2, 3)"),
         ("(1, 2)", "[1, 2]"), ("1, 2", "12"), ("Yes", "No"), ("triangle", "integral"), ("5 cm", "5 km"),
-        ("5 cm^2", "5 cm"), ("", ""), ("3", "three"), ("1,23", "123"), ("11/2", "1 1/2"),
+        ("5 cm^2", "5 cm"), ("", ""), ("1,23", "123"), ("11/2", "1 1/2"),
     ],
 )  # fmt: skip
 def test_different_without_algebra(answer, gold):
@@ -61,28 +64,17 @@ def test_different_without_algebra(answer, gold):
     assert quick_equal(gold, answer) is False
 
 
-@pytest.mark.parametrize(
-    ("answer", "gold"), [(r"2\sqrt{3}", r"\sqrt{12}"), ("x+1", "1+x"), (r"2\pi", "6.28"), (r"\Delta", r"\delta")]
-)
-def test_left_to_algebra(answer, gold):
-    assert quick_equal(answer, gold) is None
-
-
-def test_one_different_element_decides_a_tuple():
-    assert quick_equal("(x+1, 3)", "(1+x, 4)") is False
-    assert quick_equal("(x+1, 3)", "(1+x, 3)") is None
-
-
-def test_split_elements():
-    assert split_elements("(1,234)") == ("()", ["1", "234"])
-    assert split_elements("f(1, 2)") == ("", ["f(1, 2)"])
-    assert split_elements("(1,2)(3,4)") == ("", ["(1,2)(3,4)"])
-    assert split_elements("[0, 1)") == ("[)", ["0", "1"])
+def test_what_the_grammar_does_not_know_is_left_to_algebra():
+    assert quick_equal(r"\int_0^1 x dx", r"\frac{2}{4}") is None
+    assert quick_equal(r"(\int_0^1 2x dx, 3)", "(1+0, 4)") is False  # one different element decides a tuple
+    assert quick_equal(r"(\int_0^1 2x dx, 3)", "(1+0, 3)") is None
 
 
 def test_a_unit_of_one_letter_needs_its_space():
-    assert split_unit("5 m") == ("5", "m")
-    assert split_unit("5m") == ("5m", "")
+    length = split_unit("5 m")
+    assert length[0] == "5"
+    assert length[1].dimension == (("length", 1),)
+    assert split_unit("5m") == ("5m", None)
     assert quick_equal("5m", "5") is not True
 
 
@@ -104,3 +96,21 @@ def test_texts():
     assert texts_equal(r"\text{Light  Red}.", "light red")
     assert not texts_equal("red", "light red")
     assert not texts_equal("", "")
+
+
+def test_a_long_list_is_not_cut():
+    numbers = ",".join("1" * 80)
+    assert quick_equal(f"{numbers},2", f"{numbers},3") is False
+    assert quick_equal(f"{numbers},2", f"{numbers},2") is True
+
+
+def test_a_grouped_number_with_a_unit_is_no_list():
+    assert quick_equal("1,234 cm", "1234") is True
+    assert quick_equal("1,234%", "1234") is True
+    assert quick_equal("3, 4 cm", "34 cm") is False
+
+
+def test_named_values_keep_their_names():
+    assert quick_equal("b=5, a=4", "a=4, b=5") is True
+    assert quick_equal("a=5, b=4", "a=4, b=5") is False
+    assert quick_equal("x=3", "y=3") is False
