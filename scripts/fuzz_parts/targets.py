@@ -199,6 +199,7 @@ def feed_equality(folder: Path) -> Feed:
     """Extraction and what is decided without a symbolic library."""
     from racro_pl.text.answers import extract_answer, unbox
     from racro_pl.text.comparison import quick_equal
+    from racro_pl.text.verdict import is_right
 
     def feed(data: bytes) -> object:
         response, gold = split_pair(data)
