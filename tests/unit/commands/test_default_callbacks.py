@@ -32,12 +32,12 @@ def test_every_fit_is_watched_and_tried(monkeypatch, tmp_path):
 
 
 def test_a_configured_callback_replaces_the_default(monkeypatch, tmp_path):
-    place = "racro_pl.training"
+    place = "racro_pl.callbacks"
     found = callbacks_of(
         monkeypatch,
         tmp_path,
-        {"class_path": f"{place}.watch.CaptionWatch", "init_args": {"probe_every": 4}},
-        {"class_path": f"{place}.preflight.Preflight", "init_args": {"on_cpu": True}},
+        {"class_path": f"{place}.CaptionWatch", "init_args": {"probe_every": 4}},
+        {"class_path": f"{place}.Preflight", "init_args": {"on_cpu": True}},
     )
     assert [callback.probe_every for callback in found if isinstance(callback, CaptionWatch)] == [4]
     assert [callback.on_cpu for callback in found if isinstance(callback, Preflight)] == [True]
