@@ -86,6 +86,7 @@ class RacroModule(CaptionerModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         objectives.check_strategy(self.objective, self.trainer)
+        self._rollouts = StepRollouts(self.engine, self.scorer)
         if stage != "fit":
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -86,14 +86,15 @@ def test_a_step_fills_up_and_counts(folder, tmp_path, updates):
     module = make_module(folder, half_flat, refill_rounds=4, updates_per_rollout=updates)
     module.engine = FixedEngine(group_size=4, max_new_tokens=6)  # of others too many groups might be flat
     learnt: list[str] = []
-    accumulate = module._accumulate
+    wait = module._wait_for_rewards
 
-    def watch(pending: Any, rewards: Any, meter: Any) -> None:
+    def watch(batch: Any, metrics: Any) -> Any:
+        rewards = wait(batch, metrics)
         for group in rewards:
             learnt.append("flat" if len(set(group.total)) == 1 else "split")
-        accumulate(pending, rewards, meter)
+        return rewards
 
-    module._accumulate = watch  # type: ignore[method-assign]
+    module._wait_for_rewards = watch  # type: ignore[method-assign]
     figures = fit(module, tmp_path, 1).callback_metrics
     assert learnt == ["split"] * 4
     sampled = [rollout.question.id for rollout, _ in module.last_step]
