@@ -8,7 +8,7 @@ from dataclasses import fields
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -101,12 +101,17 @@ def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> No
     """
     first = next((prompt for question, prompt in readable if question.images), None)
     if first is None:
-        rank_zero_info("no training question has an image that can be read: whether the captioner sees was not tried")
+        _say("no training question has an image that can be read: whether the captioner sees was not tried")
         return
     difference = check_sight(captioner, first)
-    rank_zero_info(
+    _say(
         f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token"
     )
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text)
 
 
 def probe_gradients(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> None:

@@ -31,6 +31,7 @@ from step_bench.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     Workload,
+    accept_template,
     make_rows,
     save_processor,
 )
@@ -43,6 +44,7 @@ def build(workload: Workload, folder: Path, device: torch.device) -> Captioner:
         min_pixels=28 * 28, max_pixels=workload.image_side**2,
     )  # fmt: skip
     model = build_quantised(save_processor(workload, folder), device)
+    accept_template()
     captioner = make_trainable(model, settings, device, load_encoder(settings))
     captioner.eos_ids = frozenset({-1})  # captions of exactly the workload's length: nothing ends one
     return captioner

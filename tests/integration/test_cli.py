@@ -96,7 +96,7 @@ def test_help_is_quick_because_it_loads_nothing_heavy():
     program = "import sys, racro_pl.cli as c; c.run(['--help']); print({'torch', 'lightning'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.splitlines()[-1] == "set()"
-    assert "racro-pl fit --config configs/quickstart.yaml" in done.stdout
+    assert "racro-pl fit --config quickstart" in done.stdout
 
 
 def test_unknown_command(capfd):

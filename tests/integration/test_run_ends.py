@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from racro_pl.training import callbacks
-from racro_pl.training.callbacks import pictures
+from racro_pl.training.callbacks import pictures, records
 from tests.fakes.loggers import ListLogger
 from tests.fakes.reasoner_server import FaultServer
 from tests.integration.test_cli import OWN_DATA, call, data_set, fit_own_data, good_rows
 
 REPORT = ("--trainer.callbacks+=racro_pl.training.callbacks.LearningReport",)
-ALWAYS = {"config.yaml", "metrics.csv", "captions.jsonl", "checkpoints", "adapter"}
+ALWAYS = {"config.yaml", "metrics.csv", "captions.jsonl", "checkpoints", "adapter", "live.html"}
 NO_SPLIT = "LearningReport: the data has no test split"
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(capfd, tmp_path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     if full == "captions":
-        monkeypatch.setattr(callbacks, "append_private", no_space)
+        monkeypatch.setattr(records, "append_private", no_space)
     else:
         monkeypatch.setattr("racro_pl.training.checkpointing.io.save_file", no_space)
     code, printed = fit(capfd, tmp_path)
@@ -204,7 +204,7 @@ def test_files_of_a_run_have_the_modes_that_docs_files_md_states(capfd, tmp_path
     folder = tmp_path / "runs/own_data/version_0"
     private = {file.name for file in folder.rglob("*") if file.is_file() and file.stat().st_mode & 0o777 == 0o600}
     assert private >= {"config.yaml", "captions.jsonl", "captions.png"}
-    assert private <= {"config.yaml", "captions.jsonl", "captions.png", "watch.jsonl"}
+    assert private <= {"config.yaml", "captions.jsonl", "captions.png", "live.html", "watch.jsonl"}
     shared = [path for path in folder.rglob("*") if path.name not in private]
     assert {path.stat().st_mode & 0o777 for path in shared if path.is_file()} == {0o644}
     assert {path.stat().st_mode & 0o777 for path in shared if path.is_dir()} == {0o755}

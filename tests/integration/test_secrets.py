@@ -100,7 +100,7 @@ def test_a_key_for_the_rollout_server_in_its_settings_is_refused_without_being_r
         "--model.rollout.init_args.server", settings,
     )  # fmt: skip
     assert code != 0
-    assert "export VLLM_API_KEY before the run instead" in printed
+    assert "holds a key or password" in printed
     assert SECRET not in printed
     assert found_in_files(tmp_path) == []
 

@@ -296,7 +296,7 @@ def test_a_broken_image_in_training_is_told(tmp_path):
 
 def test_pictures_of_a_run(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(pictures, "_save", lambda figure, *rest: figures.append(figure))
     pictures.draw_captions(
         tmp_path / "x.png", [Image.new("RGB", (4, 4))], [Answered(QUESTION, EVIL, REWARDS, {})], [EVIL]
     )

@@ -59,7 +59,7 @@ def export(settings: PolicySettings, merged: bool) -> None:
     if merged:
         export_merged(settings, out, "float32")
     else:
-        export_adapter(settings, out)
+        export_adapter(settings, out, "someone/base")
 
 
 WAYS = {
@@ -203,7 +203,7 @@ def test_old_names_are_read_by_todays_and_it_is_said(folders, saved, vary, caplo
     # An export is written by today's names, which other programs look for.
     out = tmp_path / "exported"
     out.mkdir()
-    export_adapter(policy(base, folder), out)
+    export_adapter(policy(base, folder), out, "someone/base")
     again = read_adapter(out)
     assert not again.old_names
     caplog.clear()

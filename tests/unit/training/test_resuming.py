@@ -101,7 +101,7 @@ def resume(module: RacroModule, checkpoint: Path, root: Path, steps: int = 0, **
 def test_a_checkpoint_holds_nothing_but_what_the_page_says(folder, checkpoint):
     """Whatever else is put into one has to find its place in the table."""
     found = torch.load(checkpoint, weights_only=True)
-    assert set(found) - {"racro_adapter_config", "racro_origin", "racro_settings", "racro_seed"} == {
+    assert set(found) - {"racro_adapter_config", "racro_origin", "racro_settings", "racro_seed", "racro_spent"} == {
         "state_dict", "optimizer_states", "racro_updates_done", "epoch", "global_step", "loops", "callbacks",
         "lr_schedulers", "pytorch-lightning_version",
     }  # fmt: skip
