@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from racro_pl.files import is_file
 from racro_pl.types import RacroError
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -167,7 +168,7 @@ def read_header(file: Path, what: str) -> dict[str, tuple[int, ...]]:
         with safe_open(file, framework="numpy") as content:
             return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        size = file.stat().st_size if file.is_file() else 0
+        size = file.stat().st_size if is_file(file) else 0
         raise FolderError(
             f"{what}: {file.name} ({size} bytes) is no whole safetensors file ({first_line(error)}); usually a "
             "download or copy that was cut off, or a Git LFS pointer: fetch it again"
@@ -185,7 +186,7 @@ def _weight_files(folder: Path, what: str) -> list[Path]:
         return [folder / _SINGLE]
     if _INDEX in present:
         files = [folder / name for name in _indexed_names(folder, what)]
-        missing = [file.name for file in files if not file.is_file()]
+        missing = [file.name for file in files if not is_file(file)]
         if missing:
             raise FolderError(
                 f"{what}: {len(missing)} of {len(files)} weights files are missing, e.g. {missing[0]}; usually a "

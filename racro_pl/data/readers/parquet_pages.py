@@ -118,7 +118,7 @@ def _chunk(column: Any, raw: IO[bytes]) -> Chunk:
     while place < end and values < column.num_values:
         raw.seek(place)
         header, length = _header(raw.read(_MAX_HEADER))
-        kind, size, stored = (header.get(field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
+        kind, size, stored = (_int(header, field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
         if size < 0 or stored < 0:
             raise RacroError("a page has no size")
         if kind == _DICTIONARY_PAGE:
@@ -126,10 +126,25 @@ def _chunk(column: Any, raw: IO[bytes]) -> Chunk:
         else:
             largest = max(largest, size)
             for field, encoding in _DATA_HEADERS.items():
-                values += header.get(field, {}).get(_NUM_VALUES, 0)
-                encodings.add(header.get(field, {}).get(encoding))
+                if field in header:
+                    inner = _struct(header, field)
+                    values += max(0, _int(inner, _NUM_VALUES, 0))
+                    encodings.add(_int(inner, encoding, -1))
         place += length + stored
-    return Chunk(dictionary, largest, max(values, column.num_values), frozenset(encodings - {None}))
+    return Chunk(dictionary, largest, max(values, column.num_values), frozenset(encodings))
+
+
+def _int(struct: dict[int, Any], field: int, default: int) -> int:
+    value = struct.get(field, default)
+    if type(value) is not int:
+        raise RacroError("a page's header cannot be read: it holds another kind of value than parquet's")
+    return value
+
+
+def _struct(struct: dict[int, Any], field: int) -> dict[int, Any]:
+    if not isinstance(struct[field], dict):
+        raise RacroError("a page's header cannot be read: it holds another kind of value than parquet's")
+    return struct[field]
 
 
 def _header(data: bytes) -> tuple[dict[int, Any], int]:

@@ -280,6 +280,17 @@ def test_changed_bytes_give_rows_or_an_error(tmp_path, seed):
         read_shards([path], Drops(shown=0))
 
 
+@pytest.mark.parametrize(
+    "header", [{1: {}}, {2: {}}, {2: True}, {3: None}, {5: 7}, {5: None}, {8: {1: {}}}, {5: {1: -(2**40), 2: {}}}]
+)
+def test_a_pages_header_with_values_of_another_kind_is_refused(tmp_path, monkeypatch, header):
+    pq.write_table(TABLE.slice(0, 20), tmp_path / "a.parquet")
+    whole = {1: 0, 2: 100, 3: 100, 5: {1: 20, 2: 0}}
+    monkeypatch.setattr(parquet_pages, "_header", lambda data: ({**whole, **header}, 20))
+    with pytest.raises(RacroError, match=r"a page's header cannot be read"):
+        rows_of(tmp_path / "a.parquet")
+
+
 def test_the_allowance_grows_with_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "ALLOWANCE_BYTES", 0)
     texts = [json.dumps(list(range(index, 900))) for index in range(50)]
