@@ -47,14 +47,6 @@ def write_atomically(path: Path, content: str | bytes, *, owner_only: bool = Fal
         raise
 
 
-def is_file(path: Path) -> bool:
-    """Whether a name from somebody else's file names a file; one that is too long for this system names none."""
-    try:
-        return path.is_file()
-    except OSError:  # pathlib passes on what is neither "not there" nor "a loop"
-        return False
-
-
 def partial_path(path: Path) -> Path:
     """The hidden name under which a file or folder is written until it is whole."""
     return path.with_name(f".{path.name}.partial")

@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image
 
-from racro_pl.files import is_file
 from racro_pl.types import ImageRef, RacroError
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
@@ -47,7 +46,7 @@ class ImageError(RacroError):
 
 def _open_header(ref: ImageRef) -> Image.Image:
     if ref.path is not None:
-        if not is_file(ref.path):
+        if not ref.is_there:
             raise ImageError(f"image file not found: {ref.path}")
         size = ref.path.stat().st_size
     else:

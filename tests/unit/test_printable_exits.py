@@ -153,7 +153,8 @@ def test_every_module_speaks_through_these_exits():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         ours = any(isinstance(node, ast.ImportFrom) and node.module == "racro_pl.terminal" for node in nodes)
         for call in (ast.unparse(node) for node in nodes if isinstance(node, ast.Call)):
-            if call.startswith("logging.getLogger(__name__") or (call.startswith("Console(") and not ours):
+            raw = call.startswith(("logging.getLogger(__name__", "argparse.ArgumentParser("))
+            if raw or (call.startswith("Console(") and not ours):
                 found.append(f"{path.name}: {call}")
     assert found == []
 
@@ -179,6 +180,19 @@ def test_the_last_line_of_a_mistake(monkeypatch, capsys):
     assert quiet(capsys.readouterr().err).endswith("\nwith a second line\n")
     assert cli.run([EVIL]) == 2
     quiet(capsys.readouterr().err)
+
+
+def test_complaints_of_the_parsers(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"trainer": {EVIL: 1}, "model": {"policy": {EVIL: EVIL}}}))
+    for command in (
+        ["score", "own", EVIL, "--predictions", "x"], ["ask", "a.png", "q", f"--{EVIL}"],
+            ["test", f"--{EVIL}"], ["fit", f"--{EVIL}=1"],
+        ["fit", "--config", str(config)], ["test", "--config", str(config)],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(command)
+        quiet(capsys.readouterr().err)
 
 
 # ------------------------------------------------------------------ commands

@@ -13,7 +13,6 @@ from typing import Literal
 
 from rich.progress import track
 
-from racro_pl.files import is_file
 from racro_pl.images import ImageError, image_size
 from racro_pl.terminal import Console, get_logger
 from racro_pl.types import Question
@@ -136,7 +135,7 @@ def _image_problem(question: Question) -> RowError | None:
         try:
             image_size(ref)
         except ImageError as error:
-            if ref.path is not None and not is_file(ref.path):
+            if not ref.is_there:
                 return RowError("image file not found", str(ref.path))
             return RowError("unusable image", str(error))
     return None

@@ -10,7 +10,6 @@ from typing import Any
 from racro_pl.data.readers.base import Drops, RowError
 from racro_pl.data.readers.fields import first_filled, image_refs, plain_text, read_literal
 from racro_pl.data.readers.lines import clean_row, json_lines, parse_json
-from racro_pl.files import is_file
 from racro_pl.types import ImageRef, RacroError
 
 MAX_JSON_BYTES = 200_000_000
@@ -84,7 +83,7 @@ def file_images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]
         roots.append(origin.parent.parent)
     tried = [image_refs(value, root) for root in roots]
     return tuple(
-        next((place for place in places if place.path and is_file(place.path)), places[0])
+        next((place for place in places if place.path and place.is_there), places[0])
         for places in zip(*tried, strict=True)
     )
 
