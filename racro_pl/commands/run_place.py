@@ -1,4 +1,4 @@
-"""The folder of a run of ``fit`` or ``validate``: the first process chooses it, and a failed start leaves none."""
+"""The folder of a run of ``fit`` or ``validate``: the first process chooses it, and a failed start leaves nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,40 @@ class NewFolder:
 
     def discard(self) -> None:
         """Remove it when a start has failed. A caption, a checkpoint or a server's log in it are worth keeping."""
-        files = [file for file in self.path.rglob("*") if file.is_file()]
-        if all(file.name in _OF_A_START or file.name.startswith("events.out.tfevents") for file in files):
+        if all(map(_is_of_a_start, _sizes(self.path))):
             shutil.rmtree(self.path, ignore_errors=True)
             for folder in self.parents:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+@dataclass
+class OldFolder:
+    """The folder of a run that is resumed, and the files that were in it, with their sizes."""
+
+    path: Path
+    before: dict[Path, int]
+
+    @classmethod
+    def found(cls, path: Path) -> OldFolder:
+        """As it is now."""
+        return cls(path, _sizes(path))
+
+    def discard(self) -> None:
+        """Remove what a start has added that failed, unless a step has changed the files of the run."""
+        now = _sizes(self.path)
+        added = now.keys() - self.before.keys()
+        if all(now.get(file) == size for file, size in self.before.items()) and all(map(_is_of_a_start, added)):
+            for file in added:
+                file.unlink(missing_ok=True)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+
+
+def _is_of_a_start(file: Path) -> bool:
+    return file.name in _OF_A_START or file.name.startswith(("events.out.tfevents", "config-step="))
 
 
 def continued_folder(run: Path, checkpoint: str | None) -> Path | None:
