@@ -94,8 +94,7 @@ class RacroCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
-            # Of a part that may also be null the parser repeats all values behind the reason, mistyped keys included.
-            raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
+            raise RacroError(_reason(error)) from error
 
     def after_instantiate_classes(self) -> None:
         # The saved configuration shows what a null stood for, and which adapter was started from.
@@ -172,6 +171,18 @@ def _loggers(folder: Path, steps: int | None, configured: Any) -> list[Logger]:
         return [table]
     further = [] if configured is True else _listed(configured)
     return [table, TensorBoardLogger(*place, purge_step=steps), *further]
+
+
+def _reason(error: BaseException) -> str:
+    """What a part's constructor says against its arguments.
+
+    Of a part that may also be null the parser tells it once for each kind that it tried, and repeats all values
+    behind it, mistyped keys included.
+    """
+    own: BaseException | None = error
+    while own is not None and not isinstance(own, RacroError):
+        own = own.__cause__ or own.__context__
+    return str(error).split("\nGiven value", 1)[0] if own is None else str(own)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -185,7 +186,7 @@ def test_the_last_line_of_a_mistake(monkeypatch, capsys):
 def test_complaints_of_the_parsers(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     name = EVIL.replace("\ud83d", "")  # half a character is no YAML
-    config.write_text(json.dumps({"trainer": {name: 1}, "model": {"policy": {name: name}}}))
+    config.write_text(yaml.safe_dump({"trainer": {name: 1}, "model": {"policy": {name: name}}}))
     for command in (
         ["score", "own", EVIL, "--predictions", "x"], ["ask", "a.png", "q", f"--{EVIL}"],
             ["test", f"--{EVIL}"], ["fit", f"--{EVIL}=1"],
@@ -311,7 +312,7 @@ def test_a_broken_image_in_training_is_told(tmp_path):
 
 def test_pictures_of_a_run(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(pictures, "_save", lambda figure, *place: figures.append(figure))
     pictures.draw_captions(
         tmp_path / "x.png", [Image.new("RGB", (4, 4))], [Answered(QUESTION, EVIL, REWARDS, {})], [EVIL]
     )
