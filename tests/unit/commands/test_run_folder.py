@@ -132,6 +132,14 @@ def test_a_resume_that_is_refused_adds_nothing_to_the_runs_folder(tmp_path, name
     assert list(tmp_path.iterdir()) == [tmp_path / "metrics.csv"]
 
 
+def test_a_resume_that_is_refused_leaves_the_configuration_of_an_earlier_one(tmp_path):
+    (tmp_path / "config-step=2.yaml").write_text("of the earlier one")
+    folder = OldFolder.found(tmp_path)
+    (tmp_path / "config-step=2.yaml").write_text("new")
+    folder.discard()
+    assert (tmp_path / "config-step=2.yaml").read_text() == "of the earlier one"
+
+
 @pytest.mark.parametrize("name", ["metrics.csv", "captions.jsonl"])
 def test_what_a_resumed_run_has_made_is_never_taken_away(tmp_path, name):
     (tmp_path / "metrics.csv").write_text("step")
