@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -35,6 +35,9 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 # Pillow warns below our limit already. Once for the process: a filter per call would race between threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What it says of broken metadata names no file, and repeats bytes of it. Pixels that cannot be read are an error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class ImageError(RacroError):
@@ -43,9 +46,9 @@ class ImageError(RacroError):
 
 def _open_header(ref: ImageRef) -> Image.Image:
     if ref.path is not None:
-        if not Path(ref.path).is_file():
+        if not ref.is_there:
             raise ImageError(f"image file not found: {ref.path}")
-        size = Path(ref.path).stat().st_size
+        size = ref.path.stat().st_size
     else:
         size = len(ref.data or b"")
     if size > MAX_FILE_BYTES:

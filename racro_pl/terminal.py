@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import rich.console
 from rich.segment import Segment
@@ -31,6 +32,14 @@ class Console(rich.console.Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich's; escaped before it is measured, so that columns are wide enough."""
         return super().render_str(printable(text, lines=True), **options)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Python's, with :func:`printable` at its exit: a complaint repeats arguments, which a script may have made."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """As argparse's."""
+        super().exit(status, message and printable(message, lines=True))
 
 
 class _Printable(logging.Filter):

@@ -45,6 +45,14 @@ class ImageRef:
         if (self.path is None) == (self.data is None):
             raise ValueError("ImageRef takes either a path or data, not both and not neither")
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to open. A name that is too long for the system names no file."""
+        try:
+            return self.path is None or self.path.is_file()
+        except OSError:
+            return False
+
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"<{len(self.data or b'')} bytes>"
 

@@ -22,7 +22,7 @@ from racro_pl.evaluation.settings import (
 from racro_pl.evaluation.writers import Writer, open_writer
 from racro_pl.images import image_size
 from racro_pl.runs import versions
-from racro_pl.terminal import Console
+from racro_pl.terminal import ArgumentParser, Console
 from racro_pl.text.answers import extract_answer, visible_text
 from racro_pl.text.cleaning import clean_text
 from racro_pl.text.printable import json_line
@@ -74,7 +74,7 @@ def default_captioner() -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="racro-pl ask", usage='racro-pl ask IMAGE... "QUESTION" [options]', description=__doc__
     )
     parser.add_argument("words", nargs="+", metavar="IMAGE... QUESTION", help="image files, then the question")

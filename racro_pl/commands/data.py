@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 import statistics
@@ -22,7 +21,7 @@ from racro_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, TableBenchmark
 from racro_pl.evaluation.sources.parquet import cached
 from racro_pl.evaluation.sources.tsv import find_tsv
 from racro_pl.images import ImageError, image_size, open_image
-from racro_pl.terminal import Console
+from racro_pl.terminal import ArgumentParser, Console
 from racro_pl.types import ImageRef, Question
 
 NAMED = 3
@@ -37,7 +36,7 @@ _NAMED_IMAGE = re.compile(r"<image (\d{1,3})>")
 
 def main(arguments: list[str]) -> int:
     """Run ``data list`` or ``data check``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
+    parser = ArgumentParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all benchmarks, and which files are here")
     check = commands.add_parser("check", help="read a benchmark and say what was found; exit code 1 if nothing usable")

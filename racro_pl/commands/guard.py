@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import set_parsing_settings
 
+from racro_pl.text.printable import printable
 from racro_pl.types import RacroError
 
 FLAG = "--allow-imports"
@@ -37,7 +38,7 @@ _URL_WITH_KEY = re.compile(r"://[^/\s@]+@|[?&](?:api_?key|key|token|access_token
 
 
 class GuardedErrors:
-    """For a parser: an import that is not allowed is told in one line."""
+    """For a parser: an import that is not allowed is told in one line, and no file drives the terminal by an error."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         complaints, cause = [message], ex
@@ -49,7 +50,7 @@ class GuardedErrors:
                 f"the configuration names {found[1]!r}, which is outside {', '.join(TRUSTED)}: importing it runs its "
                 f"code. If you trust it, add {FLAG} to the command line"
             ) from ex
-        super().error(message, ex)  # type: ignore[misc]
+        super().error(printable(message, lines=True), ex)  # type: ignore[misc]
         raise AssertionError("a parser's error does not return")
 
 

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys, restrict_imports
 from racro_pl.commands.quiet import quiet_libraries
-from racro_pl.commands.run_place import NewFolder, continued_folder, is_first_process, shared_version
+from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
@@ -59,12 +59,12 @@ class RacroCLI(LightningCLI):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.new_folder: NewFolder | None = None
+        self.place: NewFolder | OldFolder | None = None
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
-            if self.new_folder is not None:
-                self.new_folder.discard()
+            if self.place is not None:
+                self.place.discard()
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -94,8 +94,7 @@ class RacroCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
-            # Of a part that may also be null the parser repeats all values behind the reason, mistyped keys included.
-            raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
+            raise RacroError(_reason(error)) from error
 
     def after_instantiate_classes(self) -> None:
         # The saved configuration shows what a null stood for, and which adapter was started from.
@@ -134,13 +133,17 @@ class RacroCLI(LightningCLI):
         folder = continued_folder(run, asked) if self.subcommand == "fit" else None
         if folder is None or not folder.exists():
             folder = folder or shared_version(run)
-            self.new_folder = NewFolder(folder, planned.parents) if is_first_process() else None
-        elif asked is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
+            self.place = NewFolder(folder, planned.parents) if is_first_process() else None
+            return folder, self._steps(asked)
+        self.place = OldFolder.found(folder) if is_first_process() else None
+        if asked is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
             # A job that SLURM starts again has the command line of the first time.
             asked = newest_checkpoint(folder) or asked
             self.config_init[self.subcommand]["ckpt_path"] = None if asked is None else str(asked)
-        steps = None if asked is None or self.subcommand != "fit" else checkpoint_step(Path(asked))
-        return folder, steps
+        return folder, self._steps(asked)
+
+    def _steps(self, checkpoint: str | Path | None) -> int | None:
+        return None if checkpoint is None or self.subcommand != "fit" else checkpoint_step(Path(checkpoint))
 
 
 def add_own_arguments(parser: LightningArgumentParser) -> None:
@@ -168,6 +171,18 @@ def _loggers(folder: Path, steps: int | None, configured: Any) -> list[Logger]:
         return [table]
     further = [] if configured is True else _listed(configured)
     return [table, TensorBoardLogger(*place, purge_step=steps), *further]
+
+
+def _reason(error: BaseException) -> str:
+    """What a part's constructor says against its arguments.
+
+    Of a part that may also be null the parser tells it once for each kind that it tried, and repeats all values
+    behind it, mistyped keys included.
+    """
+    own: BaseException | None = error
+    while own is not None and not isinstance(own, RacroError):
+        own = own.__cause__ or own.__context__
+    return str(error).split("\nGiven value", 1)[0] if own is None else str(own)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The folder of a run of ``fit`` or ``validate``: the first process chooses it, and a failed start leaves none."""
+"""The folder of a run of ``fit`` or ``validate``: the first process chooses it, and a failed start leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
+from racro_pl.files import write_atomically
 from racro_pl.runs import new_version
 
 _RUN_FOLDER = "RACRO_RUN_FOLDER"
+_RESUMED = "config-step="
 _OF_A_START = ("config.yaml", "hparams.yaml", "metrics.csv")
 """With TensorBoard's event file, what a run has written before its first step."""
 
@@ -32,12 +34,45 @@ class NewFolder:
 
     def discard(self) -> None:
         """Remove it when a start has failed. A caption, a checkpoint or a server's log in it are worth keeping."""
-        files = [file for file in self.path.rglob("*") if file.is_file()]
-        if all(file.name in _OF_A_START or file.name.startswith("events.out.tfevents") for file in files):
+        if all(map(_is_of_a_start, _sizes(self.path))):
             shutil.rmtree(self.path, ignore_errors=True)
             for folder in self.parents:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+@dataclass
+class OldFolder:
+    """The folder of a run that is resumed, and the files that were in it, with their sizes."""
+
+    path: Path
+    before: dict[Path, int]
+    configurations: dict[Path, bytes]
+    """Those of earlier resumes: another one from the same step writes over its own."""
+
+    @classmethod
+    def found(cls, path: Path) -> OldFolder:
+        """As it is now."""
+        return cls(path, _sizes(path), {file: file.read_bytes() for file in path.glob(f"{_RESUMED}*.yaml")})
+
+    def discard(self) -> None:
+        """Remove what a start has added that failed, unless a step has changed the files of the run."""
+        now = _sizes(self.path)
+        added = now.keys() - self.before.keys()
+        same = all(now.get(file) == self.before[file] for file in self.before.keys() - self.configurations.keys())
+        if same and all(map(_is_of_a_start, added)):
+            for file in added:
+                file.unlink(missing_ok=True)
+            for file, content in self.configurations.items():
+                write_atomically(file, content, owner_only=True)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+
+
+def _is_of_a_start(file: Path) -> bool:
+    return file.name in _OF_A_START or file.name.startswith(("events.out.tfevents", _RESUMED))
 
 
 def continued_folder(run: Path, checkpoint: str | None) -> Path | None:

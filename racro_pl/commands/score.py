@@ -24,7 +24,7 @@ from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.statistics import mean
 from racro_pl.reward.grader import Grader
-from racro_pl.terminal import Console
+from racro_pl.terminal import ArgumentParser, Console
 from racro_pl.types import Question, RacroError
 
 JUDGE_REQUESTS = 16
@@ -98,7 +98,7 @@ def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, optio
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="racro-pl score",
         description="Judge outputs for a benchmark: a file with one JSON object a line, with an id and a response.",
     )

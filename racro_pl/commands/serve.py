@@ -11,8 +11,10 @@ from types import FrameType
 
 from racro_pl.commands import serve_pipeline
 from racro_pl.commands.guard import refuse_keys
+from racro_pl.pretrained.folder import check_served
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
 from racro_pl.serving.vllm_process import VllmError, VllmServer
+from racro_pl.terminal import ArgumentParser
 
 POLL_S = 0.5
 
@@ -36,7 +38,7 @@ class _StopRequested(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line behind ``serve``."""
-    parser = argparse.ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
+    parser = ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     return serve_pipeline.run(args) if args.what == "pipeline" else run(args)
@@ -74,10 +76,12 @@ def run(args: argparse.Namespace) -> int:
         0 after Ctrl-C or SIGTERM, the ordinary ends of a server.
 
     Raises:
-        RacroError: a key is among the arguments, where everybody on the machine could read it.
+        RacroError: a key is among the arguments, where everybody on the machine could read it; the model's folder
+            holds code or pickles.
         VllmError: the server did not start, or has ended by itself.
     """
     refuse_keys(args.vllm_args, "VLLM_ARGS")
+    check_served(args.model, f"--model {args.model!r}", trusted="--trust-remote-code" in args.vllm_args)
     server = VllmServer(
         model=args.model,
         python=args.python,

@@ -31,6 +31,7 @@ _CODE_FIELDS = {
     "use_kernels": "replaces layers by kernels from the hub",
     "distributed_config": "says how the model is to be spread over devices",
 }
+_QUANTISED = ("quantization_config", "compression_config")
 _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 _PLAIN_IMPLEMENTATION = re.compile(r"(paged\|)?[a-z0-9_]{1,40}", re.ASCII)
 _DISTRIBUTED_SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
@@ -136,12 +137,42 @@ def _check_field(name: str, field: str, value: Any, what: str) -> None:
                 f"{what}: {name} sets {field} to {str(value)[:80]!r}, a kernel to be downloaded and run; expected a "
                 "plain name such as sdpa, or nothing: take the field out of a copy"
             )
-    if field in ("quantization_config", "compression_config"):
+    if field in _QUANTISED:
         method = value.get("quant_method") if isinstance(value, dict) else None
         raise FolderError(
             f"{what}: the folder is quantised ({str(method or field)[:40]}); expected the weights as published before "
             "that. A captioner takes 4-bit weights by policy.quantization: nf4; a quantised reasoner belongs behind a "
             "server (racro_pl.reward.HttpReasoner)"
+        )
+
+
+def check_served(path: str, what: str, trusted: bool = False) -> None:
+    """Refuse a local folder that another program is to serve: code, kernels from the hub, pickles.
+
+    Whether the weights fit, and in which format they are, that program says.
+
+    Args:
+        path: the folder. A hub id is passed: the program downloads it itself.
+        what: names it in errors.
+        trusted: the user lets that program run the folder's code (``--trust-remote-code``).
+
+    Raises:
+        FolderError: it holds what is refused.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    for name in _CONFIGS:
+        if (folder / name).is_file() and not trusted:
+            for field, value in _fields(read_json(folder / name, what)):
+                if field not in _QUANTISED:
+                    _check_field(name, field, value, what)
+    files = sorted(file.name for file in folder.iterdir())
+    pickles = [name for name in files if name.endswith(_PICKLES)]
+    if pickles and not any(name.endswith((".safetensors", ".gguf")) for name in files):
+        raise FolderError(
+            f"{what}: {pickles[0]} is a pickle, which can run code when it is opened; expected safetensors files: "
+            "convert it elsewhere"
         )
 
 
@@ -209,7 +240,8 @@ def _indexed_names(folder: Path, what: str) -> list[str]:
     if not isinstance(listed, dict) or not listed:
         raise FolderError(f"{what}: {_INDEX} has no weight_map; expected tensor names and the files they are in")
     for name in listed.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+        plain = isinstance(name, str) and Path(name).name == name and len(name.encode(errors="replace")) < 256
+        if not plain or not name.endswith(".safetensors"):
             raise FolderError(
                 f"{what}: {_INDEX} names {str(name)[:80]!r}; expected safetensors files beside it, and nothing else"
             )

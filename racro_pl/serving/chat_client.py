@@ -13,6 +13,7 @@ import httpx
 
 from racro_pl.serving.network import client_settings
 from racro_pl.serving.replies import MAX_ERROR_CHARS, server_error
+from racro_pl.text.printable import printable
 
 MAX_BODY_BYTES = 4_000_000
 """Largest response that is read; a reasoner's answer of 100,000 tokens is well below."""
@@ -117,7 +118,7 @@ class ChatClient:
             await asyncio.sleep(wait_s)
 
     def _lost(self, error: httpx.TransportError) -> Fault:
-        detail = self._redact(f"{type(error).__name__}: {error}")
+        detail = printable(self._redact(f"{type(error).__name__}: {error}"))
         if "CERTIFICATE_VERIFY_FAILED" in detail:  # the same at every attempt
             return Fault(BAD_CERTIFICATE, detail)
         return Fault(CONNECTION_FAILED, detail, heals=True)
@@ -173,7 +174,7 @@ class ChatClient:
 
     def _quote(self, text: str) -> str:
         # In this order: a key that the limit cuts in two would no longer be recognised.
-        return self._redact(" ".join(text[:MAX_ERROR_CHARS].split()))[:_MAX_MESSAGE_CHARS]
+        return printable(self._redact(" ".join(text[:MAX_ERROR_CHARS].split()))[:_MAX_MESSAGE_CHARS])
 
     def _new_client(self) -> httpx.AsyncClient:
         # A transport is one client's: closed, it closes with its client.

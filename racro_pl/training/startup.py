@@ -104,9 +104,7 @@ def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> No
         _say("no training question has an image that can be read: whether the captioner sees was not tried")
         return
     difference = check_sight(captioner, first)
-    _say(
-        f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token"
-    )
+    _say(f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token")
 
 
 @rank_zero_only

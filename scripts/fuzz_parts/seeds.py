@@ -113,8 +113,9 @@ def adapted_model() -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = torch.nn.Sequential()
+    model: Any = torch.nn.Sequential()
     model.add_module("q", torch.nn.Linear(4, 4))
+    model.name_or_path = "base"
     return get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q"]))
 
 

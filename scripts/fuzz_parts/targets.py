@@ -34,9 +34,10 @@ def refusals() -> tuple[type[Exception], ...]:
     """How an input may be refused."""
     from racro_pl.data.readers.base import RowError
     from racro_pl.serving.chat_client import Fault
+    from racro_pl.serving.replies import MalformedReply
     from racro_pl.types import RacroError
 
-    return RacroError, RowError, Fault
+    return RacroError, RowError, Fault, MalformedReply
 
 
 # ------------------------------------------------------------------ images

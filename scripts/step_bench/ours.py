@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from racro_pl.losses import advantages
 from racro_pl.policy.config import LoraSettings, PolicySettings
+from racro_pl.reward import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.module import RacroModule
@@ -46,7 +47,7 @@ from step_bench.workloads import (
 )
 
 
-class GivenRewards:
+class GivenRewards(RewardFunction):
     """Stands where a Scorer stands: a number per caption, at once."""
 
     max_unscored_share = 0.0

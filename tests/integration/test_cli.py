@@ -126,6 +126,14 @@ def test_settings_that_cannot_work(capfd, tmp_path, arguments, message):
     assert "Traceback" not in printed
 
 
+def test_a_bad_value_inside_a_part_that_may_be_null_is_one_line(capfd, tmp_path):
+    code, printed = call(capfd, "fit", "--config", QUICKSTART, "--runs", str(tmp_path), "--model.reward.budget", "0")
+    assert code == 1
+    last = printed.strip().splitlines()[-1]
+    assert last == "racro-pl fit: got budget=0.0, expected more than 0, or null for no bound"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_config_file_with_an_unknown_key(capfd, tmp_path):
     config = tmp_path / "typo.yaml"
     config.write_text("model: {objectiv: {learning_rate: 1}}\n")

@@ -315,9 +315,28 @@ def test_garbled_pixels_are_an_error_and_not_a_crash():
 
 
 def test_files_that_are_not_there_or_no_files(tmp_path):
-    for path in (tmp_path / "none.png", tmp_path):
+    for path in (tmp_path / "none.png", tmp_path, tmp_path / ("long" * 100)):
         with pytest.raises(ImageError, match="image file not found"):
             image_size(ImageRef(path=path))
+
+
+def test_pillow_says_nothing_on_standard_error(tmp_path):
+    """Of metadata that is cut off it warns, without the file's name; in a process of its own, where nothing listens."""
+    noise().save(tmp_path / "a.jpg", "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0")
+    noise().save(tmp_path / "a.tif", "TIFF")
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[:4] + (len(data) - 6).to_bytes(4, "little") + data[8:])
+    code = (
+        "import sys; from pathlib import Path; from racro_pl.images import ImageError, open_image\n"
+        "from racro_pl.types import ImageRef\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: open_image(ImageRef(path=Path(name)))\n"
+        "    except ImageError as error: print(error)\n"
+    )
+    files = [str(tmp_path / name) for name in ("a.jpg", "a.tif")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert "a.tif" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_file_too_large_is_not_read(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -153,7 +154,8 @@ def test_every_module_speaks_through_these_exits():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         ours = any(isinstance(node, ast.ImportFrom) and node.module == "racro_pl.terminal" for node in nodes)
         for call in (ast.unparse(node) for node in nodes if isinstance(node, ast.Call)):
-            if call.startswith("logging.getLogger(__name__") or (call.startswith("Console(") and not ours):
+            raw = call.startswith(("logging.getLogger(__name__", "argparse.ArgumentParser("))
+            if raw or (call.startswith("Console(") and not ours):
                 found.append(f"{path.name}: {call}")
     assert found == []
 
@@ -179,6 +181,20 @@ def test_the_last_line_of_a_mistake(monkeypatch, capsys):
     assert quiet(capsys.readouterr().err).endswith("\nwith a second line\n")
     assert cli.run([EVIL]) == 2
     quiet(capsys.readouterr().err)
+
+
+def test_complaints_of_the_parsers(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    name = EVIL.replace("\ud83d", "")  # half a character is no YAML
+    config.write_text(yaml.safe_dump({"trainer": {name: 1}, "model": {"policy": {name: name}}}))
+    for command in (
+        ["score", "own", EVIL, "--predictions", "x"], ["ask", "a.png", "q", f"--{EVIL}"],
+            ["test", f"--{EVIL}"], ["fit", f"--{EVIL}=1"],
+        ["fit", "--config", str(config)], ["test", "--config", str(config)],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(command)
+        quiet(capsys.readouterr().err)
 
 
 # ------------------------------------------------------------------ commands
@@ -296,7 +312,7 @@ def test_a_broken_image_in_training_is_told(tmp_path):
 
 def test_pictures_of_a_run(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, *rest: figures.append(figure))
+    monkeypatch.setattr(pictures, "_save", lambda figure, *place: figures.append(figure))
     pictures.draw_captions(
         tmp_path / "x.png", [Image.new("RGB", (4, 4))], [Answered(QUESTION, EVIL, REWARDS, {})], [EVIL]
     )

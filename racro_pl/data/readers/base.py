@@ -135,7 +135,7 @@ def _image_problem(question: Question) -> RowError | None:
         try:
             image_size(ref)
         except ImageError as error:
-            if ref.path is not None and not ref.path.is_file():
+            if not ref.is_there:
                 return RowError("image file not found", str(ref.path))
             return RowError("unusable image", str(error))
     return None

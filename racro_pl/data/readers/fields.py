@@ -158,7 +158,9 @@ def plain_text(value: Any) -> str | None:
     """A text or a number as stripped text; None for anything else, numbers that are none included."""
     if isinstance(value, str):
         return restore_backslashes(value).strip()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value)
 

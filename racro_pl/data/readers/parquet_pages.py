@@ -1,8 +1,10 @@
 """How much a parquet file will take once it is decoded, from the headers of its pages.
 
 The file's footer states sizes too, but a reader allocates what the pages' headers say, and a footer may say anything.
-Headers are Thrift structs in the compact protocol (https://github.com/apache/thrift, thrift-compact-protocol.md); their
-fields are those of parquet-format's ``parquet.thrift``.
+Where the pages are is read from the footer here and not by pyarrow's objects for its columns: those end the process
+where statistics are broken (a C++ exception that nothing catches; pyarrow 26). Footers and headers are Thrift structs
+in the compact protocol (https://github.com/apache/thrift, thrift-compact-protocol.md); their fields are those of
+parquet-format's ``parquet.thrift``.
 """
 
 from __future__ import annotations
@@ -22,12 +24,18 @@ MAX_LISTED = 10_000_000
 MAX_FIXED_BYTES = 64
 """Longest cells of a column of fixed-size bytes, which take their room even where they are null."""
 _MAX_HEADER = 65_536
+_MAX_FOOTER = 32 * 2**20
+_MAGIC = b"PAR1"
 _MAX_DEPTH = 8
+_OTHER_KIND = "a header cannot be read: it holds another kind of value than parquet's"
 _DICTIONARY_PAGE = 2
 # Fields of PageHeader; of the headers of data pages, version 1 and 2, with that of their encoding; of either of these.
 _TYPE, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
 _DATA_HEADERS = {5: 2, 8: 4}
 _NUM_VALUES = 1
+# Fields of FileMetaData, RowGroup, ColumnChunk; then of ColumnMetaData.
+_ROW_GROUPS, _COLUMNS, _META_DATA = 4, 1, 3
+_ALL_VALUES, _TOTAL_COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE_PLACE = 5, 7, 9, 11
 _PLAIN, _PLAIN_DICTIONARY, _DELTA_LENGTH, _RLE_DICTIONARY = 0, 2, 6, 8
 _COPIED = frozenset({_PLAIN, _DELTA_LENGTH})
 """Encodings with every value's own bytes in the page."""
@@ -77,10 +85,12 @@ def plan_reading(file: ParquetFile, raw: IO[bytes], allowance: int, most_rows: i
     columns = [file.schema.column(index) for index in range(footer.num_columns)]
     encodings: dict[str, frozenset[int]] = {column.path: frozenset() for column in columns}
     rows = most_rows
-    for group in range(footer.num_row_groups):
+    for group, stated in enumerate(_row_groups(raw)):
         total = 1
-        for index, column in enumerate(columns):
-            chunk = _chunk(footer.row_group(group).column(index), raw)
+        if len(stated) != len(columns):
+            raise RacroError(f"row group {group} has {len(stated)} columns, the file has {len(columns)}")
+        for column, place in zip(columns, stated, strict=True):
+            chunk = _chunk(place, raw)
             encodings[column.path] |= chunk.encodings
             total += chunk.dictionary + chunk.largest
             if column.max_repetition_level and chunk.values > MAX_LISTED:
@@ -108,17 +118,33 @@ def _is_dictionary(column: ColumnSchema, encodings: frozenset[int]) -> bool:
     return repeated
 
 
-def _chunk(column: Any, raw: IO[bytes]) -> Chunk:
-    place = column.data_page_offset
-    if column.dictionary_page_offset and 0 < column.dictionary_page_offset < place:
-        place = column.dictionary_page_offset
-    end = place + column.total_compressed_size
+def _row_groups(raw: IO[bytes]) -> list[list[dict[int, Any]]]:
+    """For every row group and every column in it, the footer's ColumnMetaData."""
+    end = raw.seek(0, 2) - 8
+    raw.seek(max(end, 0))
+    tail = raw.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or not 0 < length <= min(end, _MAX_FOOTER):
+        raise RacroError(f"its footer is encrypted, cut off, or larger than {_MAX_FOOTER} bytes")
+    raw.seek(end - length)
+    footer, _ = _header(raw.read(length))
+    groups = (_list(group, _COLUMNS) for group in _list(footer, _ROW_GROUPS))
+    return [[_struct(column, _META_DATA) for column in columns] for columns in groups]
+
+
+def _chunk(column: dict[int, Any], raw: IO[bytes]) -> Chunk:
+    place, size, stated = (_int(column, field, -1) for field in (_DATA_PAGE, _TOTAL_COMPRESSED, _ALL_VALUES))
+    if min(place, size, stated) < 0:
+        raise RacroError("a column has no place in the file")
+    if 0 < (first := _int(column, _DICTIONARY_PAGE_PLACE, 0)) < place:
+        place = first
+    end = place + size
     dictionary = largest = values = 0
     encodings = set()
-    while place < end and values < column.num_values:
+    while place < end and values < stated:
         raw.seek(place)
         header, length = _header(raw.read(_MAX_HEADER))
-        kind, size, stored = (header.get(field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
+        kind, size, stored = (_int(header, field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
         if size < 0 or stored < 0:
             raise RacroError("a page has no size")
         if kind == _DICTIONARY_PAGE:
@@ -126,23 +152,44 @@ def _chunk(column: Any, raw: IO[bytes]) -> Chunk:
         else:
             largest = max(largest, size)
             for field, encoding in _DATA_HEADERS.items():
-                values += header.get(field, {}).get(_NUM_VALUES, 0)
-                encodings.add(header.get(field, {}).get(encoding))
+                if field in header:
+                    inner = _struct(header, field)
+                    values += max(0, _int(inner, _NUM_VALUES, 0))
+                    encodings.add(_int(inner, encoding, -1))
         place += length + stored
-    return Chunk(dictionary, largest, max(values, column.num_values), frozenset(encodings - {None}))
+    return Chunk(dictionary, largest, max(values, stated), frozenset(encodings))
+
+
+def _int(struct: dict[int, Any], field: int, default: int) -> int:
+    value = struct.get(field, default)
+    if type(value) is not int:
+        raise RacroError(_OTHER_KIND)
+    return value
+
+
+def _struct(struct: dict[int, Any], field: int) -> dict[int, Any]:
+    if not isinstance(struct.get(field), dict):
+        raise RacroError(_OTHER_KIND)
+    return struct[field]
+
+
+def _list(struct: dict[int, Any], field: int) -> list[dict[int, Any]]:
+    if not isinstance(struct.get(field), list):
+        raise RacroError(_OTHER_KIND)
+    return struct[field]
 
 
 def _header(data: bytes) -> tuple[dict[int, Any], int]:
-    """A page's header, and how long it is."""
+    """A header, and how long it is."""
     reader = _Compact(data)
     try:
         return reader.struct(), reader.place
     except (IndexError, ValueError) as error:
-        raise RacroError("a page's header cannot be read") from error
+        raise RacroError("a header cannot be read") from error
 
 
 class _Compact:
-    """As much of Thrift's compact protocol as page headers use. Ints and structs are kept, the rest is passed over."""
+    """As much of Thrift's compact protocol as is used. Ints, structs and lists of structs are kept."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
@@ -170,6 +217,8 @@ class _Compact:
         if kind in (9, 10):
             head = self._byte()
             count = head >> 4 if head >> 4 < 15 else self._varint()
+            if head & 15 == 12:
+                return [self.struct(depth + 1) for _ in range(count)]
             for _ in range(count):
                 self._value(3 if head & 15 in (1, 2) else head & 15, depth + 1)
             return None

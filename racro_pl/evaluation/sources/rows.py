@@ -83,7 +83,7 @@ def file_images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]
         roots.append(origin.parent.parent)
     tried = [image_refs(value, root) for root in roots]
     return tuple(
-        next((place for place in places if place.path and place.path.is_file()), places[0])
+        next((place for place in places if place.path and place.is_there), places[0])
         for places in zip(*tried, strict=True)
     )
 

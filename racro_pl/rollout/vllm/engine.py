@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
-from urllib.parse import urlsplit
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, Placement, RolloutEngine, RunInfo
@@ -25,6 +24,7 @@ from racro_pl.rollout.vllm.server import (
 )
 from racro_pl.rollout.vllm.sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.network import ConnectionSettingError, clean_url
 from racro_pl.serving.vllm_process import VllmServer
 from racro_pl.types import Rollout
 
@@ -83,8 +83,11 @@ class VllmEngine(RolloutEngine):
         problems = []
         if (url is None) == (server is None):
             problems.append("give either the url of a running vLLM server, or server with how to start one")
-        if url is not None and "@" in urlsplit(url).netloc:
-            problems.append("the url has a user or password in it, which would be logged; expected http://host:port/v1")
+        if url is not None:
+            try:
+                url = clean_url(url)
+            except ConnectionSettingError as error:
+                problems.append(str(error))
         for name, value in (
             ("canary_every", canary_every), ("canary_questions", canary_questions), ("concurrency", concurrency),
             ("attempts", attempts),
@@ -140,7 +143,7 @@ class VllmEngine(RolloutEngine):
         assert url is not None
         body_bytes = 1_000_000 + self.group_size * self.max_new_tokens * BYTES_PER_TOKEN
         self._calls = ServerCalls(
-            url.rstrip("/"), self.concurrency, self.deadline_s, self.attempt_s, self.attempts, body_bytes, uds, key
+            url, self.concurrency, self.deadline_s, self.attempt_s, self.attempts, body_bytes, uds, key
         )
         self._pusher = AdapterPusher(self._calls, run.folder / "rollout_adapters", run.run_id, run.rank)
         self._served, self._pushes, self._probes = None, 0, ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from racro_pl.pretrained.folder import check_served
 from racro_pl.serving.addresses import is_local_address, issue_key, withdraw_key
 from racro_pl.serving.vllm_process import VllmError, VllmServer
 
@@ -67,12 +68,21 @@ class VllmReasonerServer(Callback):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Starts the server, or waits for it. Runs before ``on_fit_start``, where the reasoner is checked."""
+        """Starts the server, or waits for it. Runs before ``on_fit_start``, where the reasoner is checked.
+
+        Raises:
+            VllmError: it did not start.
+            FolderError: the model's folder holds code or pickles.
+        """
         if trainer.num_nodes > 1 and is_local_address(self.server.host):
             raise VllmError(
                 f"got {trainer.num_nodes} nodes and a vLLM server on {self.server.host}, which only its own node can "
                 "reach; start servers with `racro-pl serve reasoner --host ...` and remove VllmReasonerServer"
             )
+        check_served(
+            self.server.model, f"VllmReasonerServer's model {self.server.model!r}",
+            trusted="--trust-remote-code" in self.server.extra_args,
+        )  # fmt: skip
         # Every rank asks: the answers are agreed on by a broadcast.
         run_folder = trainer.log_dir
         key = trainer.strategy.broadcast(self.server.api_key or secrets.token_urlsafe(32))

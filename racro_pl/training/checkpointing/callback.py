@@ -94,7 +94,7 @@ class RunCheckpoint(ModelCheckpoint):
         """The last callback of all: ``last.ckpt`` says that the run is finished only when it is."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if self._saved_step != trainer.global_step:
-                trainer.save_checkpoint(self._place("finishing.ckpt"))
+                trainer.save_checkpoint(self._place("finishing.ckpt"), weights_only=False)
             if trainer.is_global_zero:
                 rename_checkpoint(self._place("finishing.ckpt"), self._place("last.ckpt"))
             trainer.strategy.barrier("last.ckpt is there")
@@ -133,7 +133,7 @@ class RunCheckpoint(ModelCheckpoint):
             return
         # The last state gets its name when the run has written all else: a run killed just before then finishes.
         finishing = is_last_step(trainer) or trainer.should_stop
-        trainer.save_checkpoint(self._place("finishing.ckpt" if finishing else "last.ckpt"))
+        trainer.save_checkpoint(self._place("finishing.ckpt" if finishing else "last.ckpt"), weights_only=False)
         self._saved_step = trainer.global_step
         if stop and self._stop is not None:
             self._leave(trainer, self._stop)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from racro_pl.commands.run_place import NewFolder, continued_folder
+from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder
 from racro_pl.runs import new_version
 from racro_pl.training.checkpointing.io import newest_checkpoint
 from racro_pl.types import RacroError
@@ -121,3 +121,31 @@ def test_what_a_run_has_made_is_never_taken_away(tmp_path, name):
     folder.discard()
     assert (folder.path / name).is_file()
     assert (folder.path / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["events.out.tfevents.2", "config-step=2.yaml"])
+def test_a_resume_that_is_refused_adds_nothing_to_the_runs_folder(tmp_path, name):
+    (tmp_path / "metrics.csv").write_text("step")
+    folder = OldFolder.found(tmp_path)
+    (tmp_path / name).write_text("")
+    folder.discard()
+    assert list(tmp_path.iterdir()) == [tmp_path / "metrics.csv"]
+
+
+def test_a_resume_that_is_refused_leaves_the_configuration_of_an_earlier_one(tmp_path):
+    (tmp_path / "config-step=2.yaml").write_text("of the earlier one")
+    folder = OldFolder.found(tmp_path)
+    (tmp_path / "config-step=2.yaml").write_text("new")
+    folder.discard()
+    assert (tmp_path / "config-step=2.yaml").read_text() == "of the earlier one"
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "captions.jsonl"])
+def test_what_a_resumed_run_has_made_is_never_taken_away(tmp_path, name):
+    (tmp_path / "metrics.csv").write_text("step")
+    folder = OldFolder.found(tmp_path)
+    with (tmp_path / name).open("a") as file:
+        file.write("more")
+    (tmp_path / "events.out.tfevents.2").write_text("")
+    folder.discard()
+    assert (tmp_path / "events.out.tfevents.2").is_file()

@@ -198,7 +198,8 @@ def test_the_sizes_of_pages_are_those_of_the_footer(tmp_path):
     with pq.ParquetFile(tmp_path / "a.parquet") as file, (tmp_path / "a.parquet").open("rb") as raw:
         for index in range(file.metadata.num_columns):
             column = file.metadata.row_group(0).column(index)
-            chunk = parquet_pages._chunk(column, raw)
+            [stated] = parquet_pages._row_groups(raw)
+            chunk = parquet_pages._chunk(stated[index], raw)
             assert chunk.values == column.num_values
             assert 0 < chunk.dictionary + chunk.largest <= column.total_uncompressed_size
 
@@ -278,6 +279,46 @@ def test_changed_bytes_give_rows_or_an_error(tmp_path, seed):
     # Whatever else it raises fails the test.
     with contextlib.suppress(RacroError):
         read_shards([path], Drops(shown=0))
+
+
+@pytest.mark.parametrize(
+    "header", [{1: {}}, {2: {}}, {2: True}, {3: None}, {5: 7}, {5: None}, {8: {1: {}}}, {5: {1: -(2**40), 2: {}}}]
+)
+def test_a_pages_header_with_values_of_another_kind_is_refused(tmp_path, monkeypatch, header):
+    pq.write_table(TABLE.slice(0, 20), tmp_path / "a.parquet")
+    read, whole = parquet_pages._header, {1: 0, 2: 100, 3: 100, 5: {1: 20, 2: 0}}
+
+    def changed(data):
+        content, length = read(data)
+        return (content if 4 in content else {**whole, **header}), length  # a footer has a list of row groups there
+
+    monkeypatch.setattr(parquet_pages, "_header", changed)
+    with pytest.raises(RacroError, match=r"a header cannot be read"):
+        rows_of(tmp_path / "a.parquet")
+
+
+def test_statistics_that_would_end_the_process_are_an_error(tmp_path):
+    """A histogram of levels with one count too many: pyarrow's own objects for a column abort on it."""
+    pq.write_table(pa.table({"a": pa.array([5] * 20)}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    body, footer = data[: -8 - length], data[-8 - length : -8]
+    histogram = b"\x26\x00\x28"  # a list of two: no null, twenty values (zigzag)
+    assert footer.count(histogram) == 1
+    footer = footer.replace(histogram, b"\x36\x00\x28\x00")
+    (tmp_path / "a.parquet").write_bytes(body + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(RacroError, match="histogram size mismatch"):
+        rows_of(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("magic", [b"PARE", b"PAR2"])
+def test_an_encrypted_footer_is_refused(tmp_path, magic):
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+    with (tmp_path / "a.parquet").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(magic)
+        with pytest.raises(RacroError, match="its footer is encrypted, cut off, or larger"):
+            parquet_pages._row_groups(file)
 
 
 def test_the_allowance_grows_with_the_file(tmp_path, monkeypatch):

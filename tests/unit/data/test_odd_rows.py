@@ -74,6 +74,17 @@ def test_an_answer_with_half_a_character_costs_its_row(write_jsonl):
     assert result.dropped == {"answer with a broken character": 1}
 
 
+def test_a_number_beyond_all_floats_is_a_text_like_any_other(write_jsonl):
+    (question,) = JsonlReader(write_jsonl([row(answer=10**400)])).read("train").questions
+    assert question.answer == str(10**400)
+
+
+def test_an_image_with_a_name_that_no_system_takes_costs_its_row(write_jsonl):
+    result = JsonlReader(write_jsonl([row(), row(id="b", image="a" * 300)])).read("train")
+    assert [question.id for question in result.questions] == ["a"]
+    assert result.dropped == {"image file not found": 1}
+
+
 def test_odd_characters_in_options_written_as_text(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"id": "1", "question": "Q?", "options": r"['\ud83d', 'b']", "answer": "B"}))

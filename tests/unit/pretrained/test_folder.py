@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from racro_pl.pretrained.folder import FolderError, check_configs, check_weights, fetch_folder, read_json
+from racro_pl.pretrained.folder import FolderError, check_configs, check_served, check_weights, fetch_folder, read_json
 
 
 @pytest.mark.parametrize("name", ["captioner", "reasoner", "reasoner-b"])
@@ -142,7 +142,9 @@ def test_a_hub_repository_that_cannot_be_reached_is_one_line(monkeypatch):
         fetch_folder("someone/model", "m")
 
 
-@pytest.mark.parametrize("name", ["evil.bin", "../evil.safetensors", "/etc/evil.safetensors", 5, None])
+@pytest.mark.parametrize(
+    "name", [f"{300 * 'a'}.safetensors", "evil.bin", "../evil.safetensors", "/etc/e.safetensors", 5, None]
+)
 def test_an_index_names_safetensors_files_beside_it_and_nothing_else(spoil, name):
     folder = spoil("captioner")
     shard(folder)
@@ -160,3 +162,20 @@ def test_pickles_and_distributed_checkpoints_are_not_opened(spoil):
     (folder / "shard-00000-model-00001-of-00002.safetensors").write_bytes(b"")
     with pytest.raises(FolderError, match="distributed checkpoint"):
         check_weights(folder, "m")
+
+
+def test_a_folder_that_another_program_serves_holds_no_code_and_no_pickles(spoil):
+    check_served("someone/model", "m")
+    check_served(str(spoil("reasoner")), "m")
+    # Which formats it reads is that program's business.
+    check_served(str(spoil("reasoner", fields={"quantization_config": {"quant_method": "awq"}})), "m")
+    code = str(spoil("reasoner", fields={"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(FolderError, match="sets auto_map, which names Python code"):
+        check_served(code, "m")
+    check_served(code, "m", trusted=True)
+    folder = spoil("reasoner")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    for trusted in (False, True):
+        with pytest.raises(FolderError, match=r"pytorch_model\.bin is a pickle"):
+            check_served(str(folder), "m", trusted=trusted)

@@ -298,11 +298,19 @@ def test_full_fine_tuning_is_refused(folder, tmp_path):
             "canary_every is 0.*canary_threshold is 0",
         ),
         ({"url": "http://a/v1", "group_size": 1}, "group_size is 1"),
+        ({"url": "http://me:secret@a/v1"}, "user or password in it, expected"),
+        ({"url": "http://127.0.0.1:99999/v1"}, "Port out of range"),
+        ({"url": "127.0.0.1:8000/v1"}, "expected http://host:port/v1"),
+        ({"url": "http://a/v1?key=x"}, r"url with \? or # in it"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         VllmEngine(**options)
+
+
+def test_a_url_is_taken_without_the_space_around_it():
+    assert VllmEngine(url=" http://0.0.0.0:8000/v1/\n").url == "http://0.0.0.0:8000/v1"
 
 
 def test_the_runs_own_server_gets_what_rollouts_need(folder):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from racro_pl.commands import serve
+from racro_pl.pretrained.folder import FolderError
 from racro_pl.serving import vllm_process
 from racro_pl.serving.addresses import AddressError, is_healthy, socket_path
 from racro_pl.serving.vllm_process import VllmError, VllmServer
@@ -234,6 +235,14 @@ def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server
 def test_serve_command_refuses_no_copies_at_all():
     with pytest.raises(VllmError, match="--data-parallel-size is 0; expected 1 or more"):
         serve.main(["reasoner", "--model", "m", "--data-parallel-size", "0"])
+
+
+def test_serve_command_starts_no_folder_with_code_in_it(fake_server, tmp_path):
+    server = fake_server("serve")
+    (Path(server.model) / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+    with pytest.raises(FolderError, match="sets auto_map, which names Python code"):
+        serve.main(["reasoner", "--model", server.model, "--python", server.python])
+    assert not (tmp_path / "pids").exists()
 
 
 def test_serve_command_reports_a_server_that_ends_by_itself(fake_server, tmp_path, monkeypatch):
