@@ -19,17 +19,18 @@ from lightning.fabric.strategies import DDPStrategy
 from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.paper import paper_rows
-from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark, Place, check_parts, load_benchmarks
+from racro_pl.evaluation.pipeline import Evaluation, Place, check_parts, read_benchmarks
 from racro_pl.evaluation.report.gallery import GalleryEntry, GalleryItem
 from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.run_folder import Identities, open_run
 from racro_pl.evaluation.scoring.judge import HttpJudge
-from racro_pl.evaluation.settings import BenchmarkSettings, EvaluationSettings, Plan
+from racro_pl.evaluation.settings import EvaluationSettings, Plan
 from racro_pl.evaluation.verdicts import judge_all, read_verdicts
 from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
     fabric.launch()
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    benchmarks = load_benchmarks(plan, console)
+    benchmarks = read_benchmarks(plan, console)
     check_parts(plan, fabric.device)
     place = Place(fabric.device, fabric.global_rank, fabric.world_size)
     folder = _folder(fabric, plan, benchmarks, options, console)

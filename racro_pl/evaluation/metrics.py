@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torchmetrics import Metric
 
-from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Judgement, Outcome
 from racro_pl.evaluation.statistics import mean
 from racro_pl.types import Question
 
 
 class BenchmarkScore(Metric):
-    """Headline and figures of one benchmark, from judgements that arrive on any rank in any order.
+    """Headline and further metrics of one benchmark, from judgements that arrive on any rank in any order.
 
     Headlines are no means over questions (DynaMath: worst of ten variants; WeMath: kinds of groups), so means per
     rank could not be merged. The state is one slot per question instead, summed over ranks, and the score is worked
@@ -25,15 +25,15 @@ class BenchmarkScore(Metric):
     is right only if every one of its judgements was. A second try would otherwise be a second chance.
 
     Args:
-        benchmark: says how questions are grouped and scored.
+        headline: says how questions are grouped and scored.
         questions: all questions of the run, in the same order on every rank.
     """
 
     full_state_update = False
 
-    def __init__(self, benchmark: Benchmark, questions: Sequence[Question]) -> None:
+    def __init__(self, headline: Headline, questions: Sequence[Question]) -> None:
         super().__init__()
-        self.benchmark = benchmark
+        self.headline = headline
         self.questions = tuple(questions)
         for name in ("judged", "correct", "extracted"):
             self.add_state(name, torch.zeros(len(self.questions), dtype=torch.int64), dist_reduce_fx="sum")
@@ -66,16 +66,16 @@ class BenchmarkScore(Metric):
         ]
 
     def compute(self) -> dict[str, float]:
-        """The headline, under its name (``accuracy``, ``worst case``, ...), and the benchmark's further figures, all
+        """The headline, under its name (``accuracy``, ``worst case``, ...), and the benchmark's further metrics, all
         in 0...1; ``unextracted``, the share of judged questions without an extracted answer; ``questions``, the
         number judged. Headline and share are NaN where nothing was judged that they could be about.
         """
         outcomes = self.outcomes()
-        scores = list(self.benchmark.group_scores(outcomes).values())
+        scores = list(self.headline.group_scores(outcomes).values())
         unextracted = [float(outcome.judgement.extracted is None) for outcome in outcomes]
         return {
-            self.benchmark.headline: mean(scores) if scores else math.nan,
-            **self.benchmark.figures(outcomes),
+            self.headline.name: mean(scores) if scores else math.nan,
+            **self.headline.metrics(outcomes),
             "unextracted": mean(unextracted) if outcomes else math.nan,
             "questions": float(len(outcomes)),
         }

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from racro_pl.data.benchmarks import Benchmark, TableBenchmark
+from racro_pl.data.benchmarks.sources.rows import Row
 from racro_pl.data.readers.base import Drops, RowError
 from racro_pl.data.readers.fields import plain_text
 from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.data.readers.lines import json_lines
-from racro_pl.evaluation.benchmarks import Benchmark, TableBenchmark
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.types import Question, RacroError
 
 MAX_LINE_BYTES = 16_000_000

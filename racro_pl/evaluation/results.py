@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.data.benchmarks.base import Benchmark
+from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Mode, Outcome
 from racro_pl.evaluation.paper import SEVEN, PaperRow
 from racro_pl.evaluation.plain import from_plain, to_plain
@@ -107,7 +108,7 @@ class Comparison:
 
 
 def summarise(
-    benchmark: Benchmark,
+    headline: Headline,
     system: System,
     outcomes: Sequence[Outcome],
     expected: int,
@@ -117,20 +118,20 @@ def summarise(
     """Score one system on one benchmark.
 
     Args:
-        benchmark: groups and scores the outcomes.
+        headline: groups and scores the outcomes.
         system: whose they are.
         outcomes: one per question with a response.
         expected: questions of the complete split.
         unanswered: questions that were asked without getting a response.
         rule: name of the rule that judged.
     """
-    scores = list(benchmark.group_scores(outcomes).values())
+    scores = list(headline.group_scores(outcomes).values())
     low, high = bootstrap_interval(scores) if scores else (None, None)
     unextracted = sum(outcome.judgement.extracted is None for outcome in outcomes)
     return Cell(
-        benchmark=benchmark.name,
-        title=benchmark.title,
-        headline_name=benchmark.headline,
+        benchmark=headline.benchmark.name,
+        title=headline.benchmark.title,
+        headline_name=headline.name,
         system=system,
         headline=mean(scores) if scores else None,
         low=low,
@@ -140,8 +141,8 @@ def summarise(
         unextracted=unextracted / max(len(outcomes), 1),
         unanswered=unanswered,
         rule=rule,
-        categories=_categories(benchmark, outcomes),
-        figures=dict(benchmark.figures(outcomes)) if outcomes else {},
+        categories=_categories(headline.benchmark, outcomes),
+        figures=dict(headline.metrics(outcomes)) if outcomes else {},
     )
 
 
@@ -175,7 +176,7 @@ def average(cells: Sequence[Cell]) -> Average | None:
 
 
 def compare(
-    benchmark: Benchmark,
+    headline: Headline,
     first: System,
     outcomes_first: Sequence[Outcome],
     second: System,
@@ -188,21 +189,27 @@ def compare(
     """
     by_id = {outcome.question.id: outcome for outcome in outcomes_second}
     pairs = [(outcome, by_id[outcome.question.id]) for outcome in outcomes_first if outcome.question.id in by_id]
-    paired = paired_interval(
-        benchmark.group_scores([a for a, _ in pairs]), benchmark.group_scores([b for _, b in pairs])
-    )
+    paired = paired_interval(headline.group_scores([a for a, _ in pairs]), headline.group_scores([b for _, b in pairs]))
     if paired is None:
         return None
     test = mcnemar([a.judgement.correct for a, _ in pairs], [b.judgement.correct for _, b in pairs])
     return Comparison(
-        benchmark.name, benchmark.title, first, second, len(pairs), paired.difference, paired.low, paired.high, test
+        headline.benchmark.name,
+        headline.benchmark.title,
+        first,
+        second,
+        len(pairs),
+        paired.difference,
+        paired.low,
+        paired.high,
+        test,
     )
 
 
-def compare_with_first(benchmark: Benchmark, outcomes: Mapping[System, Sequence[Outcome]]) -> tuple[Comparison, ...]:
+def compare_with_first(headline: Headline, outcomes: Mapping[System, Sequence[Outcome]]) -> tuple[Comparison, ...]:
     """Every further system against the first in the mapping's order."""
     systems = list(outcomes)
-    found = (compare(benchmark, systems[0], outcomes[systems[0]], other, outcomes[other]) for other in systems[1:])
+    found = (compare(headline, systems[0], outcomes[systems[0]], other, outcomes[other]) for other in systems[1:])
     return tuple(comparison for comparison in found if comparison is not None)
 
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, named_path, parse_benchmark, refuse_doubles
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner
 from racro_pl.types import RacroError
 
 RuleName = Literal["strict", "vlmevalkit", "official"]
 _Entry = TypeVar("_Entry")
-
-
-@dataclass
-class BenchmarkSettings:
-    """One benchmark; as text ``NAME`` or ``NAME=PATH``."""
-
-    benchmark: str
-    """Name, see ``racro-pl data list``."""
-    path: str | None = None
-    """File, folder or hub id. Default: VLMEvalKit's file below ``$LMUData`` or ``~/LMUData``."""
-    split: str | None = None
-    """Default: the one that the paper reports."""
 
 
 @dataclass
@@ -79,7 +67,7 @@ class EvaluationSettings:
     """Which captioners, through which reasoners, on which benchmarks, scored how."""
 
     benchmarks: str | list[str | BenchmarkSettings]
-    """Names or ``NAME=PATH``, with commas between them, or a list."""
+    """Names, ``NAME=PATH`` or ``PATH.jsonl`` (own questions), with commas between them, or a list."""
     captioners: str | list[str | CaptionerSettings]
     """Paths or ``NAME=PATH``, with commas between them, or a list. The first is what the others are compared with."""
     reasoners: str | list[str | ReasonerSettings] = field(default_factory=list)
@@ -95,7 +83,7 @@ class EvaluationSettings:
     judge: str | None = None
     """URL of a language model that helps the rule ``vlmevalkit`` to read answers."""
     limit: int | None = None
-    """Only the first so many questions of every benchmark."""
+    """At most so many questions of every benchmark, the first; groups (DynaMath's seeds, WeMath's problems) whole."""
 
     def plan(self) -> Plan:
         """The lists with their short forms written out.
@@ -109,7 +97,7 @@ class EvaluationSettings:
             raise RacroError(f"modes is empty; expected some of {', '.join(get_args(Mode))}")
         if self.judge is not None and self.rule != "vlmevalkit":
             raise RacroError(f"a judge goes with the rule vlmevalkit only; the rule is {self.rule}")
-        benchmarks = [_benchmark(entry) for entry in _split(self.benchmarks)]
+        benchmarks = [parse_benchmark(entry) for entry in _split(self.benchmarks)]
         captioners = [_captioner(entry) for entry in _split(self.captioners)]
         reasoners = [_reasoner(entry, self.sampling) for entry in _split(self.reasoners)]
         if not benchmarks or not captioners:
@@ -150,22 +138,9 @@ def _split(value: str | Sequence[_Entry]) -> list[str | _Entry]:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
 
 
-def _named(text: str) -> tuple[str, str]:
-    """``NAME=REST`` or ``REST``; a URL's own equals signs do not make a name."""
-    name, equals, rest = text.partition("=")
-    return (name.strip(), rest.strip()) if equals and "/" not in name and ":" not in name else ("", text.strip())
-
-
-def _benchmark(entry: str | BenchmarkSettings) -> BenchmarkSettings:
-    if not isinstance(entry, str):
-        return entry
-    name, path = _named(entry)
-    return BenchmarkSettings(name, path) if name else BenchmarkSettings(path)
-
-
 def _captioner(entry: str | CaptionerSettings) -> CaptionerSettings:
     if isinstance(entry, str):
-        name, path = _named(entry)
+        name, path = named_path(entry)
         entry = CaptionerSettings(path, name)
     entry.name = entry.name or short_name(entry.model or entry.path)
     return entry
@@ -173,7 +148,7 @@ def _captioner(entry: str | CaptionerSettings) -> CaptionerSettings:
 
 def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> ReasonerSettings:
     if isinstance(entry, str):
-        name, where = _named(entry)
+        name, where = named_path(entry)
         entry = ReasonerSettings(open_reasoner(where, sampling), name)
     client = entry.reasoner
     # A server is asked for its model's name only when a run begins: see check_reasoners.
@@ -186,10 +161,3 @@ def short_name(where: str) -> str:
     host = where.split("://", 1)[-1].removesuffix("/v1").rstrip("/")
     parts = [part for part in host.removeprefix("embedded:").split("/") if part not in ("adapter", "model", "")]
     return parts[-1] if parts else where
-
-
-def refuse_doubles(what: str, names: list[str]) -> None:
-    """Raise :class:`RacroError` when a name occurs twice."""
-    doubles = sorted(name for name, count in Counter(names).items() if count > 1)
-    if doubles:
-        raise RacroError(f"{what}: the name {doubles[0]!r} is there twice; names must differ (NAME=PATH gives one)")

@@ -26,7 +26,7 @@ from racro_pl.evaluation.results import System
 from racro_pl.images import ImageError, open_image
 from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef
-from tests.unit.evaluation.toys import DIRECT, PIPELINE, Plain, Worst, outcome, question, results
+from tests.unit.evaluation.toys import DIRECT, PIPELINE, PLAIN, WORST, outcome, question, results
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'\u2028<!--\ud800 https://evil.example"
 NASTY_SYSTEM = System(f"<b>{NASTY}", "caption", "[red]reasoner[/red]")
@@ -69,7 +69,7 @@ def example():
         DIRECT: [outcome("1", True, category="maths"), outcome("2", False, None, category="maths")],
         PIPELINE: [outcome("1", True, category="maths"), outcome("2", True, category="maths")],
     }
-    return results(Plain(), found)
+    return results(PLAIN, found)
 
 
 def entries(text="", correct=True):
@@ -136,11 +136,11 @@ def test_benchmarks_that_do_not_fit_come_below():
 def test_categories_on_request_and_nothing_answered():
     assert "maths" not in render(ResultsView(example()))
     assert re.search(r"maths +50\.0 \(2\) +100\.0 \(2\)", render(ResultsView(example(), categories=True)))
-    assert "? 4" in render(ResultsView(results(Plain(), {DIRECT: []}, unanswered=4)))
+    assert "? 4" in render(ResultsView(results(PLAIN, {DIRECT: []}, unanswered=4)))
 
 
 def test_markup_in_names_is_shown_as_it_is():
-    text = render(ResultsView(results(Plain(), {NASTY_SYSTEM: [outcome("1", True)]})), width=400)
+    text = render(ResultsView(results(PLAIN, {NASTY_SYSTEM: [outcome("1", True)]})), width=400)
     assert "[red]reasoner[/red]" in text
 
 
@@ -191,7 +191,7 @@ def test_the_page_holds_what_the_gallery_needs(tmp_path):
 
 def test_every_text_is_escaped(tmp_path):
     found = {NASTY_SYSTEM: [outcome("1", True, category=NASTY)], DIRECT: [outcome("1", False, category=NASTY)]}
-    made = replace(results(Plain(), found), name=NASTY, settings={NASTY: [NASTY]})
+    made = replace(results(PLAIN, found), name=NASTY, settings={NASTY: [NASTY]})
     asked = replace(question(NASTY), text=NASTY, answer=NASTY)
     answers = {NASTY_SYSTEM: GalleryEntry(NASTY, NASTY, NASTY, NASTY, False)}
     path = write_report(tmp_path, made, [GalleryItem("plain", asked, {NASTY: NASTY}, answers)])
@@ -247,7 +247,7 @@ def test_large_chunks_are_split(tmp_path, monkeypatch):
 
 
 def test_pages_without_gallery_comparison_or_headline(tmp_path):
-    text = write_report(tmp_path, results(Worst(), {DIRECT: []}, unanswered=4), []).read_text()
+    text = write_report(tmp_path, results(WORST, {DIRECT: []}, unanswered=4), []).read_text()
     assert "nothing to compare" in Page(text).text
     assert "? 4" in Page(text).text
 
