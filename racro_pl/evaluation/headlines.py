@@ -25,6 +25,8 @@ class Headline:
     """What the headline is called: ``accuracy``, ``worst case``, ``strict``."""
     unit: ClassVar[str] = "questions"
     """What it is a mean over."""
+    further: ClassVar[tuple[str, ...]] = ()
+    """Names that :meth:`metrics` may give."""
 
     def __init__(self, benchmark: Benchmark, rules: Mapping[str, Rule]) -> None:
         self.benchmark = benchmark
@@ -65,6 +67,7 @@ class WorstCase(Headline):
 
     name = "worst case"
     unit = "seed questions"
+    further = ("average",)
 
     def group_score(self, outcomes: Sequence[Outcome]) -> float:
         """1 where every variant is right, else 0. Of a part of the benchmark, every variant that is there."""
@@ -80,6 +83,7 @@ class StrictMastery(Headline):
 
     name = "strict"
     unit = "problems"
+    further = ("loose", "IK", "IG", "CM strict", "CM loose", "RM strict", "RM loose", "S1", "S2", "S3")
 
     def group_score(self, outcomes: Sequence[Outcome]) -> float:
         """Share of the strict score: 1 for complete mastery, 0.5 where only the whole is wrong, else 0."""

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Judgement, Outcome
-from racro_pl.evaluation.statistics import mean
+from racro_pl.evaluation.statistics import bootstrap_interval, mean
 from racro_pl.types import Question
 
 
@@ -66,16 +66,34 @@ class BenchmarkScore(Metric):
         ]
 
     def compute(self) -> dict[str, float]:
-        """The headline, under its name (``accuracy``, ``worst case``, ...), and the benchmark's further metrics, all
-        in 0...1; ``unextracted``, the share of judged questions without an extracted answer; ``questions``, the
-        number judged. Headline and share are NaN where nothing was judged that they could be about.
+        """The headline, under its name (``accuracy``, ``worst_case``, ...), with ``_low`` and ``_high``, its 95 %
+        bootstrap interval over the groups; the benchmark's further metrics; ``unextracted_share``, of the judged
+        questions, and ``unanswered_share``, of all questions: those that were not judged; all in 0...1; ``questions``,
+        the number judged. What nothing was judged for is NaN.
         """
         outcomes = self.outcomes()
         scores = list(self.headline.group_scores(outcomes).values())
+        low, high = bootstrap_interval(scores) if scores else (math.nan, math.nan)
+        name = plain_name(self.headline.name)
         unextracted = [float(outcome.judgement.extracted is None) for outcome in outcomes]
         return {
-            self.headline.name: mean(scores) if scores else math.nan,
-            **self.headline.metrics(outcomes),
-            "unextracted": mean(unextracted) if outcomes else math.nan,
+            name: mean(scores) if scores else math.nan,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            **{plain_name(further): value for further, value in self.headline.metrics(outcomes).items()},
+            "unextracted_share": mean(unextracted) if outcomes else math.nan,
+            "unanswered_share": 1.0 - len(outcomes) / len(self.questions),
             "questions": float(len(outcomes)),
         }
+
+
+def metric_names(headline: Headline) -> list[str]:
+    """The names that :meth:`BenchmarkScore.compute` may give."""
+    name = plain_name(headline.name)
+    further = [plain_name(each) for each in headline.further]
+    return [name, f"{name}_low", f"{name}_high", *further, "unextracted_share", "unanswered_share", "questions"]
+
+
+def plain_name(name: str) -> str:
+    """A metric's name as loggers and flags take it: ``worst_case`` of "worst case"."""
+    return name.replace(" ", "_")

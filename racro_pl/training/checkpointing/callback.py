@@ -21,20 +21,23 @@ from racro_pl.training.checkpointing.signals import Stopped, StopSignals
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest state and the one with the best ``val/accuracy``; stops the run when a signal asks for it.
+    """Keeps the newest state and the best one by a metric of the validation; stops the run when a signal asks for it.
 
     Args:
         every_n_steps: steps from one ``last.ckpt`` to the next; what a killed run loses at most. One is also written
             behind the last step, and when the run is asked to stop.
+        monitor: the metric: of the validation split, or of a benchmark of ``data.validation``, such as
+            ``val/mathvista/accuracy`` or ``val/dynamath/worst_case``. The highest is the best; of a share
+            (``..._share``) the lowest.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
+    def __init__(self, every_n_steps: int = 50, monitor: str = "val/accuracy") -> None:
         if every_n_steps < 1:
             raise ValueError(f"checkpoint: every_n_steps is {every_n_steps}; expected 1 or more")
         super().__init__(
             filename="best",
-            monitor="val/accuracy",
-            mode="max",
+            monitor=monitor,
+            mode="min" if monitor.endswith("_share") else "max",
             auto_insert_metric_name=False,
             save_on_train_epoch_end=False,
             # With it the best of a resumed run would stand beside that of the run before, as best-v1.

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from racro_pl.evaluation.metrics import BenchmarkScore
+from racro_pl.evaluation.metrics import BenchmarkScore, metric_names
 from racro_pl.evaluation.outcomes import Judgement
+from racro_pl.evaluation.statistics import bootstrap_interval
 from tests.unit.evaluation.toys import PLAIN, WORST, question
 
 NAMES = ("1/a", "1/b", "2/a", "2/b", "3/a", "3/b", "4/a")
@@ -26,18 +27,29 @@ def score(benchmark, indices):
     return metric
 
 
+def shown(metric):
+    return {name: metric.compute()[name] for name in ("accuracy", "unextracted_share", "questions")}
+
+
 def test_headline_and_figures():
     # groups: 1 right, 2 and 3 wrong, 4 right = 2 of 4; single answers 4 of 7; one not extracted
-    assert score(WORST, range(7)).compute() == {
-        "worst case": 0.5,
+    found = score(WORST, range(7)).compute()
+    low, high = bootstrap_interval([1.0, 0.0, 0.0, 1.0])
+    assert found == {
+        "worst_case": 0.5,
+        "worst_case_low": low,
+        "worst_case_high": high,
         "average": pytest.approx(4 / 7),
-        "unextracted": pytest.approx(1 / 7),
+        "unextracted_share": pytest.approx(1 / 7),
+        "unanswered_share": 0.0,
         "questions": 7.0,
     }
+    assert list(found) == metric_names(WORST)
 
 
 def test_what_was_not_judged_does_not_count():
-    assert score(PLAIN, [0, 3]).compute() == {"accuracy": 0.5, "unextracted": 0.0, "questions": 2.0}
+    assert shown(score(PLAIN, [0, 3])) == {"accuracy": 0.5, "unextracted_share": 0.0, "questions": 2.0}
+    assert score(PLAIN, [0, 3]).compute()["unanswered_share"] == pytest.approx(5 / 7)
     nothing = score(PLAIN, []).compute()
     assert math.isnan(nothing["accuracy"])
     assert nothing["questions"] == 0
@@ -45,9 +57,9 @@ def test_what_was_not_judged_does_not_count():
 
 def test_a_question_seen_twice_counts_once_and_has_no_second_chance():
     metric = score(PLAIN, [0, 0, 3])
-    assert metric.compute() == {"accuracy": 0.5, "unextracted": 0.0, "questions": 2.0}
+    assert shown(metric) == {"accuracy": 0.5, "unextracted_share": 0.0, "questions": 2.0}
     metric.update(0, Judgement(None, False))
-    assert metric.compute() == {"accuracy": 0.0, "unextracted": 0.5, "questions": 2.0}
+    assert shown(metric) == {"accuracy": 0.0, "unextracted_share": 0.5, "questions": 2.0}
 
 
 def test_reset_and_pickle():
