@@ -123,4 +123,4 @@ def _names(trainer: Trainer, loaded: LoadedBenchmark | None) -> list[str]:
     if loaded is not None:
         return [f"{loaded.name}/{name}" for name in metric_names(HEADLINES[loaded.name])]
     data = trainer.datamodule  # type: ignore[attr-defined]
-    return list(PipelineAccuracy(data.categories("validation"), data.audit_names()).compute())
+    return PipelineAccuracy(data.categories("validation"), data.audit_names()).names

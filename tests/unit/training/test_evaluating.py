@@ -13,6 +13,7 @@ from racro_pl.data import FigureWorldReader
 from racro_pl.models import ObjectiveSettings, PolicySettings
 from racro_pl.reward import FunctionReward, InProcessReasoner, Scorer
 from racro_pl.rollout import TransformersEngine
+from racro_pl.training.accuracy import PipelineAccuracy
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.types import RacroError
 
@@ -62,6 +63,8 @@ def test_a_fit_validates_on_benchmarks_and_keeps_the_best_by_one(tmp_path, own):
     assert found["val/own/unanswered_share"] == 0.0
     assert 0.0 <= found["val/own/unextracted_share"] <= 1.0
     assert "val/accuracy" in found
+    names = PipelineAccuracy(data.categories("validation"), data.audit_names()).names
+    assert {f"val/{name}" for name in names} == {name for name in found if not name.startswith(("val/f", "val/o"))}
     assert best.best_model_score == pytest.approx(found["val/figures/accuracy_low"])
 
 
