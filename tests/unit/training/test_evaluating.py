@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 
 from racro_pl import BenchmarkDataModule, RacroDataModule, RacroModule
@@ -128,3 +129,20 @@ def test_a_benchmark_data_module_is_no_training_data(tmp_path):
 def test_the_share_of_what_is_lacking_is_best_when_lowest():
     assert RunCheckpoint(monitor="val/figures/unextracted_share").mode == "min"
     assert RunCheckpoint().mode == "max"
+
+
+def test_resuming_with_another_monitor_keeps_its_place_and_looks_for_the_best_again(tmp_path):
+    before, after = RunCheckpoint(), RunCheckpoint(monitor="val/figures/unextracted_share")
+    assert after.state_key == before.state_key
+    for callback in (before, after):
+        callback.dirpath = str(tmp_path)
+    (tmp_path / "best.ckpt").touch()
+    before.best_model_path, before.best_model_score = str(tmp_path / "best.ckpt"), torch.tensor(0.9)
+    before._row = (3, {"loss": 1.0})
+    state = before.state_dict()
+    after.load_state_dict(dict(state))
+    assert (after._row, after.best_model_path, after.best_model_score) == ((3, {"loss": 1.0}), "", None)
+    same = RunCheckpoint()
+    same.dirpath = str(tmp_path)
+    same.load_state_dict(dict(state))
+    assert same.best_model_path == str(tmp_path / "best.ckpt")
