@@ -19,7 +19,7 @@ from racro_pl.evaluation.headlines import Headline, find_headline
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
 from racro_pl.evaluation.predictions import match_questions, read_predictions, read_rows
 from racro_pl.evaluation.progress import stage
-from racro_pl.evaluation.report.formatting import interval, p_value, paired
+from racro_pl.evaluation.report.formatting import interval, on_common, p_value, paired
 from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.statistics import mean
@@ -231,10 +231,10 @@ def report_difference(console: Console, headline: Headline, scored: Scored, othe
         told = f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}"
         console.print(told, markup=False)
         return
-    test = found.mcnemar
+    test = found.test
     console.print(
-        f"against {other.system.captioner}, on {found.n} common questions: {headline.name} {paired(found)}; "
-        f"right only here {test.only_second}, right only there {test.only_first}, McNemar {p_value(test.p_value)}",
+        f"against {other.system.captioner}, on {on_common(found)}: {headline.name} {paired(found)}; "
+        f"better here {test.gained}, better there {test.lost}, exact test {p_value(test.p_value)}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from racro_pl.evaluation.metrics import BenchmarkScore
 from racro_pl.evaluation.outcomes import Outcome, Tools
 from racro_pl.evaluation.pipeline import Evaluation
 from racro_pl.evaluation.progress import stage
-from racro_pl.evaluation.results import Cell, Comparison, System, compare_with_first, summarise
+from racro_pl.evaluation.results import Cell, Comparison, System, compare_systems, summarise
 from racro_pl.evaluation.store import read_records
 from racro_pl.files import private
 from racro_pl.text.printable import json_line
@@ -47,7 +47,7 @@ def judge_all(evaluation: Evaluation, tools: Tools, folder: Path) -> Table:
                 with metric.sync_context():
                     outcomes[system] = metric.outcomes()
                 cells.append(_cell(evaluation, loaded, system, outcomes[system]))
-            comparisons += compare_with_first(HEADLINES[loaded.name], outcomes)
+            comparisons += compare_systems(HEADLINES[loaded.name], outcomes)
     return cells, comparisons
 
 

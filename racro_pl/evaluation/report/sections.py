@@ -141,43 +141,40 @@ def _panel(title: str, cells: Sequence[tuple[int, Cell]]) -> str:
 
 
 def comparisons(results: Results) -> str:
-    """Paired comparisons; the counts lead to the questions behind them."""
+    """Paired comparisons, pair by pair of systems; the counts lead to the questions behind them."""
     if not results.comparisons:
         return "<p class=note>One system: nothing to compare.</p>"
     numbers = {system: number for number, system in enumerate(results.systems)}
-    firsts = list(dict.fromkeys(item.first for item in results.comparisons))
-    several = len(firsts) > 1
-    against = "" if several else f"<p>Against {_system(firsts[0], numbers[firsts[0]])}:</p>"
-    body, previous = "", None
-    for item in results.comparisons:
-        title = "" if item.benchmark == previous else _text(item.title)
-        previous = item.benchmark
-        names = f"<td class=name>{_system(item.second, numbers[item.second])}</td>"
-        if several:
-            names += f"<td class=name>{_system(item.first, numbers[item.first])}</td>"
-        body += (
-            f'<tr><th scope="row">{title}</th>{names}<td>{paired(item)}</td>{_counts(item, results.systems)}'
-            f"<td>{p_value(item.mcnemar.p_value)}</td><td>{item.n:,}</td></tr>"
-        )
-    heads = ["Benchmark", "System", *(["Against"] if several else [])]
-    head = "".join(f'<th scope="col" class=name>{text}</th>' for text in heads)
-    head += "".join(
-        f'<th scope="col">{text}</th>' for text in ("Difference [95 %]", "Gained", "Lost", "McNemar", "Questions")
-    )
+    heads = ("Difference [95 %]", "Gained", "Lost", "Exact test", "On")
+    head = '<th scope="col" class=name>Benchmark</th>' + "".join(f'<th scope="col">{text}</th>' for text in heads)
+    body = ""
+    for first, second in dict.fromkeys((item.first, item.second) for item in results.comparisons):
+        pair = f"{_system(second, numbers[second])}, against {_system(first, numbers[first])}"
+        body += f'<tr><th scope="rowgroup" colspan=6 class=name>{pair}</th></tr>'
+        for item in results.comparisons:
+            if (item.first, item.second) == (first, second):
+                body += (
+                    f'<tr><th scope="row">{_text(item.title)}</th><td>{paired(item)}</td>'
+                    f"{_counts(item, results.systems)}<td>{p_value(item.test.p_value)}</td>"
+                    f"<td>{item.groups:,} {_text(item.unit)}</td></tr>"
+                )
     return (
-        f"{against}<div class=wide tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        "<p class=note>Difference of headlines in points, with its bootstrap interval over the groups of common "
-        "questions. Gained: right where the other is wrong; lost: the reverse. McNemar: exact two-sided p-value of "
-        "such an uneven split between equally good systems, not corrected for the number of comparisons.</p>"
+        f"<div class=wide tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        "<p class=note>First every further captioner against the first, with the same reasoner; then the first "
+        "captioner's other systems against its first. Difference of headlines in points. All figures are in the unit "
+        "of the headline (the last column): its interval resamples these units, gained and lost count those that score "
+        "more and less, and the exact test says how often equally good systems would differ at least so much "
+        "(a randomisation test; McNemar's where units are right or wrong), not corrected for the number of "
+        "comparisons.</p>"
     )
 
 
 def _counts(item: Comparison, systems: Sequence[System]) -> str:
     cells = ""
-    for kind, count in (("gained", item.mcnemar.only_second), ("lost", item.mcnemar.only_first)):
+    for kind, count in (("gained", item.test.gained), ("lost", item.test.lost)):
         text = f"{count:,}"
-        # The gallery's filters compare with the first system.
-        if count and item.first == systems[0]:
+        # The gallery's filters compare questions with the first system.
+        if count and item.first == systems[0] and item.unit == "questions":
             state = {"benchmark": item.benchmark, "system": systems.index(item.second), "filter": kind}
             text = _link(text, f"see what was {kind}", **state)
         cells += f"<td>{text}</td>"

@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from racro_pl.evaluation.paper import PaperRow
-from racro_pl.evaluation.report.formatting import column_title, interval, legend, notes, p_value, paired, percent
+from racro_pl.evaluation.report.formatting import (
+    column_title,
+    interval,
+    legend,
+    notes,
+    p_value,
+    pair_title,
+    paired,
+    percent,
+)
 from racro_pl.evaluation.results import Cell, Results, System
 
 _LABEL_WIDTH = 36
@@ -36,8 +45,7 @@ class ResultsView:
         for start in range(0, len(names), fitting):
             last = start + fitting >= len(names)
             yield results_table(self.results, names[start : start + fitting], average=last)
-        if self.results.comparisons:
-            yield comparison_table(self.results)
+        yield from comparison_tables(self.results)
         if self.categories:
             yield from category_tables(self.results)
 
@@ -100,33 +108,21 @@ def _add_paper(table: Table, rows: Sequence[PaperRow], columns: Sequence[str], s
         table.add_row(Text(row.label), *scores, *([percent(row.average)] if show_average else []), style="dim")
 
 
-def comparison_table(results: Results) -> Table:
-    """Differences of headlines on common questions, with McNemar's exact test."""
-    firsts = list(dict.fromkeys(item.first for item in results.comparisons))
-    # By default all comparisons are with one system: then it is said once.
-    against = f" · against {firsts[0].label}" if len(firsts) == 1 else ""
-    table = Table(
-        title=Text(f"Paired comparison on the questions that both answered{against}"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("benchmark")
-    table.add_column("system", overflow="fold")
-    if len(firsts) > 1:
-        table.add_column("against", overflow="fold")
-    for header in ("difference [95 %]", "gained", "lost", "McNemar"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for item in results.comparisons:
-        table.add_row(
-            Text(item.title),
-            Text(item.second.label),
-            *([Text(item.first.label)] if len(firsts) > 1 else []),
-            Text(paired(item)),
-            f"{item.mcnemar.only_second:,}",
-            f"{item.mcnemar.only_first:,}",
-            p_value(item.mcnemar.p_value),
+def comparison_tables(results: Results) -> Iterator[Table]:
+    """Differences of headlines on what both systems answered, one table for each pair: legible at 60 columns."""
+    pairs = dict.fromkeys((item.first, item.second) for item in results.comparisons)
+    for first, second in pairs:
+        table = Table(
+            title=Text(pair_title(first, second)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
         )
-    return table
+        table.add_column("benchmark", overflow="fold")
+        for header in ("difference [95 %]", "gained", "lost", "exact test"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for item in results.comparisons:
+            if (item.first, item.second) == (first, second):
+                counts = f"{item.test.gained:,}", f"{item.test.lost:,}"
+                table.add_row(Text(item.title), Text(paired(item)), *counts, p_value(item.test.p_value))
+        yield table
 
 
 def category_tables(results: Results) -> Iterator[Table]:

@@ -9,7 +9,9 @@ import pytest
 
 from racro_pl.data.benchmarks import BENCHMARKS
 from racro_pl.evaluation.paper import PAPER_ROWS, SEVEN, paper_rows
-from racro_pl.evaluation.results import Results, System, average, compare, summarise
+from racro_pl.evaluation.report.formatting import pair_title
+from racro_pl.evaluation.results import Results, System, average, compare, compare_systems, summarise
+from racro_pl.evaluation.statistics import PairedTest
 from racro_pl.types import RacroError
 from tests.unit.evaluation.toys import DIRECT, PIPELINE, PLAIN, WORST, outcome, results
 
@@ -90,7 +92,7 @@ def test_a_comparison_is_over_common_questions():
     second = [outcome("3", True), outcome("1", True), outcome("2", True), outcome("4", False)]
     found = compare(PLAIN, DIRECT, first, PIPELINE, second)
     assert (found.n, found.difference) == (3, pytest.approx(2 / 3))
-    assert (found.mcnemar.only_first, found.mcnemar.only_second, found.mcnemar.p_value) == (0, 2, 0.5)
+    assert (found.test, found.unit, found.groups) == (PairedTest(0, 2, 0.5), "questions", 3)
     assert compare(PLAIN, DIRECT, first[:1], PIPELINE, second[:1]) is None
 
 
@@ -98,6 +100,34 @@ def test_a_group_is_compared_by_what_both_answered_of_it():
     # The first failed 1/b, which the second never answered: on 1/a alone they are equal.
     first, second = [outcome("1/a", True), outcome("1/b", False)], [outcome("1/a", True)]
     assert compare(WORST, DIRECT, first, PIPELINE, second).difference == 0.0
+
+
+def test_a_comparison_is_in_the_unit_of_the_headline():
+    # Three seeds of two variants. Of single answers the second gains three and loses one; of seeds it gains 1 and 2.
+    names = ("1/a", "1/b", "2/a", "2/b", "3/a", "3/b")
+    first = [outcome(name, name in ("1/b", "3/a")) for name in names]
+    second = [outcome(name, name[0] in "12") for name in names]
+    found = compare(WORST, DIRECT, first, PIPELINE, second)
+    assert (found.n, found.groups, found.unit) == (6, 3, "seed questions")
+    assert found.test == PairedTest(lost=0, gained=2, p_value=0.5)
+    assert found.difference == pytest.approx(2 / 3)
+
+
+def test_before_against_after_with_the_same_reasoner_comes_first():
+    systems = [System(who, mode, reads) for who in ("before", "after", "third")
+               for mode, reads in (("direct", None), ("caption", "A"), ("caption", "B"))]  # fmt: skip
+    found = compare_systems(PLAIN, {system: [outcome("1", True), outcome("2", False)] for system in systems})
+    told = [pair_title(each.first, each.second) for each in found]
+    assert told == [
+        "after against before, both · direct",
+        "after against before, both → A · caption",
+        "after against before, both → B · caption",
+        "third against before, both · direct",
+        "third against before, both → A · caption",
+        "third against before, both → B · caption",
+        "before → A · caption, against before · direct",
+        "before → B · caption, against before · direct",
+    ]
 
 
 def example():
@@ -131,8 +161,8 @@ def change(path, value):
     [
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "got version 'list', expected 1"),
-        (change(["version"], 2), "got version 2, expected 1"),
+        ("[]", "got version 'list', expected 2"),
+        (change(["version"], 1), "got version 1, expected 2"),
         (change(["extra"], 2), "results: unknown extra"),
         (change(["cells", 0, "n"], "2"), r"results.cells\[0\].n: got '2', expected a value of type int"),
         (change(["cells", 0, "n"], True), "expected a value of type int"),

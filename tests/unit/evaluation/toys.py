@@ -8,7 +8,7 @@ from typing import ClassVar
 from racro_pl.data.benchmarks.base import Benchmark, Found, SplitInfo
 from racro_pl.evaluation.headlines import Headline, WorstCase
 from racro_pl.evaluation.outcomes import Judgement, Outcome
-from racro_pl.evaluation.results import Results, System, compare_with_first, summarise
+from racro_pl.evaluation.results import Results, System, compare_systems, summarise
 from racro_pl.types import Question
 
 DIRECT = System("base", "direct", None)
@@ -57,4 +57,4 @@ def results(
 ) -> Results:
     """Results of one benchmark."""
     cells = tuple(summarise(headline, s, found, expected, unanswered, "strict") for s, found in outcomes.items())
-    return Results("toy", "2026-01-01T00:00:00+00:00", {"seed": 0}, cells, compare_with_first(headline, outcomes), ())
+    return Results("toy", "2026-01-01T00:00:00+00:00", {"seed": 0}, cells, compare_systems(headline, outcomes), ())
