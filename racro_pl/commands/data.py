@@ -18,13 +18,14 @@ from rich.progress import track
 from rich.table import Table
 
 from racro_pl.data.benchmarks import BENCHMARKS, Benchmark, TableBenchmark, find_benchmark
+from racro_pl.data.benchmarks.loading import parse_benchmark
 from racro_pl.data.benchmarks.sources.parquet import cached
 from racro_pl.data.benchmarks.sources.tsv import find_tsv
 from racro_pl.data.readers.base import Drops, RowError, quiet
 from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.terminal import Console
-from racro_pl.types import ImageRef, Question
+from racro_pl.types import ImageRef, Question, RacroError
 
 NAMED = 3
 """Rows of each kind that are named."""
@@ -50,7 +51,10 @@ def main(arguments: list[str]) -> int:
     if options.command == "list":
         console.print(benchmark_table())
         return 0
-    return run_check(find_benchmark(options.name), options.path, options.split, console)
+    asked = parse_benchmark(options.name)
+    if asked.path and options.path:
+        raise RacroError(f"two paths: {asked.path} and {options.path}; expected one")
+    return run_check(find_benchmark(asked.benchmark), asked.path or options.path, options.split, console)
 
 
 # ------------------------------------------------------------------ list

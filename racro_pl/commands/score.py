@@ -15,9 +15,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from racro_pl.data.benchmarks.loading import parse_benchmark
 from racro_pl.evaluation.headlines import Headline, find_headline
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
-from racro_pl.evaluation.predictions import match_questions, read_predictions, read_rows
+from racro_pl.evaluation.predictions import KINDS, match_questions, read_predictions, read_rows, response_column
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.report.formatting import interval, on_common, p_value, paired
 from racro_pl.evaluation.results import System, compare, summarise
@@ -38,7 +39,11 @@ def main(arguments: list[str]) -> int:
         RacroError: an input is missing or not what it should be.
     """
     options = _parser().parse_args(arguments)
-    headline = find_headline(options.benchmark)
+    asked = parse_benchmark(options.benchmark)
+    if asked.path and options.questions:
+        raise RacroError(f"the questions are named twice: {asked.path} and --questions {options.questions}")
+    options.questions = options.questions or asked.path
+    headline = find_headline(asked.benchmark)
     rule = _rule(headline, options.rule, options.judge)
     with Grader() as grader:
         judge = _judge(options)
@@ -85,8 +90,11 @@ def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options
         questions_at = str(path)
     found = headline.benchmark.read(questions_at, images=False)
     own = questions_at is not None and path.resolve() == Path(questions_at).resolve()
-    predictions = read_predictions(path, rows, options.response_field, headline.benchmark if own else None)
-    if options.rule == "official" and options.response_field == "response" and "extraction" in predictions.columns:
+    column = options.response_field or response_column(rows)
+    if column == "prediction" and not options.response_field:
+        print(f"note: {path}: the responses are its column 'prediction' (VLMEvalKit's)", file=sys.stderr)
+    predictions = read_predictions(path, rows, column, headline.benchmark if own else None)
+    if options.rule == "official" and column == "response" and "extraction" in predictions.columns:
         print(
             "note: the official rule of some benchmarks works on the extracted answer; the file has a column "
             "'extraction': use --response-field extraction for it",
@@ -100,17 +108,17 @@ def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="racro-pl score",
-        description="Judge outputs for a benchmark: a file with one JSON object a line, with an id and a response.",
+        description="Judge outputs for a benchmark: a file of rows with an id and a response.",
     )
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="such as mathvision, MathVista_MINI")
-    parser.add_argument("--predictions", required=True, metavar="FILE.jsonl", help="rows with an id and a response")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="such as mathvision, or own=QUESTIONS.jsonl")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help=f"rows with id and response: {KINDS}")
     parser.add_argument(
         "--questions",
         metavar="PATH",
         help="file, folder or hub id that holds the questions; images are not needed (default: the prediction file "
         "when it has a column 'answer', else VLMEvalKit's file below $LMUData or ~/LMUData)",
     )
-    parser.add_argument("--response-field", default="response", metavar="F", help="its column (default: %(default)s)")
+    parser.add_argument("--response-field", metavar="F", help="its column (default: response, else prediction)")
     parser.add_argument(
         "--against", metavar="OTHER.jsonl", help="other predictions, to compare with on the questions that both have"
     )
