@@ -72,8 +72,8 @@ class EvaluationSettings:
     """Paths or ``NAME=PATH``, with commas between them, or a list. The first is what the others are compared with."""
     reasoners: str | list[str | ReasonerSettings] = field(default_factory=list)
     """URLs or paths, with commas between them, or a list: all of them read the same captions."""
-    modes: list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
-    """``direct``: the captioner's own answer. ``caption``: the reasoner reads the caption. ``caption+tentative``: it
+    modes: str | list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
+    """With commas between them, or a list. ``direct``: the captioner's own answer. ``caption``: the reasoner reads the caption. ``caption+tentative``: it
     reads both, as in the paper's table."""
     samples: int = 1
     """Answers per reasoner and question; with more than one, the majority counts."""
@@ -93,8 +93,11 @@ class EvaluationSettings:
         """
         if self.samples < 1 or (self.limit is not None and self.limit < 1):
             raise RacroError(f"samples is {self.samples} and limit {self.limit}; expected 1 or more")
-        if not self.modes:
-            raise RacroError(f"modes is empty; expected some of {', '.join(get_args(Mode))}")
+        asked = _split(self.modes)
+        unknown = [mode for mode in asked if mode not in get_args(Mode)]
+        if unknown or not asked:
+            got = f"there is no mode {unknown[0]!r}" if unknown else "modes is empty"
+            raise RacroError(f"{got}; expected some of {', '.join(get_args(Mode))}")
         if self.judge is not None and self.rule != "vlmevalkit":
             raise RacroError(f"a judge goes with the rule vlmevalkit only; the rule is {self.rule}")
         benchmarks = [parse_benchmark(entry) for entry in _split(self.benchmarks)]
@@ -102,12 +105,12 @@ class EvaluationSettings:
         reasoners = [_reasoner(entry, self.sampling) for entry in _split(self.reasoners)]
         if not benchmarks or not captioners:
             raise RacroError(f"{'captioners' if benchmarks else 'benchmarks'} is empty; expected at least one")
-        if set(self.modes) != {"direct"} and not reasoners:
-            raise RacroError(f"modes {', '.join(self.modes)} need a reasoner: set reasoners, or modes: [direct]")
+        modes: list[Mode] = [mode for mode in get_args(Mode) if mode in asked]
+        if modes != ["direct"] and not reasoners:
+            raise RacroError(f"modes {', '.join(modes)} need a reasoner: set reasoners, or modes: [direct]")
         if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
             raise RacroError(f"samples: {self.samples} with a greedy reasoner, which answers alike every time")
         refuse_doubles("captioners", [entry.name for entry in captioners])
-        modes = [mode for mode in get_args(Mode) if mode in self.modes]
         return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
 
 

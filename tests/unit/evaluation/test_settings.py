@@ -61,3 +61,14 @@ def test_entries_may_be_written_out():
     ).plan()
     assert settings.captioners[0].name == "y"
     assert settings.reasoners[0].name == "figure-reasoner"
+
+
+def test_modes_are_named_as_captioners_are():
+    def modes(value):
+        return EvaluationSettings("figures", RUNS, "embedded:figure-reasoner", modes=value).plan().modes
+
+    assert modes("caption,direct") == modes(["caption", "direct"]) == ["direct", "caption"]
+    with pytest.raises(RacroError, match="there is no mode 'captions'; expected some of direct, caption"):
+        modes("captions,direct")
+    with pytest.raises(RacroError, match="modes is empty"):
+        modes("")
