@@ -16,6 +16,8 @@ from racro_pl.evaluation.plain import from_plain, to_plain
 from racro_pl.evaluation.statistics import PairedTest, bootstrap_interval, mean, paired_interval, paired_test
 from racro_pl.types import RacroError
 
+UNCATEGORISED = "uncategorised"
+"""Class of the questions that lack one in a breakdown."""
 VERSION = 2
 """Of the file's layout; another one is refused."""
 
@@ -155,6 +157,11 @@ def _categories(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, 
     for outcome in outcomes:
         for breakdown, name in benchmark.categories(outcome.question).items():
             right[breakdown][name].append(outcome.judgement.correct)
+    for breakdown, classes in right.items():
+        # Each breakdown is of all questions: those that lack the class stand under a name, not outside the table.
+        lacking = [each for each in outcomes if breakdown not in benchmark.categories(each.question)]
+        if lacking:
+            classes[UNCATEGORISED] = [each.judgement.correct for each in lacking]
     return {
         breakdown: {name: (mean(classes[name]), len(classes[name])) for name in sorted(classes)}
         for breakdown, classes in right.items()

@@ -73,8 +73,8 @@ class EvaluationSettings:
     reasoners: str | list[str | ReasonerSettings] = field(default_factory=list)
     """URLs or paths, with commas between them, or a list: all of them read the same captions."""
     modes: str | list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
-    """With commas between them, or a list. ``direct``: the captioner's own answer. ``caption``: the reasoner reads the caption. ``caption+tentative``: it
-    reads both, as in the paper's table."""
+    """With commas between them, or a list. ``direct``: the captioner's own answer. ``caption``: the reasoner reads the
+    caption. ``caption+tentative``: it reads both, as in the paper's table."""
     samples: int = 1
     """Answers per reasoner and question; with more than one, the majority counts."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)

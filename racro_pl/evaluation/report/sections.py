@@ -17,7 +17,22 @@ from racro_pl.evaluation.results import Cell, Comparison, Results, System
 from racro_pl.text.printable import printable
 
 COLORS = 8
-"""Distinct colours of systems in the style sheet; further systems start over."""
+"""Distinct colours of systems in the style sheet; further systems have the same colours with another shape."""
+_SHAPES = (
+    '<circle cx="{x}" cy="{y}" r="5"/>',
+    '<rect x="{left}" y="{top}" width="9" height="9"/>',
+    '<path d="M{x} {high}l6 6-6 6-6-6z"/>',
+    '<path d="M{x} {high}l6 11h-12z"/>',
+)
+"""Around (x, y): a dot, a square, a diamond, a triangle. With the colours they tell 32 systems apart."""
+_NAME_LENGTH = 52
+"""Longest name that fits above its line in a chart, in characters."""
+
+
+def _mark(number: int, x: float, y: float) -> str:
+    """The mark of a system, as SVG."""
+    shape = _SHAPES[number // COLORS % len(_SHAPES)].format(x=x, y=y, left=x - 4.5, top=y - 4.5, high=y - 6)
+    return f'<g class="mark-of s{number % COLORS}">{shape}</g>'
 
 
 def _text(value: object) -> str:
@@ -25,7 +40,7 @@ def _text(value: object) -> str:
 
 
 def _system(system: System, number: int) -> str:
-    return f'<span class="dot s{number % COLORS}"></span>{_text(system.label)}'
+    return f'<svg class=dot viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7)}</svg>{_text(system.label)}'
 
 
 def _link(text: str, title: str, **state: object) -> str:
@@ -116,24 +131,26 @@ def chart(results: Results) -> str:
 
 
 def _panel(title: str, cells: Sequence[tuple[int, Cell]]) -> str:
-    """0 to 100 % is x = 10 to 310; one row of 22 a system; values on the right, the axis below."""
+    """0 to 100 % is x = 10 to 310; one row of 34 a system, its name above; values on the right, the axis below."""
 
     def place(share: float) -> float:
         return round(10 + 300 * share, 1)
 
-    bottom = 8 + 22 * len(cells)
+    bottom = 4 + 34 * len(cells)
     marks = ""
     for tick in (0, 25, 50, 75, 100):
         x = place(tick / 100)
         marks += f'<line class=grid x1="{x}" x2="{x}" y1="4" y2="{bottom}"/>'
         marks += f'<text class=tick x="{x}" y="{bottom + 15}">{tick}</text>'
     for row, (number, cell) in enumerate(cells):
-        y = 8 + 22 * row + 11
+        y = 4 + 34 * row + 23
+        name = cell.system.label
+        name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
         low, high, value = cell.low or 0.0, cell.high or 0.0, cell.headline or 0.0
         marks += (
-            f'<g class="s{number % COLORS}">'
-            f'<line class=whisker x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{place(value)}" cy="{y}" r="5"/></g>'
+            f'<text class=system x="10" y="{y - 10}">{_text(name)}</text>'
+            f'<line class="whisker s{number % COLORS}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>'
+            f"{_mark(number, place(value), y)}"
             f'<text class=value x="354" y="{y + 4}">{percent(value)}</text>'
         )
     label = _text(f"{title}: " + "; ".join(f"{c.system.label} {percent(c.headline or 0.0)} %" for _, c in cells))

@@ -321,3 +321,12 @@ def test_tables_are_legible_at_narrow_widths(width):
     assert all(text.count(name) == 2 for name in names[:3])  # a headline each, and a comparison, unbroken
     assert text.count("0.0 [0.0, 0.0]") == 3
     assert text.count("part of the split") == 1
+
+
+def test_twenty_systems_have_a_mark_each_and_their_names_in_the_charts(tmp_path):
+    systems = [System(f"run-{number:02}", "direct", None) for number in range(20)]
+    write_report(tmp_path, results(PLAIN, dict.fromkeys(systems, [outcome("1", True)])), [])
+    text = (tmp_path / "report.html").read_text()
+    marks = re.findall(r"<li><svg class=dot [^>]*>(.*?)</svg>", text)
+    assert len(marks) == len(set(marks)) == 20
+    assert re.findall(r"<text class=system [^>]*>(run-\d\d) · direct</text>", text) == [s.captioner for s in systems]

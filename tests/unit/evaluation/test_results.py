@@ -183,3 +183,10 @@ def test_settings_must_be_plain():
         replace(example(), settings={"x": object()}).to_json()
     with pytest.raises(ValueError, match="JSON compliant"):
         replace(example(), settings={"x": float("nan")}).to_json()
+
+
+def test_questions_without_a_class_stand_under_a_name():
+    found = [outcome("1", True, category="maths"), outcome("2", False), outcome("3", True)]
+    cell = summarise(PLAIN, DIRECT, found, 3, 0, "strict")
+    assert cell.categories == {"category": {"maths": (1.0, 1), "uncategorised": (0.5, 2)}}
+    assert summarise(PLAIN, DIRECT, found[1:], 2, 0, "strict").categories == {}
