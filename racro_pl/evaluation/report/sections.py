@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from racro_pl.evaluation.paper import PaperRow
 from racro_pl.evaluation.report.formatting import interval, legend, notes, p_value, paired, percent
-from racro_pl.evaluation.results import Cell, Comparison, Results, System
+from racro_pl.evaluation.results import UNCATEGORISED, Cell, Comparison, Results, System
 from racro_pl.text.printable import printable
 
 COLORS = 8
@@ -225,7 +225,9 @@ def _bars(breakdown: str, cells: Sequence[tuple[int, Cell]]) -> str:
         row = ""
         for number, cell in cells:
             accuracy, n = cell.categories.get(breakdown, {}).get(name, (0.0, 0))
+            # The gallery finds questions by a class that they have.
             state = {"benchmark": cell.benchmark, "category": f"{breakdown}: {name}", "system": number}
+            state = {} if name == UNCATEGORISED else state
             row += f"<td>{_bar(accuracy, n, number, state)}</td>" if n else "<td>–</td>"
         rows += f'<tr><th scope="row">{_text(name)}</th>{row}</tr>'
     return (
@@ -235,7 +237,7 @@ def _bars(breakdown: str, cells: Sequence[tuple[int, Cell]]) -> str:
 
 def _bar(accuracy: float, n: int, number: int, state: Mapping[str, object]) -> str:
     width = round(120 * accuracy, 1)
-    value = _link(percent(accuracy), "see these questions", **state)
+    value = _link(percent(accuracy), "see these questions", **state) if state else percent(accuracy)
     return (
         f'<svg class=bar viewBox="0 0 120 12" aria-hidden="true"><rect class=track width="120" height="12" rx="2"/>'
         f'<rect class="s{number % COLORS}" width="{width}" height="12" rx="2"/></svg> {value} <small>n={n:,}</small>'
