@@ -9,8 +9,12 @@ import zipfile
 import pytest
 
 from racro_pl.commands import data, score
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, load_benchmarks
 from racro_pl.data.benchmarks.sources import xlsx
+from racro_pl.evaluation.exporting import export_vlmevalkit, vlmevalkit_file
+from racro_pl.evaluation.results import System
 from racro_pl.types import RacroError
+from tests.unit.evaluation import benchmark_files
 from tests.unit.evaluation.test_score_command import lines_of
 
 ROWS = [
@@ -134,3 +138,26 @@ def test_own_questions_are_named_alike_everywhere(tmp_path, capsys, form):
     assert "accuracy 100.00 %" in lines_of(capsys.readouterr().out)
     with pytest.raises(RacroError, match="named twice"):
         score.main([name, "--questions", "x.jsonl", "--predictions", str(answers)])
+
+
+def test_answers_are_exported_as_vlmevalkit_writes_them(tmp_path, capsys):
+    source = tmp_path / "MathVision_MINI.tsv"
+    pictured = [{**row, "image": benchmark_files.base64_png()} for row in ROWS]
+    benchmark_files.write_tsv(source, [{k: v for k, v in row.items() if k != "prediction"} for row in pictured])
+    loaded = load_benchmarks([BenchmarkSettings("mathvision", str(source))])[0]
+    system = System("a/b", "direct", None)
+    said = {"1": 'It is\n"60".\t', "2": "A"}  # the third got no answer
+    verdicts = {("mathvision", name, system): {"response": text} for name, text in said.items()}
+    (path,) = export_vlmevalkit(loaded, [system], verdicts, tmp_path)
+    assert path == tmp_path / "vlmevalkit" / "a-b-direct_MathVision_MINI.tsv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(row["index"], row["prediction"]) for row in rows] == list(said.items())
+    assert list(rows[0]) == ["index", "question", "choices", "answer", "category", "prediction"]
+    score.main(["mathvision", "--predictions", str(path)])
+    assert "accuracy 50.00 %" in lines_of(capsys.readouterr().out)
+
+
+def test_only_what_came_from_vlmevalkits_file_is_exported():
+    with pytest.raises(RacroError, match="figures was not read from VLMEvalKit's .tsv file"):
+        vlmevalkit_file(load_benchmarks([BenchmarkSettings("figures")], 1)[0])
