@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 from racro_pl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from racro_pl.data.benchmark_datamodule import BenchmarkDataModule
     from racro_pl.data.datamodule import RacroDataModule
     from racro_pl.pipeline import Answer, Pipeline, load_captioner
     from racro_pl.training.module import RacroModule
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Pipeline", "RacroDataModule", "RacroModule", "load_captioner"]
+__all__ = ["Answer", "BenchmarkDataModule", "Pipeline", "RacroDataModule", "RacroModule", "load_captioner"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "Answer": "racro_pl.pipeline",
+        "BenchmarkDataModule": "racro_pl.data.benchmark_datamodule",
         "Pipeline": "racro_pl.pipeline",
         "RacroDataModule": "racro_pl.data.datamodule",
         "RacroModule": "racro_pl.training.module",

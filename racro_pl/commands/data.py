@@ -16,13 +16,15 @@ from rich.panel import Panel
 from rich.progress import track
 from rich.table import Table
 
+from racro_pl.data.benchmarks import BENCHMARKS, Benchmark, TableBenchmark, find_benchmark
+from racro_pl.data.benchmarks.loading import parse_benchmark
+from racro_pl.data.benchmarks.sources.parquet import cached
+from racro_pl.data.benchmarks.sources.tsv import find_tsv
 from racro_pl.data.readers.base import Drops, RowError, quiet
-from racro_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, TableBenchmark, find_benchmark
-from racro_pl.evaluation.sources.parquet import cached
-from racro_pl.evaluation.sources.tsv import find_tsv
+from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.terminal import ArgumentParser, Console
-from racro_pl.types import ImageRef, Question
+from racro_pl.types import ImageRef, Question, RacroError
 
 NAMED = 3
 """Rows of each kind that are named."""
@@ -48,7 +50,10 @@ def main(arguments: list[str]) -> int:
     if options.command == "list":
         console.print(benchmark_table())
         return 0
-    return run_check(find_benchmark(options.name), options.path, options.split, console)
+    asked = parse_benchmark(options.name)
+    if asked.path and options.path:
+        raise RacroError(f"two paths: {asked.path} and {options.path}; expected one")
+    return run_check(find_benchmark(asked.benchmark), asked.path or options.path, options.split, console)
 
 
 # ------------------------------------------------------------------ list
@@ -64,7 +69,11 @@ def benchmark_table() -> Table:
     table.add_column("here", overflow="fold")
     for benchmark in BENCHMARKS.values():
         for place, (split, info) in enumerate(benchmark.splits.items()):
-            first = (f"{benchmark.title}\n[dim]{benchmark.name}[/dim]", benchmark.headline) if place == 0 else ("", "")
+            first = (
+                (f"{benchmark.title}\n[dim]{benchmark.name}[/dim]", HEADLINES[benchmark.name].name)
+                if place == 0
+                else ("", "")
+            )
             names = [f"{info.tsv}.tsv"] if info.tsv else []
             if benchmark.hub_id and place == 0:
                 names.append(f"[dim]{benchmark.hub_id}[/dim]")

@@ -15,11 +15,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from racro_pl.evaluation.benchmarks import Benchmark, find_benchmark
+from racro_pl.data.benchmarks.loading import parse_benchmark
+from racro_pl.evaluation.headlines import Headline, find_headline
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
-from racro_pl.evaluation.predictions import match_questions, read_predictions, read_rows
+from racro_pl.evaluation.predictions import KINDS, match_questions, read_predictions, read_rows, response_column
 from racro_pl.evaluation.progress import stage
-from racro_pl.evaluation.report.formatting import interval, p_value, paired
+from racro_pl.evaluation.report.formatting import interval, on_common, p_value, paired
 from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.statistics import mean
@@ -38,23 +39,27 @@ def main(arguments: list[str]) -> int:
         RacroError: an input is missing or not what it should be.
     """
     options = _parser().parse_args(arguments)
-    benchmark = find_benchmark(options.benchmark)
-    rule = _rule(benchmark, options.rule, options.judge)
+    asked = parse_benchmark(options.benchmark)
+    if asked.path and options.questions:
+        raise RacroError(f"the questions are named twice: {asked.path} and --questions {options.questions}")
+    options.questions = options.questions or asked.path
+    headline = find_headline(asked.benchmark)
+    rule = _rule(headline, options.rule, options.judge)
     with Grader() as grader:
         judge = _judge(options)
         try:
             tools = Tools(grader, judge)
-            scored = score_file(Path(options.predictions), benchmark, rule, tools, options)
-            other = score_file(Path(options.against), benchmark, rule, tools, options) if options.against else None
+            scored = score_file(Path(options.predictions), headline, rule, tools, options)
+            other = score_file(Path(options.against), headline, rule, tools, options) if options.against else None
         finally:
             if judge is not None:
                 judge.close()
     if options.output:
         write_scored(Path(options.output), scored.outcomes, Path(options.predictions))
     console = Console()
-    report(console, benchmark, options.rule, scored)
+    report(console, headline, options.rule, scored)
     if other is not None:
-        report_difference(console, benchmark, scored, other)
+        report_difference(console, headline, scored, other)
     if options.output:
         console.print(f"written: {escape(options.output)}", soft_wrap=True, highlight=False)
     return 0
@@ -73,7 +78,7 @@ class Scored:
     """Questions that could not be used, by reason."""
 
 
-def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, options: argparse.Namespace) -> Scored:
+def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options: argparse.Namespace) -> Scored:
     """Match a file's predictions with their questions and judge them.
 
     Raises:
@@ -83,10 +88,13 @@ def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, optio
     questions_at = options.questions
     if questions_at is None and any("answer" in row for _, row in rows):
         questions_at = str(path)
-    found = benchmark.read(questions_at, images=False)
+    found = headline.benchmark.read(questions_at, images=False)
     own = questions_at is not None and path.resolve() == Path(questions_at).resolve()
-    predictions = read_predictions(path, rows, options.response_field, benchmark if own else None)
-    if options.rule == "official" and options.response_field == "response" and "extraction" in predictions.columns:
+    column = options.response_field or response_column(rows)
+    if column == "prediction" and not options.response_field:
+        print(f"note: {path}: the responses are its column 'prediction' (VLMEvalKit's)", file=sys.stderr)
+    predictions = read_predictions(path, rows, column, headline.benchmark if own else None)
+    if options.rule == "official" and column == "response" and "extraction" in predictions.columns:
         print(
             "note: the official rule of some benchmarks works on the extracted answer; the file has a column "
             "'extraction': use --response-field extraction for it",
@@ -100,17 +108,17 @@ def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, optio
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="racro-pl score",
-        description="Judge outputs for a benchmark: a file with one JSON object a line, with an id and a response.",
+        description="Judge outputs for a benchmark: a file of rows with an id and a response.",
     )
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="such as mathvision, MathVista_MINI")
-    parser.add_argument("--predictions", required=True, metavar="FILE.jsonl", help="rows with an id and a response")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="such as mathvision, or own=QUESTIONS.jsonl")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help=f"rows with id and response: {KINDS}")
     parser.add_argument(
         "--questions",
         metavar="PATH",
         help="file, folder or hub id that holds the questions; images are not needed (default: the prediction file "
         "when it has a column 'answer', else VLMEvalKit's file below $LMUData or ~/LMUData)",
     )
-    parser.add_argument("--response-field", default="response", metavar="F", help="its column (default: %(default)s)")
+    parser.add_argument("--response-field", metavar="F", help="its column (default: response, else prediction)")
     parser.add_argument(
         "--against", metavar="OTHER.jsonl", help="other predictions, to compare with on the questions that both have"
     )
@@ -127,12 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rule(benchmark: Benchmark, name: str, judge: str | None) -> Rule:
-    if name not in benchmark.rules:
-        raise RacroError(f"{benchmark.title} has no rule {name!r}; it has {', '.join(benchmark.rules)}")
+def _rule(headline: Headline, name: str, judge: str | None) -> Rule:
+    rule = headline.rule(name)
     if judge and name != "vlmevalkit":
         raise RacroError(f"the rule {name!r} asks no judge: leave --judge out, or give --rule vlmevalkit")
-    return benchmark.rules[name]
+    return rule
 
 
 def _judge(options: argparse.Namespace) -> HttpJudge | None:
@@ -188,10 +195,10 @@ def write_scored(path: Path, outcomes: Sequence[Outcome], predictions: Path) -> 
 # ------------------------------------------------------------------ report
 
 
-def report(console: Console, benchmark: Benchmark, rule: str, scored: Scored) -> None:
+def report(console: Console, headline: Headline, rule: str, scored: Scored) -> None:
     """Print the figures: headline with its interval, accuracy, what was left out, and the breakdowns."""
     outcomes = scored.outcomes
-    cell = summarise(benchmark, scored.system, outcomes, scored.questions, scored.questions - len(outcomes), rule)
+    cell = summarise(headline, scored.system, outcomes, scored.questions, scored.questions - len(outcomes), rule)
     summary = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     summary.add_column(no_wrap=True)
     summary.add_column(justify="right", no_wrap=True)
@@ -206,7 +213,7 @@ def report(console: Console, benchmark: Benchmark, rule: str, scored: Scored) ->
         summary.add_row(escape(name), _percent(figure))
     summary.add_row("n", f"{cell.n}")
     summary.add_row("unextracted", _percent(cell.unextracted))
-    console.print(f"{benchmark.title}, rule {rule}", style="bold", highlight=False)
+    console.print(f"{headline.benchmark.title}, rule {rule}", style="bold", highlight=False)
     console.print(summary)
     if cell.unanswered:
         console.print(
@@ -225,17 +232,17 @@ def report(console: Console, benchmark: Benchmark, rule: str, scored: Scored) ->
         console.print(table)
 
 
-def report_difference(console: Console, benchmark: Benchmark, scored: Scored, other: Scored) -> None:
+def report_difference(console: Console, headline: Headline, scored: Scored, other: Scored) -> None:
     """Print how the two differ on the questions that both have."""
-    found = compare(benchmark, other.system, other.outcomes, scored.system, scored.outcomes)
+    found = compare(headline, other.system, other.outcomes, scored.system, scored.outcomes)
     if found is None:
         told = f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}"
         console.print(told, markup=False)
         return
-    test = found.mcnemar
+    test = found.test
     console.print(
-        f"against {other.system.captioner}, on {found.n} common questions: {benchmark.headline} {paired(found)}; "
-        f"right only here {test.only_second}, right only there {test.only_first}, McNemar {p_value(test.p_value)}",
+        f"against {other.system.captioner}, on {on_common(found)}: {headline.name} {paired(found)}; "
+        f"better here {test.gained}, better there {test.lost}, exact test {p_value(test.p_value)}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
 

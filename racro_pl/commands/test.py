@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 import torch
@@ -19,17 +19,19 @@ from lightning.fabric.strategies import DDPStrategy
 from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark
 from racro_pl.evaluation.captioner_source import identity
+from racro_pl.evaluation.exporting import export_vlmevalkit, vlmevalkit_file
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.paper import paper_rows
-from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark, Place, check_parts, load_benchmarks
+from racro_pl.evaluation.pipeline import Evaluation, Place, check_parts, read_benchmarks
 from racro_pl.evaluation.report.gallery import GalleryEntry, GalleryItem
 from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.run_folder import Identities, open_run
 from racro_pl.evaluation.scoring.judge import HttpJudge
-from racro_pl.evaluation.settings import BenchmarkSettings, EvaluationSettings, Plan
+from racro_pl.evaluation.settings import EvaluationSettings, Plan
 from racro_pl.evaluation.verdicts import judge_all, read_verdicts
 from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
@@ -51,7 +53,10 @@ def main(arguments: list[str]) -> int:
     fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
     fabric.launch()
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    benchmarks = load_benchmarks(plan, console)
+    benchmarks = read_benchmarks(plan, console)
+    if config.export:
+        for loaded in benchmarks:
+            vlmevalkit_file(loaded)
     check_parts(plan, fabric.device)
     place = Place(fabric.device, fabric.global_rank, fabric.world_size)
     folder = _folder(fabric, plan, benchmarks, options, console)
@@ -81,6 +86,11 @@ def main(arguments: list[str]) -> int:
         comparisons=tuple(comparisons),
         paper=paper_rows([loaded.name for loaded in benchmarks]),
     )
+    if config.export:
+        verdicts = read_verdicts(folder)
+        files = [path for loaded in benchmarks
+                 for path in export_vlmevalkit(loaded, evaluation.systems(), verdicts, folder)]  # fmt: skip
+        console.print(f"for VLMEvalKit: {len(files)} files in {files[0].parent}", highlight=False, markup=False)
     return _report(evaluation, results, folder, problems, console)
 
 
@@ -100,6 +110,10 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--fresh", type=bool, default=False, help="start anew instead of going on with the last version"
     )
+    parser.add_argument(
+        "--export", type=Literal["vlmevalkit"] | None, default=None,
+        help="vlmevalkit: also write the answers as files that its scoring reads (PRED_FORMAT=tsv)",
+    )  # fmt: skip
     parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu or cuda")
     parser.add_argument("--devices", type=str, default="auto", help="number of processes; auto: one per GPU")
     parser.add_argument("--num_nodes", type=int, default=1, help="machines, as for torchrun or SLURM")

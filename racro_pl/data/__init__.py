@@ -1,5 +1,30 @@
-"""Data sets as questions. The data module itself is in ``racro_pl.data.datamodule`` (it needs Lightning)."""
+"""Data sets as questions. The data modules load on first use: they need Lightning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from racro_pl.data.readers import FigureWorldReader, JsonlReader, Reader, ReadResult, ViRL39KReader
+from racro_pl.lazy import lazy_names
 
-__all__ = ["FigureWorldReader", "JsonlReader", "ReadResult", "Reader", "ViRL39KReader"]
+if TYPE_CHECKING:
+    from racro_pl.data.benchmark_datamodule import BenchmarkDataModule
+    from racro_pl.data.datamodule import RacroDataModule
+
+__all__ = [
+    "BenchmarkDataModule",
+    "FigureWorldReader",
+    "JsonlReader",
+    "RacroDataModule",
+    "ReadResult",
+    "Reader",
+    "ViRL39KReader",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "BenchmarkDataModule": "racro_pl.data.benchmark_datamodule",
+        "RacroDataModule": "racro_pl.data.datamodule",
+    },
+)

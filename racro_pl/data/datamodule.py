@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark, load_benchmarks, parse_benchmark
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
 from racro_pl.data.readers.ids import check_unique
-from racro_pl.data.sampling import QuestionSampler, ResumableLoader
+from racro_pl.data.sampling import PLAIN, QuestionSampler, ResumableLoader, in_order, place_of
 from racro_pl.images import ImageError
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import PromptError
@@ -36,6 +37,10 @@ class RacroDataModule(LightningDataModule):
         max_prompt_tokens: drop questions whose prompt, image tokens counted, is longer; nothing is ever cut.
         seed: seeds the order of the training questions.
         curriculum: which training questions come how often; null: each once an epoch, shuffled.
+        validation: benchmarks to validate on beside the validation split: names or ``NAME=PATH``, as ``racro-pl test``
+            takes them (docs/evaluation.md).
+        validation_limit: at most so many questions of each, the first; groups (DynaMath's seeds, WeMath's problems)
+            whole. null: all.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class RacroDataModule(LightningDataModule):
         max_prompt_tokens: int = 8192,
         seed: int = 1,
         curriculum: Curriculum | None = None,
+        validation: list[str | BenchmarkSettings] | None = None,
+        validation_limit: int | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -61,6 +68,9 @@ class RacroDataModule(LightningDataModule):
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
         self.curriculum = curriculum
+        self.validation = [parse_benchmark(entry) for entry in validation or []]
+        self.validation_limit = validation_limit
+        self._benchmarks: list[LoadedBenchmark] | None = None
         self._solved: set[str] = set()
         """Ids of training questions all of whose captions were right when they last came."""
         self._solved_before: tuple[int, frozenset[str]] = (-1, frozenset())
@@ -80,9 +90,9 @@ class RacroDataModule(LightningDataModule):
         """
         if stage == "fit":
             self._check_step()
-            if not self.questions["validation"]:
+            if not self.validation_sets:
                 rank_zero_info("data: no validation questions; the run will not validate")
-        elif stage == "validate":
+        elif stage == "validate" and not self.validation_sets:
             self._require("validation")
 
     def train_dataloader(self) -> ResumableLoader:
@@ -94,17 +104,25 @@ class RacroDataModule(LightningDataModule):
             batch_size=self.questions_per_step // ranks,
             sampler=QuestionSampler(len(questions), self.seed, rank, ranks, self._order if self.curriculum else None),
             drop_last=True,
-            **_PLAIN,
+            **PLAIN,
             generator=torch.Generator(),
         )
 
+    @property
+    def validation_sets(self) -> list[LoadedBenchmark | None]:
+        """What each validation loader holds: None for the validation split where there is one, then the benchmarks.
+
+        Raises:
+            RacroError: a benchmark is not found or empty, or there twice.
+        """
+        if self._benchmarks is None:
+            self._benchmarks = self._load_benchmarks()
+        return [*([None] if self.questions["validation"] else []), *self._benchmarks]
+
     def val_dataloader(self) -> list[DataLoader]:
-        """In order, nothing left out; no loader when there are no validation questions."""
-        questions = self.questions["validation"]
-        if not questions:
-            return []
-        sampler = QuestionSampler(len(questions), None, *self._place())
-        return [DataLoader(questions, self.eval_batch_size, sampler=sampler, **_PLAIN, generator=torch.Generator())]  # type: ignore[arg-type]
+        """In order, nothing left out: the validation split, then every benchmark; those that are there."""
+        sets = [self.questions["validation"] if loaded is None else loaded.questions for loaded in self.validation_sets]
+        return [in_order(questions, self.eval_batch_size, self._place()) for questions in sets]
 
     def state_dict(self) -> dict[str, Any]:
         """What is solved, and what makes the order of the questions, for the checkpoint."""
@@ -204,7 +222,18 @@ class RacroDataModule(LightningDataModule):
             )
         return questions
 
-    def _short_enough(self, split: Split, questions: list[Question], drops: Drops) -> list[Question]:
+    def _load_benchmarks(self) -> list[LoadedBenchmark]:
+        loaded = load_benchmarks(self.validation, self.validation_limit)
+        for place, each in enumerate(loaded):
+            drops = Drops()
+            questions = self._short_enough(None, each.questions, drops)
+            if not questions:
+                raise RacroError(f"data.validation: no question of {each.name} can be asked ({dict(drops.counts)})")
+            loaded[place] = replace(each, questions=questions, dropped=each.dropped + drops.counts)
+            rank_zero_info(f"data: validation on {printable(str(loaded[place]))}")
+        return loaded
+
+    def _short_enough(self, split: Split | None, questions: list[Question], drops: Drops) -> list[Question]:
         module = self.trainer.lightning_module if self.trainer is not None else None
         count_tokens = getattr(module, "count_prompt_tokens", None)
         if count_tokens is None:
@@ -223,7 +252,7 @@ class RacroDataModule(LightningDataModule):
                 if tokens > self.max_prompt_tokens:
                     raise RowError("prompt too long", f"{tokens} tokens, the limit is {self.max_prompt_tokens}")
                 kept.append(question)
-                if tokens > longest:
+                if split is not None and tokens > longest:
                     longest, self.longest[split] = tokens, question
             except RowError as error:
                 drops.add(f"question {question.id}", error)
@@ -254,14 +283,7 @@ class RacroDataModule(LightningDataModule):
             )
 
     def _place(self) -> tuple[int, int]:
-        """This process's rank among those that share the data, and their number."""
-        kwargs = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
-        return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
-
-
-# Questions are small: workers would cost more than they save. A generator of the loader's own keeps it from drawing
-# on the global random stream, which sampling and exact resume depend on.
-_PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
+        return place_of(self.trainer)
 
 
 class _Splits(dict[Split, list[Question]]):

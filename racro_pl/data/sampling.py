@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
 from racro_pl.types import Question
@@ -105,3 +106,26 @@ class ResumableLoader(DataLoader[Question]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on behind this position; a finished epoch is the start of the next."""
         self._skip = state["batches_done"] % len(self)
+
+
+# Questions are small: workers would cost more than they save. A generator of the loader's own keeps it from drawing
+# on the global random stream, which sampling and exact resume depend on.
+PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
+
+
+def in_order(questions: Sequence[Question], batch_size: int, place: tuple[int, int]) -> DataLoader:
+    """Batches of this rank's share of questions, in order; none is left out or repeated.
+
+    Args:
+        questions: of all ranks.
+        batch_size: questions per batch.
+        place: this rank, and how many there are.
+    """
+    sampler = QuestionSampler(len(questions), None, *place)
+    return DataLoader(questions, batch_size, sampler=sampler, **PLAIN, generator=torch.Generator())  # type: ignore[arg-type]
+
+
+def place_of(trainer: Trainer | None) -> tuple[int, int]:
+    """This process's rank among those that share the data, and their number."""
+    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
+    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torchmetrics import Metric
 
-from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Judgement, Outcome
-from racro_pl.evaluation.statistics import mean
+from racro_pl.evaluation.statistics import bootstrap_interval, mean
 from racro_pl.types import Question
 
 
 class BenchmarkScore(Metric):
-    """Headline and figures of one benchmark, from judgements that arrive on any rank in any order.
+    """Headline and further metrics of one benchmark, from judgements that arrive on any rank in any order.
 
     Headlines are no means over questions (DynaMath: worst of ten variants; WeMath: kinds of groups), so means per
     rank could not be merged. The state is one slot per question instead, summed over ranks, and the score is worked
@@ -25,15 +25,15 @@ class BenchmarkScore(Metric):
     is right only if every one of its judgements was. A second try would otherwise be a second chance.
 
     Args:
-        benchmark: says how questions are grouped and scored.
+        headline: says how questions are grouped and scored.
         questions: all questions of the run, in the same order on every rank.
     """
 
     full_state_update = False
 
-    def __init__(self, benchmark: Benchmark, questions: Sequence[Question]) -> None:
+    def __init__(self, headline: Headline, questions: Sequence[Question]) -> None:
         super().__init__()
-        self.benchmark = benchmark
+        self.headline = headline
         self.questions = tuple(questions)
         for name in ("judged", "correct", "extracted"):
             self.add_state(name, torch.zeros(len(self.questions), dtype=torch.int64), dist_reduce_fx="sum")
@@ -66,16 +66,34 @@ class BenchmarkScore(Metric):
         ]
 
     def compute(self) -> dict[str, float]:
-        """The headline, under its name (``accuracy``, ``worst case``, ...), and the benchmark's further figures, all
-        in 0...1; ``unextracted``, the share of judged questions without an extracted answer; ``questions``, the
-        number judged. Headline and share are NaN where nothing was judged that they could be about.
+        """The headline, under its name (``accuracy``, ``worst_case``, ...), with ``_low`` and ``_high``, its 95 %
+        bootstrap interval over the groups; the benchmark's further metrics; ``unextracted_share``, of the judged
+        questions, and ``unanswered_share``, of all questions: those that were not judged; all in 0...1; ``questions``,
+        the number judged. What nothing was judged for is NaN.
         """
         outcomes = self.outcomes()
-        scores = list(self.benchmark.group_scores(outcomes).values())
+        scores = list(self.headline.group_scores(outcomes).values())
+        low, high = bootstrap_interval(scores) if scores else (math.nan, math.nan)
+        name = plain_name(self.headline.name)
         unextracted = [float(outcome.judgement.extracted is None) for outcome in outcomes]
         return {
-            self.benchmark.headline: mean(scores) if scores else math.nan,
-            **self.benchmark.figures(outcomes),
-            "unextracted": mean(unextracted) if outcomes else math.nan,
+            name: mean(scores) if scores else math.nan,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            **{plain_name(further): value for further, value in self.headline.metrics(outcomes).items()},
+            "unextracted_share": mean(unextracted) if outcomes else math.nan,
+            "unanswered_share": 1.0 - len(outcomes) / len(self.questions),
             "questions": float(len(outcomes)),
         }
+
+
+def metric_names(headline: Headline) -> list[str]:
+    """The names that :meth:`BenchmarkScore.compute` may give."""
+    name = plain_name(headline.name)
+    further = [plain_name(each) for each in headline.further]
+    return [name, f"{name}_low", f"{name}_high", *further, "unextracted_share", "unanswered_share", "questions"]
+
+
+def plain_name(name: str) -> str:
+    """A metric's name as loggers and flags take it: ``worst_case`` of "worst case"."""
+    return name.replace(" ", "_")

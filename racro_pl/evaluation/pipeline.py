@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from racro_pl.data.readers.ids import check_unique
+from racro_pl.data.benchmarks.loading import LoadedBenchmark, load_benchmarks, refuse_doubles
 from racro_pl.evaluation.asking import ask_all
-from racro_pl.evaluation.benchmarks import find_benchmark
-from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.evaluation.headlines import find_headline
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.results import System
 from racro_pl.evaluation.settings import (
-    BenchmarkSettings,
     CaptionerSettings,
     Plan,
     ReasonerSettings,
-    refuse_doubles,
     short_name,
 )
 from racro_pl.evaluation.store import Store
@@ -32,7 +29,7 @@ from racro_pl.evaluation.writers import Task, open_writer
 from racro_pl.terminal import Console
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.text.thoughts import without_thoughts
-from racro_pl.types import Messages, Question, RacroError
+from racro_pl.types import Messages, Question
 
 if TYPE_CHECKING:
     import torch
@@ -56,45 +53,17 @@ class Place:
     ranks: int = 1
 
 
-@dataclass(frozen=True)
-class LoadedBenchmark:
-    """A benchmark with its questions."""
-
-    benchmark: Benchmark
-    settings: BenchmarkSettings
-    split: str
-    questions: list[Question]
-
-    @property
-    def name(self) -> str:
-        return self.benchmark.name
-
-
-def load_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
-    """Read every benchmark, and say what was left out.
+def read_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
+    """Read every benchmark of a plan, and say what was left out.
 
     Raises:
         RacroError: a benchmark is unknown, not found or empty, is there twice, or lacks the rule.
     """
-    loaded: list[LoadedBenchmark] = []
     for entry in plan.benchmarks:
-        benchmark = find_benchmark(entry.benchmark)
-        if plan.rule not in benchmark.rules:
-            raise RacroError(
-                f"{benchmark.name} has no rule {plan.rule!r}; it has {', '.join(benchmark.rules)}: "
-                "set rule, or leave the benchmark out"
-            )
-        found = benchmark.read(entry.path, entry.split)
-        questions = found.questions[: plan.limit]
-        check_unique(benchmark.name, questions)
-        if not questions:
-            raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
-        reasons = "".join(f", {count} left out: {reason}" for reason, count in found.dropped.most_common())
-        whole = f" of {benchmark.expected(found.split)}" if benchmark.expected(found.split) else ""
-        told = f"{benchmark.title} {found.split}: {len(questions)}{whole} questions{reasons}"
-        console.print(told, markup=False, soft_wrap=True)
-        loaded.append(LoadedBenchmark(benchmark, entry, found.split, questions))
-    refuse_doubles("benchmarks", [entry.name for entry in loaded])
+        find_headline(entry.benchmark).rule(plan.rule)
+    loaded = load_benchmarks(plan.benchmarks, plan.limit)
+    for each in loaded:
+        console.print(str(each), markup=False, soft_wrap=True)
     return loaded
 
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from racro_pl.data.benchmarks import Benchmark, TableBenchmark
+from racro_pl.data.benchmarks.sources.rows import Row, row_of_log
+from racro_pl.data.benchmarks.table import read_rows as read_table
 from racro_pl.data.readers.base import Drops, RowError
 from racro_pl.data.readers.fields import plain_text
 from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.data.readers.lines import json_lines
-from racro_pl.evaluation.benchmarks import Benchmark, TableBenchmark
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.types import Question, RacroError
 
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a prediction file."""
+KINDS = "one JSON object a line (.jsonl, lmms-eval's sample logs too), or VLMEvalKit's .xlsx, .tsv or .json"
 ID_COLUMNS = ("id", "pid", "index", "question_id", "sample_index")
 """Columns that may hold a row's id; of several, the first that is there counts."""
 _NAMED = 3
@@ -36,15 +38,35 @@ class Predictions:
 def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a prediction file, each with its place for messages (``answers.jsonl:17``).
 
+    One JSON object a line, lmms-eval's sample logs among them; or VLMEvalKit's result files (.xlsx, .tsv, .json).
+
     Raises:
-        RacroError: the file is missing or empty, or a line is too long or no JSON object.
+        RacroError: the file is missing or empty, or a row cannot be read.
     """
     if not path.is_file():
-        raise RacroError(f"prediction file not found: {path}; expected a file with one JSON object a line")
-    rows = list(_rows(path))
+        raise RacroError(f"prediction file not found: {path}; expected {KINDS}")
+    rows = list(_table(path) if path.suffix in (".xlsx", ".tsv", ".json") else _rows(path))
     if not rows:
-        raise RacroError(f"{path} holds no predictions; expected one JSON object a line")
+        raise RacroError(f"{path} holds no predictions; expected {KINDS}")
     return rows
+
+
+def response_column(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """The column of the responses where none is named: ``response``, or else VLMEvalKit's ``prediction``."""
+    columns = {column for _, row in rows for column in row}
+    return "prediction" if "prediction" in columns and "response" not in columns else "response"
+
+
+def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    drops = Drops()
+    rows = read_table([path], drops, images=False)
+    if drops.counts:
+        # A prediction left out would be a question without an answer, which does not count: too easily overlooked.
+        reasons = ", ".join(f"{reason} {count}" for reason, count in drops.counts.most_common())
+        raise RacroError(
+            f"{path}: {drops.counts.total()} rows cannot be read ({reasons}); the warnings above name some"
+        )
+    return ((row.where, dict(row.values)) for row in rows)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,7 +74,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path.name}:{number}"
         if isinstance(row, RowError):
             raise RacroError(f"{where}: {row}; expected one JSON object a line")
-        yield where, row
+        try:
+            yield where, row_of_log(row)
+        except RowError as error:
+            raise RacroError(f"{where}: {error}") from error
 
 
 def read_predictions(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from racro_pl.evaluation.benchmarks.base import Benchmark
+from racro_pl.data.benchmarks.base import Benchmark
+from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Mode, Outcome
 from racro_pl.evaluation.paper import SEVEN, PaperRow
 from racro_pl.evaluation.plain import from_plain, to_plain
-from racro_pl.evaluation.statistics import McNemar, bootstrap_interval, mcnemar, mean, paired_interval
+from racro_pl.evaluation.statistics import PairedTest, bootstrap_interval, mean, paired_interval, paired_test
 from racro_pl.types import RacroError
 
-VERSION = 1
+UNCATEGORISED = "uncategorised"
+"""Class of the questions that lack one in a breakdown."""
+VERSION = 2
 """Of the file's layout; another one is refused."""
 
 
@@ -97,17 +100,21 @@ class Comparison:
     second: System
     n: int
     """Common questions."""
+    unit: str
+    """What the headline is a mean over, and what is resampled and tested: ``questions``, ``seed questions``, ..."""
+    groups: int
+    """Common ones of these."""
     difference: float
-    """Second headline minus first, over the groups of common questions, in -1...1."""
+    """Second headline minus first, over the common groups, in -1...1."""
     low: float
-    """95 % bootstrap interval of the difference."""
+    """95 % cluster bootstrap interval of the difference."""
     high: float
-    mcnemar: McNemar
-    """Over the common questions, whatever the headline groups."""
+    test: PairedTest
+    """Over the common groups."""
 
 
 def summarise(
-    benchmark: Benchmark,
+    headline: Headline,
     system: System,
     outcomes: Sequence[Outcome],
     expected: int,
@@ -117,20 +124,20 @@ def summarise(
     """Score one system on one benchmark.
 
     Args:
-        benchmark: groups and scores the outcomes.
+        headline: groups and scores the outcomes.
         system: whose they are.
         outcomes: one per question with a response.
         expected: questions of the complete split.
         unanswered: questions that were asked without getting a response.
         rule: name of the rule that judged.
     """
-    scores = list(benchmark.group_scores(outcomes).values())
+    scores = list(headline.group_scores(outcomes).values())
     low, high = bootstrap_interval(scores) if scores else (None, None)
     unextracted = sum(outcome.judgement.extracted is None for outcome in outcomes)
     return Cell(
-        benchmark=benchmark.name,
-        title=benchmark.title,
-        headline_name=benchmark.headline,
+        benchmark=headline.benchmark.name,
+        title=headline.benchmark.title,
+        headline_name=headline.name,
         system=system,
         headline=mean(scores) if scores else None,
         low=low,
@@ -140,8 +147,8 @@ def summarise(
         unextracted=unextracted / max(len(outcomes), 1),
         unanswered=unanswered,
         rule=rule,
-        categories=_categories(benchmark, outcomes),
-        figures=dict(benchmark.figures(outcomes)) if outcomes else {},
+        categories=_categories(headline.benchmark, outcomes),
+        figures=dict(headline.metrics(outcomes)) if outcomes else {},
     )
 
 
@@ -150,6 +157,11 @@ def _categories(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, 
     for outcome in outcomes:
         for breakdown, name in benchmark.categories(outcome.question).items():
             right[breakdown][name].append(outcome.judgement.correct)
+    for breakdown, classes in right.items():
+        # Each breakdown is of all questions: those that lack the class stand under a name, not outside the table.
+        lacking = [each for each in outcomes if breakdown not in benchmark.categories(each.question)]
+        if lacking:
+            classes[UNCATEGORISED] = [each.judgement.correct for each in lacking]
     return {
         breakdown: {name: (mean(classes[name]), len(classes[name])) for name in sorted(classes)}
         for breakdown, classes in right.items()
@@ -175,7 +187,7 @@ def average(cells: Sequence[Cell]) -> Average | None:
 
 
 def compare(
-    benchmark: Benchmark,
+    headline: Headline,
     first: System,
     outcomes_first: Sequence[Outcome],
     second: System,
@@ -188,21 +200,29 @@ def compare(
     """
     by_id = {outcome.question.id: outcome for outcome in outcomes_second}
     pairs = [(outcome, by_id[outcome.question.id]) for outcome in outcomes_first if outcome.question.id in by_id]
-    paired = paired_interval(
-        benchmark.group_scores([a for a, _ in pairs]), benchmark.group_scores([b for _, b in pairs])
-    )
+    scores_first = headline.group_scores([a for a, _ in pairs])
+    scores_second = headline.group_scores([b for _, b in pairs])
+    paired = paired_interval(scores_first, scores_second)
     if paired is None:
         return None
-    test = mcnemar([a.judgement.correct for a, _ in pairs], [b.judgement.correct for _, b in pairs])
+    about = headline.benchmark
     return Comparison(
-        benchmark.name, benchmark.title, first, second, len(pairs), paired.difference, paired.low, paired.high, test
-    )
+        about.name, about.title, first, second, len(pairs), headline.unit, paired.groups, paired.difference, paired.low,
+        paired.high, paired_test(scores_first, scores_second),
+    )  # fmt: skip
 
 
-def compare_with_first(benchmark: Benchmark, outcomes: Mapping[System, Sequence[Outcome]]) -> tuple[Comparison, ...]:
-    """Every further system against the first in the mapping's order."""
+def compare_systems(headline: Headline, outcomes: Mapping[System, Sequence[Outcome]]) -> tuple[Comparison, ...]:
+    """One comparison for each system but the first.
+
+    First the question that training asks: every further captioner against the first (before against after) with the
+    *same* reasoner, in the same mode. Then the first captioner's further systems against its first one.
+    """
     systems = list(outcomes)
-    found = (compare(benchmark, systems[0], outcomes[systems[0]], other, outcomes[other]) for other in systems[1:])
+    base = systems[0].captioner if systems else ""
+    pairs = [(replace(system, captioner=base), system) for system in systems if system.captioner != base]
+    pairs += [(systems[0], system) for system in systems[1:] if system.captioner == base]
+    found = (compare(headline, a, outcomes[a], b, outcomes[b]) for a, b in pairs if a in outcomes)
     return tuple(comparison for comparison in found if comparison is not None)
 
 

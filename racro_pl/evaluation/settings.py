@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, named_path, parse_benchmark, refuse_doubles
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner
 from racro_pl.types import RacroError
 
 RuleName = Literal["strict", "vlmevalkit", "official"]
 _Entry = TypeVar("_Entry")
-
-
-@dataclass
-class BenchmarkSettings:
-    """One benchmark; as text ``NAME`` or ``NAME=PATH``."""
-
-    benchmark: str
-    """Name, see ``racro-pl data list``."""
-    path: str | None = None
-    """File, folder or hub id. Default: VLMEvalKit's file below ``$LMUData`` or ``~/LMUData``."""
-    split: str | None = None
-    """Default: the one that the paper reports."""
 
 
 @dataclass
@@ -79,14 +67,14 @@ class EvaluationSettings:
     """Which captioners, through which reasoners, on which benchmarks, scored how."""
 
     benchmarks: str | list[str | BenchmarkSettings]
-    """Names or ``NAME=PATH``, with commas between them, or a list."""
+    """Names, ``NAME=PATH`` or ``PATH.jsonl`` (own questions), with commas between them, or a list."""
     captioners: str | list[str | CaptionerSettings]
     """Paths or ``NAME=PATH``, with commas between them, or a list. The first is what the others are compared with."""
     reasoners: str | list[str | ReasonerSettings] = field(default_factory=list)
     """URLs or paths, with commas between them, or a list: all of them read the same captions."""
-    modes: list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
-    """``direct``: the captioner's own answer. ``caption``: the reasoner reads the caption. ``caption+tentative``: it
-    reads both, as in the paper's table."""
+    modes: str | list[Mode] = field(default_factory=lambda: list(get_args(Mode)))
+    """With commas between them, or a list. ``direct``: the captioner's own answer. ``caption``: the reasoner reads the
+    caption. ``caption+tentative``: it reads both, as in the paper's table."""
     samples: int = 1
     """Answers per reasoner and question; with more than one, the majority counts."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -95,7 +83,7 @@ class EvaluationSettings:
     judge: str | None = None
     """URL of a language model that helps the rule ``vlmevalkit`` to read answers."""
     limit: int | None = None
-    """Only the first so many questions of every benchmark."""
+    """At most so many questions of every benchmark, the first; groups (DynaMath's seeds, WeMath's problems) whole."""
 
     def plan(self) -> Plan:
         """The lists with their short forms written out.
@@ -105,21 +93,24 @@ class EvaluationSettings:
         """
         if self.samples < 1 or (self.limit is not None and self.limit < 1):
             raise RacroError(f"samples is {self.samples} and limit {self.limit}; expected 1 or more")
-        if not self.modes:
-            raise RacroError(f"modes is empty; expected some of {', '.join(get_args(Mode))}")
+        asked = _split(self.modes)
+        unknown = [mode for mode in asked if mode not in get_args(Mode)]
+        if unknown or not asked:
+            got = f"there is no mode {unknown[0]!r}" if unknown else "modes is empty"
+            raise RacroError(f"{got}; expected some of {', '.join(get_args(Mode))}")
         if self.judge is not None and self.rule != "vlmevalkit":
             raise RacroError(f"a judge goes with the rule vlmevalkit only; the rule is {self.rule}")
-        benchmarks = [_benchmark(entry) for entry in _split(self.benchmarks)]
+        benchmarks = [parse_benchmark(entry) for entry in _split(self.benchmarks)]
         captioners = [_captioner(entry) for entry in _split(self.captioners)]
         reasoners = [_reasoner(entry, self.sampling) for entry in _split(self.reasoners)]
         if not benchmarks or not captioners:
             raise RacroError(f"{'captioners' if benchmarks else 'benchmarks'} is empty; expected at least one")
-        if set(self.modes) != {"direct"} and not reasoners:
-            raise RacroError(f"modes {', '.join(self.modes)} need a reasoner: set reasoners, or modes: [direct]")
+        modes: list[Mode] = [mode for mode in get_args(Mode) if mode in asked]
+        if modes != ["direct"] and not reasoners:
+            raise RacroError(f"modes {', '.join(modes)} need a reasoner: set reasoners, or modes: [direct]")
         if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
             raise RacroError(f"samples: {self.samples} with a greedy reasoner, which answers alike every time")
         refuse_doubles("captioners", [entry.name for entry in captioners])
-        modes = [mode for mode in get_args(Mode) if mode in self.modes]
         return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
 
 
@@ -150,22 +141,9 @@ def _split(value: str | Sequence[_Entry]) -> list[str | _Entry]:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
 
 
-def _named(text: str) -> tuple[str, str]:
-    """``NAME=REST`` or ``REST``; a URL's own equals signs do not make a name."""
-    name, equals, rest = text.partition("=")
-    return (name.strip(), rest.strip()) if equals and "/" not in name and ":" not in name else ("", text.strip())
-
-
-def _benchmark(entry: str | BenchmarkSettings) -> BenchmarkSettings:
-    if not isinstance(entry, str):
-        return entry
-    name, path = _named(entry)
-    return BenchmarkSettings(name, path) if name else BenchmarkSettings(path)
-
-
 def _captioner(entry: str | CaptionerSettings) -> CaptionerSettings:
     if isinstance(entry, str):
-        name, path = _named(entry)
+        name, path = named_path(entry)
         entry = CaptionerSettings(path, name)
     entry.name = entry.name or short_name(entry.model or entry.path)
     return entry
@@ -173,7 +151,7 @@ def _captioner(entry: str | CaptionerSettings) -> CaptionerSettings:
 
 def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> ReasonerSettings:
     if isinstance(entry, str):
-        name, where = _named(entry)
+        name, where = named_path(entry)
         entry = ReasonerSettings(open_reasoner(where, sampling), name)
     client = entry.reasoner
     # A server is asked for its model's name only when a run begins: see check_reasoners.
@@ -186,10 +164,3 @@ def short_name(where: str) -> str:
     host = where.split("://", 1)[-1].removesuffix("/v1").rstrip("/")
     parts = [part for part in host.removeprefix("embedded:").split("/") if part not in ("adapter", "model", "")]
     return parts[-1] if parts else where
-
-
-def refuse_doubles(what: str, names: list[str]) -> None:
-    """Raise :class:`RacroError` when a name occurs twice."""
-    doubles = sorted(name for name, count in Counter(names).items() if count > 1)
-    if doubles:
-        raise RacroError(f"{what}: the name {doubles[0]!r} is there twice; names must differ (NAME=PATH gives one)")

@@ -7,8 +7,10 @@ and the noise of the sampled answers themselves: an interval is about the choice
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,14 +19,15 @@ _BLOCK = 1_000_000
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Two systems on the same questions: only those count on which they differ."""
+class PairedTest:
+    """Two systems on the same groups: only those count on which they differ."""
 
-    only_first: int
-    """Questions that the first has right and the second wrong."""
-    only_second: int
+    lost: int
+    """Groups on which the second scores less than the first."""
+    gained: int
+    """Groups on which it scores more."""
     p_value: float
-    """Two-sided: how often two equally good systems would differ at least so unevenly."""
+    """Two-sided: how often two equally good systems would differ at least so much."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def paired_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference | None:
-    """Bootstrap interval of ``b - a``, resampling the groups that both have.
+    """Cluster bootstrap interval of ``b - a``: the groups that both have are resampled whole.
 
     A question that is hard for both moves both headlines alike, so the difference is known better than the two
     separate intervals suggest.
@@ -96,32 +99,47 @@ def paired_interval(
     return PairedDifference(float(differences.mean()), low, high, len(common))
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
-    """McNemar's test, in its exact form at every size: a two-sided binomial test of the questions that differ.
+def paired_test(scores_a: Mapping[str, float], scores_b: Mapping[str, float]) -> PairedTest:
+    """Exact test of the difference ``b - a`` over the groups that both have: Fisher's randomisation test for pairs.
 
-    No chi-squared approximation is needed: the sum is over Python's integers, and 5,000 differing questions take
-    milliseconds.
+    Of equally good systems, each group's difference may as well have the other sign. All ``2 ** n`` choices of signs
+    count alike; the p-value is the share of them whose sum is at least as far from 0 as the one found. Where groups are
+    right or wrong only, this is McNemar's exact test. Sums are over integers, so nothing is rounded.
 
     Args:
-        first: whether the first system is right, question by question.
-        second: likewise of the second, in the same order.
+        scores_a: score of each group of the first system, by the group's name; a multiple of 1/1000 at the finest.
+        scores_b: likewise of the second.
 
-    Raises:
-        ValueError: the two differ in length.
-
-    >>> mcnemar([True, False, False, False], [True, True, True, True])
-    McNemar(only_first=0, only_second=3, p_value=0.25)
+    >>> paired_test({"x": 1, "y": 0, "z": 0, "w": 0}, dict.fromkeys("xyzw", 1))
+    PairedTest(lost=0, gained=3, p_value=0.25)
+    >>> paired_test({"x": 0, "y": 0.5}, {"x": 1, "y": 0.0}).p_value  # +1 and -1/2: of the four sums, all as far from 0
+    1.0
     """
-    pairs = list(zip(first, second, strict=True))
-    only_first = sum(a and not b for a, b in pairs)
-    only_second = sum(b and not a for a, b in pairs)
-    differing = only_first + only_second
-    tail, term = 0, 1  # term = differing choose k
-    for k in range(min(only_first, only_second) + 1):
-        tail += term
-        term = term * (differing - k) // (k + 1)
-    # Both tails; at an even split they overlap in the middle.
-    return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**differing))
+    exact = [
+        Fraction(scores_b[name]).limit_denominator(1000) - Fraction(scores_a[name]).limit_denominator(1000)
+        for name in scores_a
+        if name in scores_b
+    ]
+    differences = [difference for difference in exact if difference]
+    scale = math.lcm(*(difference.denominator for difference in differences))
+    sizes = Counter(int(abs(difference) * scale) for difference in differences)
+    # How many choices of signs give each sum: one binomial per size of difference, folded together.
+    ways = {0: 1}
+    for size, count in sizes.items():
+        folded: Counter[int] = Counter()
+        for total, number in ways.items():
+            term = 1  # count choose positive
+            for positive in range(count + 1):
+                folded[total + size * (2 * positive - count)] += number * term
+                term = term * (count - positive) // (positive + 1)
+        ways = dict(folded)
+    found = abs(int(sum(differences) * scale))
+    as_far = sum(number for total, number in ways.items() if abs(total) >= found)
+    return PairedTest(
+        lost=sum(difference < 0 for difference in differences),
+        gained=sum(difference > 0 for difference in differences),
+        p_value=float(Fraction(as_far, 2 ** len(differences))),
+    )
 
 
 def _percentiles(values: np.ndarray, resamples: int, level: float, seed: int) -> tuple[float, float]:

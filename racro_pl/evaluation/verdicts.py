@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from racro_pl.data.benchmarks.loading import LoadedBenchmark
+from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.evaluation.judging import judge_responses
 from racro_pl.evaluation.metrics import BenchmarkScore
 from racro_pl.evaluation.outcomes import Outcome, Tools
-from racro_pl.evaluation.pipeline import Evaluation, LoadedBenchmark
+from racro_pl.evaluation.pipeline import Evaluation
 from racro_pl.evaluation.progress import stage
-from racro_pl.evaluation.results import Cell, Comparison, System, compare_with_first, summarise
+from racro_pl.evaluation.results import Cell, Comparison, System, compare_systems, summarise
 from racro_pl.evaluation.store import read_records
 from racro_pl.files import private
 from racro_pl.text.printable import json_line
@@ -36,7 +38,7 @@ def judge_all(evaluation: Evaluation, tools: Tools, folder: Path) -> Table:
         for loaded in evaluation.benchmarks:
             outcomes: dict[System, list[Outcome]] = {}
             for system in systems:
-                metric = BenchmarkScore(loaded.benchmark, loaded.questions).to(evaluation.place.device)
+                metric = BenchmarkScore(HEADLINES[loaded.name], loaded.questions).to(evaluation.place.device)
                 for index in range(rank, len(loaded.questions), ranks):
                     record = _judge(evaluation, loaded, index, system, tools, metric)
                     if record is not None:
@@ -45,7 +47,7 @@ def judge_all(evaluation: Evaluation, tools: Tools, folder: Path) -> Table:
                 with metric.sync_context():
                     outcomes[system] = metric.outcomes()
                 cells.append(_cell(evaluation, loaded, system, outcomes[system]))
-            comparisons += compare_with_first(loaded.benchmark, outcomes)
+            comparisons += compare_systems(HEADLINES[loaded.name], outcomes)
     return cells, comparisons
 
 
@@ -53,7 +55,7 @@ def _judge(
     evaluation: Evaluation, loaded: LoadedBenchmark, index: int, system: System, tools: Tools, metric: BenchmarkScore
 ) -> dict[str, Any] | None:
     question = loaded.questions[index]
-    rule = loaded.benchmark.rules[evaluation.plan.rule]
+    rule = HEADLINES[loaded.name].rule(evaluation.plan.rule)
     verdict = judge_responses(rule, question, evaluation.responses(question, system), tools)
     if verdict is None:
         return None
@@ -68,7 +70,7 @@ def _judge(
 def _cell(evaluation: Evaluation, loaded: LoadedBenchmark, system: System, outcomes: list[Outcome]) -> Cell:
     expected = loaded.benchmark.expected(loaded.split)
     unanswered = len(loaded.questions) - len(outcomes)
-    return summarise(loaded.benchmark, system, outcomes, expected, unanswered, evaluation.plan.rule)
+    return summarise(HEADLINES[loaded.name], system, outcomes, expected, unanswered, evaluation.plan.rule)
 
 
 def read_verdicts(folder: Path) -> dict[tuple[str, str, System], dict[str, Any]]:

@@ -89,6 +89,7 @@ class CaptionPenalty(RewardFunction):
         self.penalty = penalty
         self.max_unscored_share = reward.max_unscored_share
         self.budget = reward.budget
+        self.answers_questions = reward.answers_questions
         self.max_answerless_steps = reward.max_answerless_steps
         self._stats: Counter[str] = Counter()
 
@@ -129,6 +130,10 @@ class CaptionPenalty(RewardFunction):
                 NO_VERDICT if lost else reason for reason, lost in zip(rewards.reasons, unknown, strict=True)
             ),
         )
+
+    def responses(self, captions: Sequence[str], rewards: Rewards) -> tuple[tuple[str, ...], ...]:
+        """The reward's own."""
+        return self.reward.responses(captions, rewards)
 
     @property
     def spent(self) -> float:

@@ -25,6 +25,8 @@ class FunctionReward(RewardFunction):
         max_unscored_share: share of a step's captions without a score above which the run stops.
     """
 
+    answers_questions = False
+
     def __init__(self, function: RewardCallable, max_unscored_share: float = 0.5) -> None:
         self.function = function
         self.max_unscored_share = max_unscored_share

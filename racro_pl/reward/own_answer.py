@@ -52,6 +52,10 @@ class OwnAnswers(RewardFunction):
             extracted=tuple((answer,) for answer in extracted),
         )
 
+    def responses(self, captions: Sequence[str], rewards: Rewards) -> tuple[tuple[str, ...], ...]:
+        """The texts themselves: each is an answer."""
+        return tuple((text,) for text in captions)
+
     def drain_stats(self) -> dict[str, float]:
         stats = {"captions": 0.0, "unscored": 0.0} | {name: float(count) for name, count in self._stats.items()}
         self._stats.clear()

@@ -36,6 +36,9 @@ class RewardFunction(abc.ABC):
     max_answerless_steps: int | None = None
     """Steps in a row without any answer after which the run stops; None for no bound."""
 
+    answers_questions = True
+    """Whether captions get answers that a benchmark can score: see :meth:`responses`."""
+
     @property
     def spent(self) -> float:
         """Money that rewards cost so far in this process."""
@@ -58,6 +61,15 @@ class RewardFunction(abc.ABC):
             captions: G texts.
             seed: of this step's random choices, wherever they are made here.
         """
+
+    def responses(self, captions: Sequence[str], rewards: Rewards) -> tuple[tuple[str, ...], ...]:
+        """Per caption, the answers to the question that its reward came from, for a benchmark's own rules.
+
+        Args:
+            captions: G texts.
+            rewards: theirs.
+        """
+        return rewards.answers
 
     @abc.abstractmethod
     def drain_stats(self) -> dict[str, float]:

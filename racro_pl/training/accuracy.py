@@ -61,6 +61,12 @@ class PipelineAccuracy(Metric):
             self.correct[category] += answered.correct
             self.scored[category] += 1
 
+    @property
+    def names(self) -> list[str]:
+        """What :meth:`compute` gives."""
+        by_type = [f"accuracy/{printable(name)}" for name in self.categories] if len(self.categories) > 1 else []
+        return ["accuracy", "unscored_share", "questions", *self.audits, *by_type]
+
     def compute(self) -> dict[str, float]:
         """``accuracy``, ``accuracy/<type>``, ``unscored_share``, ``questions`` and the audit's means."""
         total = max(float(self.questions), 1.0)

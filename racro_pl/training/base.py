@@ -36,6 +36,7 @@ from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.checkpointing.resuming import ORIGIN_KEY, check_weights, origin_of
+from racro_pl.training.evaluating import EvaluationScores, check_evaluation, check_monitors, sets_of
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
 from racro_pl.types import Question
@@ -82,7 +83,6 @@ class CaptionerModule(LightningModule):
         self.prompt_template = prompt_template
         self.updates_done = 0
         self._encoder: PromptEncoder | None = None
-        self._accuracy: PipelineAccuracy | None = None
         self.seed: int | None = None
         """The run's, the same on all ranks and after a resumption; set when fitting starts."""
         self.step_seed = 0
@@ -130,6 +130,9 @@ class CaptionerModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         check_trainer(self.trainer, self.policy_settings)
+        check_evaluation(self.trainer, self.scorer)
+        if stage == "fit":
+            check_monitors(self.trainer)
 
     def configure_model(self) -> None:
         """Build the policy on this rank's device. Called again by a second ``fit`` or ``test``: then a no-op."""
@@ -149,8 +152,7 @@ class CaptionerModule(LightningModule):
         """Find out now, not half an hour in, that the reasoner is unreachable, or that images or gradients are lost."""
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
-        self.scorer.check()
-        self._open_engine()
+        self._open_services()
         self.captioner.train()
         keep_gradients_local(self.trainer)
         probe_sight(self.captioner, self._readable())
@@ -166,15 +168,18 @@ class CaptionerModule(LightningModule):
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.
         if self.trainer.state.fn == TrainerFn.VALIDATING:
-            self.scorer.check()
-            self._open_engine()
+            self._open_services()
+
+    def on_test_start(self) -> None:
+        self._open_services()
 
     def on_train_epoch_start(self) -> None:
         # Only this class may change the mode: gradient checkpointing depends on it, silently.
         if not self.captioner.training or not self.captioner.model.training:
             raise RuntimeError("the policy is not in train mode at the start of an epoch; some callback changed it")
 
-    def _open_engine(self) -> None:
+    def _open_services(self) -> None:
+        self.scorer.check()
         # Every rank asks: the folder and the run's name are agreed on by broadcasts.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         run_id, key = self.trainer.strategy.broadcast((uuid.uuid4().hex[:12], secrets.token_urlsafe(32)))
@@ -204,15 +209,20 @@ class CaptionerModule(LightningModule):
 
     # ------------------------------------------------------------------ evaluation
 
-    def answer(self, questions: Sequence[Question]) -> list[Answered]:
-        """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out."""
+    def answer(self, questions: Sequence[Question], audited: bool = True) -> list[Answered]:
+        """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out.
+
+        Args:
+            questions: of one batch.
+            audited: whether the attached data set may know something about their captions; a benchmark does not.
+        """
         encoded = self.encode_readable(questions)
         texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
         captions = [without_thoughts(text) for text in texts]
         pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
-        audit = self.trainer.datamodule.audit_caption  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         return [
-            Answered(question, caption, waiting.result(), audit(question, caption))
+            Answered(question, caption, waiting.result(), data.audit_caption(question, caption) if audited else {})
             for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
         ]
 
@@ -222,22 +232,40 @@ class CaptionerModule(LightningModule):
         return PipelineAccuracy(data.categories(split), data.audit_names()).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        self._accuracy = self.new_accuracy("validation")
-        self._validating = ExitStack()
-        self._validating.enter_context(self.sampling())
+        self._scores = EvaluationScores(
+            sets_of(self.trainer), lambda: self.new_accuracy("validation"), self.scorer, self.device
+        )
+        self._evaluating = ExitStack()
+        self._evaluating.callback(self._scores.close)
+        self._evaluating.enter_context(self.sampling())
 
-    def validation_step(self, questions: list[Question], batch_idx: int) -> dict[str, list[Answered]]:
-        answered = self.answer(questions)
-        for item in answered:
-            self._accuracy.update(item)  # type: ignore[union-attr]
-        return {"answered": answered}
+    def validation_step(
+        self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[Answered]]:
+        """Answers to questions of the validation split; those to a benchmark's go into its score alone."""
+        split = self._scores.sets[dataloader_idx] is None
+        answered = self.answer(questions, audited=split)
+        self._scores.add(dataloader_idx, answered)
+        return {"answered": answered if split else []}
 
     def on_validation_epoch_end(self) -> None:
-        self._validating.close()
-        metrics = self._accuracy.compute()  # type: ignore[union-attr]
-        self.log_dict({f"val/{name}": value for name, value in metrics.items() if name != "accuracy"})
-        self.log("val/accuracy", metrics["accuracy"], prog_bar=True)
-        self._accuracy = None
+        self._log_scores("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def test_step(self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Questions of :class:`racro_pl.data.BenchmarkDataModule`."""
+        CaptionerModule.validation_step(self, questions, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        self._evaluating.close()
+        metrics = self._scores.compute()
+        if "accuracy" in metrics:
+            self.log(f"{stage}/accuracy", metrics.pop("accuracy"), prog_bar=True)
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -302,9 +302,11 @@ class RacroModule(CaptionerModule):
         if self._stop is not None:
             stop_with_checkpoint(self.trainer, self._stop)
 
-    def validation_step(self, questions: list[Question], batch_idx: int) -> dict[str, list[Answered]]:
+    def validation_step(
+        self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[Answered]]:
         try:
-            return super().validation_step(questions, batch_idx)
+            return super().validation_step(questions, batch_idx, dataloader_idx)
         except RolloutError as error:
             self._rollouts.lost = error
             return {"answered": []}

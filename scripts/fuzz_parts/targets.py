@@ -75,7 +75,7 @@ def feed_benchmark(name: str) -> Callable[[Path], Feed]:
     """MathVista's reader, in the layout that the file's name tells."""
 
     def make(folder: Path) -> Feed:
-        from racro_pl.evaluation.benchmarks import find_benchmark
+        from racro_pl.data.benchmarks import find_benchmark
 
         path = with_picture(folder) / name
         return lambda data: (path.write_bytes(data), find_benchmark("mathvista").read(str(path)))
@@ -91,7 +91,7 @@ def feed_virl(folder: Path) -> Feed:
 
 
 def feed_predictions(folder: Path) -> Feed:
-    from racro_pl.evaluation.benchmarks import find_benchmark
+    from racro_pl.data.benchmarks import find_benchmark
     from racro_pl.evaluation.predictions import read_predictions, read_rows
 
     path = folder / "predictions.jsonl"
@@ -226,12 +226,12 @@ def feed_grader(folder: Path) -> Feed:
 
 def feed_rules(folder: Path) -> Feed:
     """Every rule of every benchmark that needs nothing but a question."""
-    from racro_pl.evaluation.benchmarks import BENCHMARKS
+    from racro_pl.evaluation.headlines import HEADLINES
     from racro_pl.evaluation.outcomes import Tools
     from racro_pl.reward.grader import Grader
 
     tools = Tools(Grader(limit_s=1.0))
-    rules = [BENCHMARKS[name].rules for name in ("own", "mathvision", "mathvista", "mathverse")]
+    rules = [HEADLINES[name].rules for name in ("own", "mathvision", "mathvista", "mathverse")]
     known = [rule for each in rules for rule in each.values()]
 
     def feed(data: bytes) -> object:

@@ -23,8 +23,8 @@ import racro_pl
 from racro_pl import cli
 from racro_pl.commands import ask, doctor, score
 from racro_pl.commands.data import run_check
+from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.data.readers.base import Drops, RowError
-from racro_pl.evaluation.benchmarks import find_benchmark
 from racro_pl.evaluation.report.gallery import GalleryItem
 from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView
@@ -39,7 +39,7 @@ from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.records import CaptionLog, _table
 from racro_pl.types import ImageRef, Question, RacroError, Rewards
 from tests.unit.evaluation.test_report import entries
-from tests.unit.evaluation.toys import Plain, outcome, results
+from tests.unit.evaluation.toys import PLAIN, outcome, results
 
 # The title of the window, the clipboard, colours, a cleared screen (C1), a reversed line, a forged line.
 EVIL = (
@@ -249,7 +249,7 @@ def test_score(questions, tmp_path, capsys):
 def test_tables_of_a_test(capsys):
     system = System(EVIL, "caption", EVIL)
     found = {system: [outcome("1", True, category=EVIL), outcome("2", False, None, category="other")]}
-    quiet(shown(ResultsView(results(Plain(), found), categories=True)))
+    quiet(shown(ResultsView(results(PLAIN, found), categories=True)))
 
 
 def test_doctor(monkeypatch, capsys):
@@ -324,7 +324,7 @@ def test_pictures_of_a_run(tmp_path, monkeypatch):
 
 def test_the_page_of_a_test(tmp_path):
     system = System(EVIL, "caption", EVIL)
-    found = results(Plain(), {system: [outcome("1", True, category=EVIL)]})
+    found = results(PLAIN, {system: [outcome("1", True, category=EVIL)]})
     asked = Question(EVIL, (ImageRef(path=Path(EVIL.replace("\ud83d", ""))),), EVIL, EVIL, "math", category=EVIL)
     items = [GalleryItem("plain", asked, {EVIL: EVIL}, {system: list(entries(EVIL).values())[1]})]
     quiet(write_report(tmp_path, found, items).read_text(encoding="utf-8"))

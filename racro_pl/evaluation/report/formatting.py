@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from racro_pl.evaluation.results import Cell, Comparison
+from racro_pl.evaluation.results import Cell, Comparison, System
 
 
 def percent(share: float) -> str:
@@ -64,3 +64,17 @@ def legend(shown: list[str]) -> str:
 def paired(comparison: Comparison) -> str:
     """``+3.1 [+0.4, +5.7]``."""
     return f"{signed(comparison.difference)} {signed_interval(comparison.low, comparison.high)}"
+
+
+def pair_title(first: System, second: System) -> str:
+    """``after against before, both → B · caption``; of systems that share more or less, their whole labels."""
+    if (first.mode, first.reasoner) != (second.mode, second.reasoner):
+        return f"{second.label}, against {first.label}"
+    shared = first.label.removeprefix(first.captioner).strip()
+    return f"{second.captioner} against {first.captioner}, both {shared}"
+
+
+def on_common(comparison: Comparison) -> str:
+    """``501 common seed questions (5,010 questions)``."""
+    common = f"{comparison.groups:,} common {comparison.unit}"
+    return common if comparison.unit == "questions" else f"{common} ({comparison.n:,} questions)"

@@ -13,11 +13,26 @@ from urllib.parse import urlencode
 
 from racro_pl.evaluation.paper import PaperRow
 from racro_pl.evaluation.report.formatting import interval, legend, notes, p_value, paired, percent
-from racro_pl.evaluation.results import Cell, Comparison, Results, System
+from racro_pl.evaluation.results import UNCATEGORISED, Cell, Comparison, Results, System
 from racro_pl.text.printable import printable
 
 COLORS = 8
-"""Distinct colours of systems in the style sheet; further systems start over."""
+"""Distinct colours of systems in the style sheet; further systems have the same colours with another shape."""
+_SHAPES = (
+    '<circle cx="{x}" cy="{y}" r="5"/>',
+    '<rect x="{left}" y="{top}" width="9" height="9"/>',
+    '<path d="M{x} {high}l6 6-6 6-6-6z"/>',
+    '<path d="M{x} {high}l6 11h-12z"/>',
+)
+"""Around (x, y): a dot, a square, a diamond, a triangle. With the colours they tell 32 systems apart."""
+_NAME_LENGTH = 52
+"""Longest name that fits above its line in a chart, in characters."""
+
+
+def _mark(number: int, x: float, y: float) -> str:
+    """The mark of a system, as SVG."""
+    shape = _SHAPES[number // COLORS % len(_SHAPES)].format(x=x, y=y, left=x - 4.5, top=y - 4.5, high=y - 6)
+    return f'<g class="mark-of s{number % COLORS}">{shape}</g>'
 
 
 def _text(value: object) -> str:
@@ -25,7 +40,7 @@ def _text(value: object) -> str:
 
 
 def _system(system: System, number: int) -> str:
-    return f'<span class="dot s{number % COLORS}"></span>{_text(system.label)}'
+    return f'<svg class=dot viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7)}</svg>{_text(system.label)}'
 
 
 def _link(text: str, title: str, **state: object) -> str:
@@ -116,24 +131,26 @@ def chart(results: Results) -> str:
 
 
 def _panel(title: str, cells: Sequence[tuple[int, Cell]]) -> str:
-    """0 to 100 % is x = 10 to 310; one row of 22 a system; values on the right, the axis below."""
+    """0 to 100 % is x = 10 to 310; one row of 34 a system, its name above; values on the right, the axis below."""
 
     def place(share: float) -> float:
         return round(10 + 300 * share, 1)
 
-    bottom = 8 + 22 * len(cells)
+    bottom = 4 + 34 * len(cells)
     marks = ""
     for tick in (0, 25, 50, 75, 100):
         x = place(tick / 100)
         marks += f'<line class=grid x1="{x}" x2="{x}" y1="4" y2="{bottom}"/>'
         marks += f'<text class=tick x="{x}" y="{bottom + 15}">{tick}</text>'
     for row, (number, cell) in enumerate(cells):
-        y = 8 + 22 * row + 11
+        y = 4 + 34 * row + 23
+        name = cell.system.label
+        name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
         low, high, value = cell.low or 0.0, cell.high or 0.0, cell.headline or 0.0
         marks += (
-            f'<g class="s{number % COLORS}">'
-            f'<line class=whisker x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{place(value)}" cy="{y}" r="5"/></g>'
+            f'<text class=system x="10" y="{y - 10}">{_text(name)}</text>'
+            f'<line class="whisker s{number % COLORS}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>'
+            f"{_mark(number, place(value), y)}"
             f'<text class=value x="354" y="{y + 4}">{percent(value)}</text>'
         )
     label = _text(f"{title}: " + "; ".join(f"{c.system.label} {percent(c.headline or 0.0)} %" for _, c in cells))
@@ -141,43 +158,40 @@ def _panel(title: str, cells: Sequence[tuple[int, Cell]]) -> str:
 
 
 def comparisons(results: Results) -> str:
-    """Paired comparisons; the counts lead to the questions behind them."""
+    """Paired comparisons, pair by pair of systems; the counts lead to the questions behind them."""
     if not results.comparisons:
         return "<p class=note>One system: nothing to compare.</p>"
     numbers = {system: number for number, system in enumerate(results.systems)}
-    firsts = list(dict.fromkeys(item.first for item in results.comparisons))
-    several = len(firsts) > 1
-    against = "" if several else f"<p>Against {_system(firsts[0], numbers[firsts[0]])}:</p>"
-    body, previous = "", None
-    for item in results.comparisons:
-        title = "" if item.benchmark == previous else _text(item.title)
-        previous = item.benchmark
-        names = f"<td class=name>{_system(item.second, numbers[item.second])}</td>"
-        if several:
-            names += f"<td class=name>{_system(item.first, numbers[item.first])}</td>"
-        body += (
-            f'<tr><th scope="row">{title}</th>{names}<td>{paired(item)}</td>{_counts(item, results.systems)}'
-            f"<td>{p_value(item.mcnemar.p_value)}</td><td>{item.n:,}</td></tr>"
-        )
-    heads = ["Benchmark", "System", *(["Against"] if several else [])]
-    head = "".join(f'<th scope="col" class=name>{text}</th>' for text in heads)
-    head += "".join(
-        f'<th scope="col">{text}</th>' for text in ("Difference [95 %]", "Gained", "Lost", "McNemar", "Questions")
-    )
+    heads = ("Difference [95 %]", "Gained", "Lost", "Exact test", "On")
+    head = '<th scope="col" class=name>Benchmark</th>' + "".join(f'<th scope="col">{text}</th>' for text in heads)
+    body = ""
+    for first, second in dict.fromkeys((item.first, item.second) for item in results.comparisons):
+        pair = f"{_system(second, numbers[second])}, against {_system(first, numbers[first])}"
+        body += f'<tr><th scope="rowgroup" colspan=6 class=name>{pair}</th></tr>'
+        for item in results.comparisons:
+            if (item.first, item.second) == (first, second):
+                body += (
+                    f'<tr><th scope="row">{_text(item.title)}</th><td>{paired(item)}</td>'
+                    f"{_counts(item, results.systems)}<td>{p_value(item.test.p_value)}</td>"
+                    f"<td>{item.groups:,} {_text(item.unit)}</td></tr>"
+                )
     return (
-        f"{against}<div class=wide tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        "<p class=note>Difference of headlines in points, with its bootstrap interval over the groups of common "
-        "questions. Gained: right where the other is wrong; lost: the reverse. McNemar: exact two-sided p-value of "
-        "such an uneven split between equally good systems, not corrected for the number of comparisons.</p>"
+        f"<div class=wide tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        "<p class=note>First every further captioner against the first, with the same reasoner; then the first "
+        "captioner's other systems against its first. Difference of headlines in points. All figures are in the unit "
+        "of the headline (the last column): its interval resamples these units, gained and lost count those that score "
+        "more and less, and the exact test says how often equally good systems would differ at least so much "
+        "(a randomisation test; McNemar's where units are right or wrong), not corrected for the number of "
+        "comparisons.</p>"
     )
 
 
 def _counts(item: Comparison, systems: Sequence[System]) -> str:
     cells = ""
-    for kind, count in (("gained", item.mcnemar.only_second), ("lost", item.mcnemar.only_first)):
+    for kind, count in (("gained", item.test.gained), ("lost", item.test.lost)):
         text = f"{count:,}"
-        # The gallery's filters compare with the first system.
-        if count and item.first == systems[0]:
+        # The gallery's filters compare questions with the first system.
+        if count and item.first == systems[0] and item.unit == "questions":
             state = {"benchmark": item.benchmark, "system": systems.index(item.second), "filter": kind}
             text = _link(text, f"see what was {kind}", **state)
         cells += f"<td>{text}</td>"
@@ -211,7 +225,9 @@ def _bars(breakdown: str, cells: Sequence[tuple[int, Cell]]) -> str:
         row = ""
         for number, cell in cells:
             accuracy, n = cell.categories.get(breakdown, {}).get(name, (0.0, 0))
+            # The gallery finds questions by a class that they have.
             state = {"benchmark": cell.benchmark, "category": f"{breakdown}: {name}", "system": number}
+            state = {} if name == UNCATEGORISED else state
             row += f"<td>{_bar(accuracy, n, number, state)}</td>" if n else "<td>–</td>"
         rows += f'<tr><th scope="row">{_text(name)}</th>{row}</tr>'
     return (
@@ -221,7 +237,7 @@ def _bars(breakdown: str, cells: Sequence[tuple[int, Cell]]) -> str:
 
 def _bar(accuracy: float, n: int, number: int, state: Mapping[str, object]) -> str:
     width = round(120 * accuracy, 1)
-    value = _link(percent(accuracy), "see these questions", **state)
+    value = _link(percent(accuracy), "see these questions", **state) if state else percent(accuracy)
     return (
         f'<svg class=bar viewBox="0 0 120 12" aria-hidden="true"><rect class=track width="120" height="12" rx="2"/>'
         f'<rect class="s{number % COLORS}" width="{width}" height="12" rx="2"/></svg> {value} <small>n={n:,}</small>'

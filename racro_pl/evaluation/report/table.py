@@ -10,10 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from racro_pl.evaluation.paper import PaperRow
-from racro_pl.evaluation.report.formatting import column_title, interval, legend, notes, p_value, paired, percent
+from racro_pl.evaluation.report.formatting import (
+    column_title,
+    interval,
+    legend,
+    notes,
+    p_value,
+    pair_title,
+    paired,
+    percent,
+)
 from racro_pl.evaluation.results import Cell, Results, System
 
 _LABEL_WIDTH = 36
+_NARROW_LABEL_WIDTH = 26
+"""Where the console would otherwise hold less than two benchmarks beside each other."""
 _COLUMN_WIDTH = 14
 """Of one benchmark: ``[58.9, 67.4]`` or the title, and the space around it."""
 
@@ -32,23 +43,38 @@ class ResultsView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         names = list(self.results.benchmarks)
-        fitting = max(1, (options.max_width - _LABEL_WIDTH) // _COLUMN_WIDTH)
+        narrow = options.max_width < _LABEL_WIDTH + 2 * _COLUMN_WIDTH
+        label_width = _NARROW_LABEL_WIDTH if narrow else _LABEL_WIDTH
+        fitting = max(1, (options.max_width - label_width) // _COLUMN_WIDTH)
+        shown: list[str] = []
         for start in range(0, len(names), fitting):
             last = start + fitting >= len(names)
-            yield results_table(self.results, names[start : start + fitting], average=last)
-        if self.results.comparisons:
-            yield comparison_table(self.results)
+            table, noted = results_table(self.results, names[start : start + fitting], last, label_width)
+            shown += noted
+            yield table
+        if shown:
+            yield Text(legend(shown) + "\n", style="dim italic")
+        yield from comparison_tables(self.results)
         if self.categories:
             yield from category_tables(self.results)
 
 
-def results_table(results: Results, benchmarks: Sequence[str] | None = None, average: bool = True) -> Table:
+def results_table(
+    results: Results,
+    benchmarks: Sequence[str] | None = None,
+    average: bool = True,
+    label_width: int = _LABEL_WIDTH,
+) -> tuple[Table, list[str]]:
     """Headlines in percent with their 95 % interval, and the paper's rows below where a benchmark is the paper's.
 
     Args:
         results: what to show.
         benchmarks: names of the columns; default: all.
         average: whether a system's AVG gets a column; without any system that has all seven it has none anyway.
+        label_width: of the systems' names, in characters.
+
+    Returns:
+        The table, and the notes in it, for the legend.
     """
     columns = list(results.benchmarks if benchmarks is None else benchmarks)
     averages = {system: results.average(system) for system in results.systems} if average else {}
@@ -56,10 +82,9 @@ def results_table(results: Results, benchmarks: Sequence[str] | None = None, ave
     table = Table(
         title=Text(f"{results.name}: headline in % [95 % interval]"),
         title_justify="left",
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    table.add_column("system", max_width=_LABEL_WIDTH, overflow="fold")
+    table.add_column("system", max_width=label_width, overflow="fold")
     for name in columns:
         cells = [cell for cell in results.cells if cell.benchmark == name]
         table.add_column(Text(column_title(cells[0]).replace(" (", "\n(")), justify="right")
@@ -73,8 +98,7 @@ def results_table(results: Results, benchmarks: Sequence[str] | None = None, ave
             row.append(Text("–" if mean is None else percent(mean.value) + ("" if mean.complete else " †")))
         table.add_row(Text(system.label), *row)
     _add_paper(table, results.paper, columns, show_average)
-    table.caption = legend(shown) or None
-    return table
+    return table, shown
 
 
 def _cell(cell: Cell | None, shown: list[str]) -> Text:
@@ -100,33 +124,26 @@ def _add_paper(table: Table, rows: Sequence[PaperRow], columns: Sequence[str], s
         table.add_row(Text(row.label), *scores, *([percent(row.average)] if show_average else []), style="dim")
 
 
-def comparison_table(results: Results) -> Table:
-    """Differences of headlines on common questions, with McNemar's exact test."""
-    firsts = list(dict.fromkeys(item.first for item in results.comparisons))
-    # By default all comparisons are with one system: then it is said once.
-    against = f" · against {firsts[0].label}" if len(firsts) == 1 else ""
-    table = Table(
-        title=Text(f"Paired comparison on the questions that both answered{against}"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("benchmark")
-    table.add_column("system", overflow="fold")
-    if len(firsts) > 1:
-        table.add_column("against", overflow="fold")
-    for header in ("difference [95 %]", "gained", "lost", "McNemar"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for item in results.comparisons:
-        table.add_row(
-            Text(item.title),
-            Text(item.second.label),
-            *([Text(item.first.label)] if len(firsts) > 1 else []),
-            Text(paired(item)),
-            f"{item.mcnemar.only_second:,}",
-            f"{item.mcnemar.only_first:,}",
-            p_value(item.mcnemar.p_value),
+def comparison_tables(results: Results) -> Iterator[Table]:
+    """Differences of headlines on what both systems answered, one table for each pair: legible at 60 columns."""
+    pairs = dict.fromkeys((item.first, item.second) for item in results.comparisons)
+    for first, second in pairs:
+        table = Table(
+            title=Text(pair_title(first, second)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
-    return table
+        table.add_column("benchmark", no_wrap=True)
+        for header in ("difference [95 %]", "gained", "lost", "exact p"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for item in results.comparisons:
+            if (item.first, item.second) == (first, second):
+                counts = f"{item.test.gained:,}", f"{item.test.lost:,}"
+                exact = p_value(item.test.p_value).removeprefix("p ").removeprefix("= ")
+                table.add_row(Text(item.title), Text(paired(item)), *counts, exact)
+        yield table
 
 
 def category_tables(results: Results) -> Iterator[Table]:

@@ -177,7 +177,8 @@ class LearningReport(Callback):
         self.reward.append((trainer.global_step, float(trainer.callback_metrics["reward/mean"])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        if not trainer.sanity_checking:
+        # A run may validate on benchmarks alone.
+        if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
             self.accuracy.append((trainer.global_step, float(trainer.callback_metrics["val/accuracy"])))
 
     def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]

@@ -21,20 +21,23 @@ from racro_pl.training.checkpointing.signals import Stopped, StopSignals
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest state and the one with the best ``val/accuracy``; stops the run when a signal asks for it.
+    """Keeps the newest state and the best one by a metric of the validation; stops the run when a signal asks for it.
 
     Args:
         every_n_steps: steps from one ``last.ckpt`` to the next; what a killed run loses at most. One is also written
             behind the last step, and when the run is asked to stop.
+        monitor: the metric: of the validation split, or of a benchmark of ``data.validation``, such as
+            ``val/mathvista/accuracy`` or ``val/dynamath/worst_case``. The highest is the best; of a share
+            (``..._share``) the lowest.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
+    def __init__(self, every_n_steps: int = 50, monitor: str = "val/accuracy") -> None:
         if every_n_steps < 1:
             raise ValueError(f"checkpoint: every_n_steps is {every_n_steps}; expected 1 or more")
         super().__init__(
             filename="best",
-            monitor="val/accuracy",
-            mode="max",
+            monitor=monitor,
+            mode="min" if monitor.endswith("_share") else "max",
             auto_insert_metric_name=False,
             save_on_train_epoch_end=False,
             # With it the best of a resumed run would stand beside that of the run before, as best-v1.
@@ -51,12 +54,27 @@ class RunCheckpoint(ModelCheckpoint):
         """Axis value and metrics of a step whose row the loggers get just after its checkpoint."""
         self._resumed = False
 
+    @property
+    def state_key(self) -> str:
+        """The same whatever is monitored: a run resumed with another monitor still finds its place in this state."""
+        return self._generate_state_key(
+            monitor="val/accuracy",
+            mode="max",
+            every_n_train_steps=self._every_n_train_steps,
+            every_n_epochs=self._every_n_epochs,
+            train_time_interval=self._train_time_interval,
+        )
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"row": self._row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # The best so far stays the best, also when the run's folder was moved. A branch begins with a best of its own.
         best = self._place("best.ckpt")
+        if state_dict["monitor"] != self.monitor:
+            # What was best by another metric says nothing about this one.
+            state_dict |= {"best_model_path": "", "best_model_score": None, "best_k_models": {}}
+            state_dict |= {"kth_best_model_path": "", "kth_value": self.kth_value, "current_score": None}
         if best.is_file() and state_dict["best_model_path"]:
             state_dict |= {"best_model_path": str(best), "kth_best_model_path": str(best), "dirpath": self.dirpath}
             state_dict["best_k_models"] = {str(best): state_dict["best_model_score"]}

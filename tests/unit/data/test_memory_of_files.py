@@ -13,23 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from racro_pl.data import ViRL39KReader
+from racro_pl.data.benchmarks.sources.parquet import read_shards
 from racro_pl.data.readers import arrow, parquet_pages
 from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import Drops
-from racro_pl.evaluation.sources.parquet import read_shards
 from racro_pl.types import RacroError
 
 PEAK_MB = 700
 """Of a process that reads a hostile file: the libraries, and some times the allowance of 128 MiB. Without bounds the
 files below take 3 to 70 GB."""
 READERS = {
-    "shards": "from racro_pl.evaluation.sources.parquet import read_shards\n"
+    "shards": "from racro_pl.data.benchmarks.sources.parquet import read_shards\n"
     "from racro_pl.data.readers.base import Drops\nread_shards([Path(sys.argv[1])], Drops())",
-    "texts of shards": "from racro_pl.evaluation.sources.parquet import read_shards\n"
+    "texts of shards": "from racro_pl.data.benchmarks.sources.parquet import read_shards\n"
     "from racro_pl.data.readers.base import Drops\nread_shards([Path(sys.argv[1])], Drops(), images=False)",
     "virl39k": "from racro_pl.data import ViRL39KReader\nViRL39KReader(str(Path(sys.argv[1]).parent)).read('train')",
     "json lines": "from racro_pl.data import JsonlReader\nJsonlReader(sys.argv[1]).read('train')",
-    "json rows": "from racro_pl.evaluation.sources.rows import read_json_rows\n"
+    "json rows": "from racro_pl.data.benchmarks.sources.rows import read_json_rows\n"
     "from racro_pl.data.readers.base import Drops\nread_json_rows(Path(sys.argv[1]), Drops())",
     "predictions": "from racro_pl.evaluation.predictions import read_rows\nread_rows(Path(sys.argv[1]))",
 }

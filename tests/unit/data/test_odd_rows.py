@@ -12,15 +12,14 @@ from pyarrow import parquet
 from racro_pl.commands import score
 from racro_pl.commands.data import run_check
 from racro_pl.data import JsonlReader, ReadResult, ViRL39KReader
+from racro_pl.data.benchmarks import find_benchmark
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, load_benchmarks
+from racro_pl.data.benchmarks.sources.rows import read_json_rows
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.data.readers import lines
 from racro_pl.data.readers.base import Drops
 from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.data.readers.lines import json_lines, parse_json
-from racro_pl.evaluation.benchmarks import find_benchmark
-from racro_pl.evaluation.pipeline import load_benchmarks
-from racro_pl.evaluation.settings import BenchmarkSettings
-from racro_pl.evaluation.sources.rows import read_json_rows
 from racro_pl.text.cleaning import MAX_DEPTH, clean, clean_text
 from racro_pl.types import RacroError
 from tests.unit.data.conftest import row
@@ -147,11 +146,10 @@ def commands(path):
     predictions = path.replace("data.jsonl", "predictions.jsonl")
     with open(predictions, "w") as file:
         file.write(json.dumps({"id": "x", "response": "3"}))
-    plan = type("Plan", (), {"benchmarks": [BenchmarkSettings("own", path)], "rule": "strict", "limit": None})()
     return {
         "fit": lambda: JsonlReader(path).read("train"),
         "data check": lambda: run_check(find_benchmark("own"), path, None, None),
-        "test": lambda: load_benchmarks(plan, None),
+        "test": lambda: load_benchmarks([BenchmarkSettings("own", path)]),
         "score": lambda: score.main(["own", "--questions", path, "--predictions", predictions]),
         "score mathvision": lambda: score.main(["mathvision", "--questions", path, "--predictions", predictions]),
     }

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from racro_pl.data import JsonlReader, ViRL39KReader
+from racro_pl.data.benchmarks.sources.rows import Row, file_images
 from racro_pl.data.readers.base import MAX_IMAGES, RowError
 from racro_pl.data.readers.fields import image_refs, place_images, plain_text, read_options, typed_answer
-from racro_pl.evaluation.sources.rows import Row, file_images
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.types import ImageRef
 from tests.unit.data.conftest import row

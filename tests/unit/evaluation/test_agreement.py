@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from racro_pl.evaluation.benchmarks import find_benchmark
+from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.scoring import official, strict
 from racro_pl.reward.grader import Grader

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from racro_pl.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from racro_pl.data.benchmarks import BENCHMARKS, find_benchmark
 from racro_pl.types import RacroError
 from tests.unit.evaluation.benchmark_files import write_json
 

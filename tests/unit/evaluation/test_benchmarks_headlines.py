@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from racro_pl.evaluation.benchmarks import BENCHMARKS
+from racro_pl.data.benchmarks import BENCHMARKS
+from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.evaluation.outcomes import Judgement, Outcome
 from racro_pl.types import Question
 
@@ -37,12 +38,12 @@ def test_wemath_scores_and_kinds() -> None:
         *problem("d", [False, False, False], True),  # RM in both: 0, 0
         *problem("e", [True, True, False], False),  # IK: 0, 0
     ]
-    wemath = BENCHMARKS["wemath"]
-    assert wemath.headline == "strict"
+    wemath = HEADLINES["wemath"]
+    assert wemath.name == "strict"
     # strict (1 + 0.5) / 5 = 0.3
     assert wemath.group_scores(outcomes) == {"a": 1.0, "b": 0.5, "c": 0.0, "d": 0.0, "e": 0.0}
     assert mean(wemath.group_scores(outcomes)) == pytest.approx(0.3)
-    assert wemath.figures(outcomes) == pytest.approx(
+    assert wemath.metrics(outcomes) == pytest.approx(
         {
             "loose": 0.5,  # (1 + 1 + 0.5) / 5
             "IK": 0.2,
@@ -63,9 +64,9 @@ def test_wemath_scores_and_kinds() -> None:
 )
 @pytest.mark.parametrize("whole", [True, False])
 def test_wemath_strict_and_loose_are_the_papers_formulas(steps: list[bool], whole: bool) -> None:
-    wemath = BENCHMARKS["wemath"]
+    wemath = HEADLINES["wemath"]
     outcomes = [*problem("a", steps, whole), *problem("b", [True, True], False)]
-    shares = wemath.figures(outcomes)
+    shares = wemath.metrics(outcomes)
     # (n - 0.5 IG - RM - IK) / n, and the same with the loose RM.
     assert mean(wemath.group_scores(outcomes)) == pytest.approx(
         1 - 0.5 * shares["IG"] - shares["RM strict"] - shares["IK"]
@@ -75,37 +76,37 @@ def test_wemath_strict_and_loose_are_the_papers_formulas(steps: list[bool], whol
 
 def test_wemath_counts_complete_problems_only() -> None:
     lone = problem("a", [True, True], True)[:2]
-    assert BENCHMARKS["wemath"].group_scores(lone) == {}
+    assert HEADLINES["wemath"].group_scores(lone) == {}
     # No problem, no kind; but two one-step rows, both right.
-    assert BENCHMARKS["wemath"].figures(lone) == {"S1": 1.0}
+    assert HEADLINES["wemath"].metrics(lone) == {"S1": 1.0}
     whole = problem("b", [True, True], True)
-    assert BENCHMARKS["wemath"].group_scores([*lone, *whole]) == {"b": 1.0}
+    assert HEADLINES["wemath"].group_scores([*lone, *whole]) == {"b": 1.0}
 
 
 def test_dynamath_counts_a_seed_when_all_its_variants_are_right() -> None:
     outcomes = [outcome(True, seed=1, variant=variant) for variant in range(1, 11)]
     outcomes += [outcome(variant != 7, seed=2, variant=variant) for variant in range(1, 11)]
-    dynamath = BENCHMARKS["dynamath"]
-    assert dynamath.headline == "worst case"
+    dynamath = HEADLINES["dynamath"]
+    assert dynamath.name == "worst case"
     assert dynamath.group_scores(outcomes) == {"1": 1.0, "2": 0.0}
     # 19 of 20 variants.
-    assert dynamath.figures(outcomes) == pytest.approx({"average": 0.95})
-    assert dynamath.figures([]) == {}
+    assert dynamath.metrics(outcomes) == pytest.approx({"average": 0.95})
+    assert dynamath.metrics([]) == {}
 
 
 def test_other_headlines_are_means_over_questions() -> None:
     first = Outcome(Question("1", (), "?", "3", "math", category="algebra"), Judgement("3", True))
     second = Outcome(Question("2", (), "?", "3", "math", category="algebra"), Judgement(None, False))
-    assert BENCHMARKS["logicvista"].group_scores([first, second]) == {"1": 1.0, "2": 0.0}
+    assert HEADLINES["logicvista"].group_scores([first, second]) == {"1": 1.0, "2": 0.0}
 
 
 def test_the_seven_of_the_paper_and_their_rules() -> None:
     seven = [name for name, benchmark in BENCHMARKS.items() if benchmark.in_average]
     assert seven == ["mathvista", "mathvision", "mathverse", "mmmu", "wemath", "dynamath", "logicvista"]
     for name in seven:
-        assert {"strict", "vlmevalkit"} <= set(BENCHMARKS[name].rules)
-    assert {name for name in BENCHMARKS if "official" in BENCHMARKS[name].rules} == {"mathvista", "mathvision"}
-    assert set(BENCHMARKS["figures"].rules) == {"strict"}
+        assert {"strict", "vlmevalkit"} <= set(HEADLINES[name].rules)
+    assert {name for name in BENCHMARKS if "official" in HEADLINES[name].rules} == {"mathvista", "mathvision"}
+    assert set(HEADLINES["figures"].rules) == {"strict"}
 
 
 def test_sizes_of_the_complete_splits() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from racro_pl.evaluation.benchmarks import find_benchmark
+from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.images import image_size, open_image
 from racro_pl.types import Question, RacroError
 from tests.unit.evaluation.benchmark_files import base64_png, write_json, write_tsv

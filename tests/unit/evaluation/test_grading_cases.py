@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from racro_pl.evaluation.benchmarks import find_benchmark
+from racro_pl.evaluation.headlines import find_headline
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.reward.grader import Grader
 from racro_pl.text.answers import extract_answer
@@ -42,7 +42,7 @@ def measure() -> list[Found]:
             question = Question(
                 str(case["id"]), (), "", case["gold"], case["type"], tuple(case["choices"]), metadata=case["metadata"]
             )
-            strict = find_benchmark(case["benchmark"]).rules["strict"](question, case["response"], tools).correct
+            strict = find_headline(case["benchmark"]).rule("strict")(question, case["response"], tools).correct
             boxed = "\\boxed" in case["response"]
             reward = grader.grade(extract_answer(case["response"]), question) is True if boxed else None
             found.append(Found(case, strict, reward))

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from racro_pl.data.benchmarks import find_benchmark
+from racro_pl.data.benchmarks.sources import parquet
+from racro_pl.data.benchmarks.sources.parquet import read_shards
 from racro_pl.data.readers.base import Drops
-from racro_pl.evaluation.benchmarks import find_benchmark
-from racro_pl.evaluation.sources import parquet
-from racro_pl.evaluation.sources.parquet import read_shards
 from racro_pl.images import image_size
 from racro_pl.types import Question, RacroError
 from tests.unit.evaluation.benchmark_files import png, struct, table_of, write_parquet

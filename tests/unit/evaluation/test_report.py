@@ -26,7 +26,7 @@ from racro_pl.evaluation.results import System
 from racro_pl.images import ImageError, open_image
 from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef
-from tests.unit.evaluation.toys import DIRECT, PIPELINE, Plain, Worst, outcome, question, results
+from tests.unit.evaluation.toys import DIRECT, PIPELINE, PLAIN, WORST, outcome, question, results
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'\u2028<!--\ud800 https://evil.example"
 NASTY_SYSTEM = System(f"<b>{NASTY}", "caption", "[red]reasoner[/red]")
@@ -69,7 +69,7 @@ def example():
         DIRECT: [outcome("1", True, category="maths"), outcome("2", False, None, category="maths")],
         PIPELINE: [outcome("1", True, category="maths"), outcome("2", True, category="maths")],
     }
-    return results(Plain(), found)
+    return results(PLAIN, found)
 
 
 def entries(text="", correct=True):
@@ -114,12 +114,13 @@ def test_the_table_shows_interval_notes_and_paper():
     # The paper has no such benchmark: no rows of it.
     assert "RACRO" not in text
     assert "+50.0 [0.0, +100.0]" in text
-    assert "p = 1.000" in text
+    assert re.search(r"exact p", text)
+    assert re.search(r"\+50.0 \[0.0, \+100.0\] +1 +0 +1.000", text)
 
 
 def test_the_papers_rows_stand_below_its_benchmarks():
     cells = tuple(replace(cell, benchmark="mmmu", title="MMMU") for cell in example().cells)
-    text = render(results_table(replace(example(), cells=cells, paper=PAPER_ROWS)))
+    text = render(results_table(replace(example(), cells=cells, paper=PAPER_ROWS))[0])
     assert re.search(r"Qwen2\.5-VL-7B \+ RACRO \(R1-32B\) +61\.1", text)
     assert "AVG" not in text
 
@@ -136,11 +137,11 @@ def test_benchmarks_that_do_not_fit_come_below():
 def test_categories_on_request_and_nothing_answered():
     assert "maths" not in render(ResultsView(example()))
     assert re.search(r"maths +50\.0 \(2\) +100\.0 \(2\)", render(ResultsView(example(), categories=True)))
-    assert "? 4" in render(ResultsView(results(Plain(), {DIRECT: []}, unanswered=4)))
+    assert "? 4" in render(ResultsView(results(PLAIN, {DIRECT: []}, unanswered=4)))
 
 
 def test_markup_in_names_is_shown_as_it_is():
-    text = render(ResultsView(results(Plain(), {NASTY_SYSTEM: [outcome("1", True)]})), width=400)
+    text = render(ResultsView(results(PLAIN, {NASTY_SYSTEM: [outcome("1", True)]})), width=400)
     assert "[red]reasoner[/red]" in text
 
 
@@ -191,7 +192,7 @@ def test_the_page_holds_what_the_gallery_needs(tmp_path):
 
 def test_every_text_is_escaped(tmp_path):
     found = {NASTY_SYSTEM: [outcome("1", True, category=NASTY)], DIRECT: [outcome("1", False, category=NASTY)]}
-    made = replace(results(Plain(), found), name=NASTY, settings={NASTY: [NASTY]})
+    made = replace(results(PLAIN, found), name=NASTY, settings={NASTY: [NASTY]})
     asked = replace(question(NASTY), text=NASTY, answer=NASTY)
     answers = {NASTY_SYSTEM: GalleryEntry(NASTY, NASTY, NASTY, NASTY, False)}
     path = write_report(tmp_path, made, [GalleryItem("plain", asked, {NASTY: NASTY}, answers)])
@@ -247,7 +248,7 @@ def test_large_chunks_are_split(tmp_path, monkeypatch):
 
 
 def test_pages_without_gallery_comparison_or_headline(tmp_path):
-    text = write_report(tmp_path, results(Worst(), {DIRECT: []}, unanswered=4), []).read_text()
+    text = write_report(tmp_path, results(WORST, {DIRECT: []}, unanswered=4), []).read_text()
     assert "nothing to compare" in Page(text).text
     assert "? 4" in Page(text).text
 
@@ -305,3 +306,27 @@ def test_pictures_are_scaled_down(tmp_path):
     assert picture(ImageRef(data=png(2000, 1000))).width == 768
     with pytest.raises(ImageError):
         picture(ImageRef(data=b"no picture"))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_tables_are_legible_at_narrow_widths(width):
+    systems = [System(name, "caption", "Qwen3-8B") for name in ("before", "after-long-run-name-lr2e-3")]
+    found = [outcome("1", True), outcome("2", False)]
+    one = results(PLAIN, dict.fromkeys(systems, found), expected=4000, unanswered=3)
+    names = ("MathVista", "MathVision", "MathVerse", "DynaMath (worst case)")
+    cells = tuple(replace(cell, benchmark=name, title=name) for name in names for cell in one.cells)
+    comparisons = tuple(replace(one.comparisons[0], benchmark=name, title=name) for name in names[:3])
+    text = render(ResultsView(replace(one, cells=cells, comparisons=comparisons)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(text.count(name) == 2 for name in names[:3])  # a headline each, and a comparison, unbroken
+    assert text.count("0.0 [0.0, 0.0]") == 3
+    assert text.count("part of the split") == 1
+
+
+def test_twenty_systems_have_a_mark_each_and_their_names_in_the_charts(tmp_path):
+    systems = [System(f"run-{number:02}", "direct", None) for number in range(20)]
+    write_report(tmp_path, results(PLAIN, dict.fromkeys(systems, [outcome("1", True)])), [])
+    text = (tmp_path / "report.html").read_text()
+    marks = re.findall(r"<li><svg class=dot [^>]*>(.*?)</svg>", text)
+    assert len(marks) == len(set(marks)) == 20
+    assert re.findall(r"<text class=system [^>]*>(run-\d\d) · direct</text>", text) == [s.captioner for s in systems]

@@ -59,7 +59,7 @@ def test_two_files_are_compared_on_their_common_questions(files, write, capsys):
     assert "95 % [" in printed
     # Right here: 1 and 2; right there: 2.
     assert "against other, on 2 common questions: accuracy +50.0" in printed
-    assert "right only here 1, right only there 0, McNemar p = 1.000" in printed
+    assert "better here 1, better there 0, exact test p = 1.000" in printed
 
 
 def test_predictions_that_carry_the_questions_are_enough(write, capsys):

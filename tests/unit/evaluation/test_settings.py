@@ -1,6 +1,7 @@
 import pytest
 
-from racro_pl.evaluation.settings import BenchmarkSettings, CaptionerSettings, EvaluationSettings, ReasonerSettings
+from racro_pl.data.benchmarks.loading import BenchmarkSettings
+from racro_pl.evaluation.settings import CaptionerSettings, EvaluationSettings, ReasonerSettings
 from racro_pl.reward import HttpReasoner, InProcessReasoner
 from racro_pl.types import RacroError
 
@@ -9,7 +10,7 @@ RUNS = "before=embedded:figure-captioner, runs/quickstart"
 
 def test_texts_with_commas_name_and_place_everything():
     settings = EvaluationSettings(
-        "figures, mathvision=/data/MathVision.tsv", RUNS, "http://localhost:8000/v1?a=b,small=embedded:figure-reasoner"
+        "figures, mathvision=/data/MathVision.tsv", RUNS, "http://localhost:8000/a=b/v1,small=embedded:figure-reasoner"
     ).plan()
     assert settings.benchmarks == [
         BenchmarkSettings("figures"),
@@ -22,7 +23,7 @@ def test_texts_with_commas_name_and_place_everything():
     server, small = settings.reasoners
     # The paper's sampling; an equals sign inside a URL makes no name.
     assert isinstance(server.reasoner, HttpReasoner)
-    assert server.reasoner.url == "http://localhost:8000/v1?a=b"
+    assert server.reasoner.url == "http://localhost:8000/a=b/v1"
     assert server.reasoner.sampling == {"temperature": 0.6, "top_p": 0.95, "max_tokens": 8192}
     assert isinstance(small.reasoner, InProcessReasoner)
     assert (small.name, small.reasoner.deterministic) == ("small", True)
@@ -60,3 +61,14 @@ def test_entries_may_be_written_out():
     ).plan()
     assert settings.captioners[0].name == "y"
     assert settings.reasoners[0].name == "figure-reasoner"
+
+
+def test_modes_are_named_as_captioners_are():
+    def modes(value):
+        return EvaluationSettings("figures", RUNS, "embedded:figure-reasoner", modes=value).plan().modes
+
+    assert modes("caption,direct") == modes(["caption", "direct"]) == ["direct", "caption"]
+    with pytest.raises(RacroError, match="there is no mode 'captions'; expected some of direct, caption"):
+        modes("captions,direct")
+    with pytest.raises(RacroError, match="modes is empty"):
+        modes("")

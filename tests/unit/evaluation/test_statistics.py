@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from racro_pl.evaluation.statistics import McNemar, bootstrap_interval, mcnemar, mean, paired_interval
+from racro_pl.evaluation.statistics import PairedTest, bootstrap_interval, mean, paired_interval, paired_test
 
 
 def test_the_interval_has_the_width_of_a_binomial_proportion():
@@ -71,22 +72,37 @@ def test_many_distinct_scores_fit_into_bounded_memory():
         (3, 3, 1.0),  # the tails overlap in the middle: never above 1
     ],
 )
-def test_mcnemar_is_the_exact_binomial_test(only_first, only_second, p_value):
-    first = [True] * only_first + [False] * only_second + [True, False]
-    second = [False] * only_first + [True] * only_second + [True, False]
-    assert mcnemar(first, second) == McNemar(only_first, only_second, pytest.approx(p_value, abs=1e-12))
+def test_of_right_and_wrong_it_is_mcnemars_exact_binomial_test(only_first, only_second, p_value):
+    first = scores([1.0] * only_first + [0.0] * only_second + [1.0, 0.0])
+    second = scores([0.0] * only_first + [1.0] * only_second + [1.0, 0.0])
+    assert paired_test(first, second) == PairedTest(only_first, only_second, pytest.approx(p_value, abs=1e-12))
 
 
-def test_mcnemar_stays_exact_for_thousands():
+def scores(values):
+    return {str(place): value for place, value in enumerate(values)}
+
+
+def test_the_paired_test_stays_exact_for_thousands():
     # z = 200 / sqrt(5000) = 2.83, with continuity (199): 2.814, two-sided normal tail 0.00489
-    first = [True] * 2400 + [False] * 2600
-    assert mcnemar(first, [not right for right in first]).p_value == pytest.approx(0.00489, abs=5e-5)
-    assert mcnemar([False] * 3000, [True] * 3000).p_value == pytest.approx(0.0, abs=1e-300)
+    first = [1.0] * 2400 + [0.0] * 2600
+    found = paired_test(scores(first), scores([1.0 - score for score in first]))
+    assert found.p_value == pytest.approx(0.00489, abs=5e-5)
+    assert paired_test(scores([0.0] * 3000), scores([1.0] * 3000)).p_value == pytest.approx(0.0, abs=1e-300)
 
 
-def test_mcnemar_takes_the_same_questions_only():
-    with pytest.raises(ValueError, match="shorter"):
-        mcnemar([True, False], [True])
+@pytest.mark.parametrize("seed", range(5))
+def test_of_other_scores_it_counts_every_choice_of_signs(seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.choice([0.0, 0.5, 1.0], 9), rng.choice([0.0, 0.5, 1.0, 1 / 3], 9)
+    signs = np.array(list(itertools.product((-1, 1), repeat=9)))
+    sums = np.abs(signs @ (second - first))
+    expected = float(np.mean(sums > abs((second - first).sum()) - 1e-9))
+    assert paired_test(scores(first), scores(second)).p_value == pytest.approx(expected)
+
+
+def test_the_paired_test_is_over_common_groups():
+    assert paired_test({"x": 1.0, "y": 0.0}, {"y": 1.0, "z": 0.0}) == PairedTest(0, 1, 1.0)
+    assert paired_test({"x": 1.0}, {"x": 1.0}) == PairedTest(0, 0, 1.0)
 
 
 def test_a_paired_difference_is_over_common_groups():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from racro_pl.data.benchmarks import find_benchmark
+from racro_pl.data.benchmarks.sources.tsv import find_tsv, md5_of, read_tsv
 from racro_pl.data.readers.base import Drops
-from racro_pl.evaluation.benchmarks import find_benchmark
-from racro_pl.evaluation.sources.tsv import find_tsv, md5_of, read_tsv
 from racro_pl.images import image_size
 from racro_pl.types import RacroError
 from tests.unit.evaluation.benchmark_files import base64_png, png, write_tsv

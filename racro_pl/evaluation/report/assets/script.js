@@ -164,7 +164,7 @@
   function answer(item, verdict, system, index) {
     const [symbol, word] = VERDICTS[verdict];
     const card = make("section", { className: "answer" }, make("header", null,
-      make("span", null, make("span", { className: `dot s${index % 8}` }), system.label),
+      make("span", null, document.querySelectorAll(".key .dot")[index].cloneNode(true), system.label),
       make("span", { className: `badge ${verdict === "-" ? "n" : verdict}` }, `${symbol} ${word}`)));
     if (item === null || item.said === null) return card;
     card.append(make("p", { className: "found" }, make("span", null, "extracted: "),

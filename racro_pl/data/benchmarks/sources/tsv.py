@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from racro_pl.data.benchmarks.sources.rows import IMAGE_COLUMNS, Row, file_images
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
-from racro_pl.evaluation.sources.rows import IMAGE_COLUMNS, Row, file_images
 from racro_pl.images import MAX_FILE_BYTES
 from racro_pl.text.cleaning import clean
 from racro_pl.types import ImageRef, RacroError

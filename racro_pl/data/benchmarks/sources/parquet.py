@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racro_pl.data.benchmarks.sources.rows import Row, file_images
 from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
-from racro_pl.evaluation.sources.rows import Row, file_images
 from racro_pl.types import ImageRef, RacroError
 
 if TYPE_CHECKING:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import without_tags
+from racro_pl.data.benchmarks.sources.rows import ROW_KEY, Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import without_tags
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import ROW_KEY, Row
 from racro_pl.types import Question
 
 _LETTERS = re.compile(r"[A-I]([\s,;]*[A-I])*")
@@ -23,7 +22,6 @@ class LogicVista(TableBenchmark):
     title = "LogicVista"
     splits = {"test": SplitInfo(447, "LogicVista", "41c5d33adf33765c399e0e6ae588c061")}
     hub_id = "lscpku/LogicVista"
-    rules = {"strict": strict.logicvista, "vlmevalkit": vlmevalkit.logicvista}
     needs = (("id", "index", "imagename", ROW_KEY), ("question",), ("answer",))
     files = {"test": ("dataset.json", "data/dataset.json")}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from racro_pl.data.benchmarks.base import Benchmark, Found, SplitInfo
 from racro_pl.data.readers.jsonl import JsonlReader
-from racro_pl.evaluation.benchmarks.base import Benchmark, Found, SplitInfo
-from racro_pl.evaluation.scoring import strict
 from racro_pl.types import RacroError
 
 
@@ -17,7 +16,6 @@ class Own(Benchmark):
     title = "Own"
     splits = {"test": SplitInfo(0)}
     in_average = False
-    rules = {"strict": strict.default}
 
     def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
         """As :meth:`Benchmark.read`; the path is a jsonl file, and images must be there in any case."""

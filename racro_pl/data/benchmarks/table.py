@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from racro_pl.data.benchmarks.base import Benchmark, Found
+from racro_pl.data.benchmarks.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
+from racro_pl.data.benchmarks.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
+from racro_pl.data.benchmarks.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
+from racro_pl.data.benchmarks.sources.xlsx import read_xlsx
 from racro_pl.data.readers.base import Drops, RowError, first_process, keep_readable
 from racro_pl.data.readers.ids import UniqueIds
-from racro_pl.evaluation.benchmarks.base import Benchmark, Found
-from racro_pl.evaluation.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
-from racro_pl.evaluation.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
-from racro_pl.evaluation.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
 from racro_pl.terminal import get_logger
 from racro_pl.types import Question, RacroError
 
 log = get_logger(__name__)
 
-SUFFIXES = (".tsv", ".parquet", ".arrow", ".json", ".jsonl")
+SUFFIXES = (".tsv", ".parquet", ".arrow", ".json", ".jsonl", ".xlsx")
 _IMAGES = (*IMAGE_COLUMNS, "decoded_image", "image_1")
 
 
@@ -232,6 +233,8 @@ def read_rows(files: Sequence[Path], drops: Drops, images: bool) -> list[Row]:
             rows += read_tsv(path, drops, images)
         elif path.suffix in (".json", ".jsonl"):
             rows += read_json_rows(path, drops, images)
+        elif path.suffix == ".xlsx":
+            rows += read_xlsx(path, drops)
         else:
             rows += read_shards([path], drops, images)
     return rows

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import without_tags
+from racro_pl.data.benchmarks.sources.rows import Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import without_tags
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.types import Question
 
 VERSION = "Vision Only"
@@ -25,7 +24,6 @@ class MathVerse(TableBenchmark):
     # Its download has this name.
     other_tsv_names = ("MathVerse_MINIVOnly",)
     hub_id = "AI4Math/MathVerse"
-    rules = {"strict": strict.default, "vlmevalkit": vlmevalkit.mathverse}
     needs = (("problem_index", "index"), ("question", "query_wo"), ("question_type",), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 

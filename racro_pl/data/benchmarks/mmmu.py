@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import multiple_choice_text
+from racro_pl.data.benchmarks.sources.rows import Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import plain_text, read_literal, typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import multiple_choice_text
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question
 
@@ -27,7 +26,6 @@ class MMMU(TableBenchmark):
     title = "MMMU"
     splits = {"validation": SplitInfo(900, _TSV, _MD5), "dev": SplitInfo(150, _TSV, _MD5)}
     hub_id = "MMMU/MMMU"
-    rules = {"strict": strict.mmmu, "vlmevalkit": vlmevalkit.mmmu}
     needs = (("id", "index"), ("question",), ("answer",), ("options", "A"))
 
     def belongs(self, row: Row, split: str) -> bool:

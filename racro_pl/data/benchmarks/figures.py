@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from racro_pl.data.benchmarks.base import Benchmark, Found, SplitInfo
 from racro_pl.data.readers.figures import FigureWorldReader
-from racro_pl.evaluation.benchmarks.base import Benchmark, Found, SplitInfo
-from racro_pl.evaluation.scoring import strict
 from racro_pl.types import Question, RacroError
 
 
@@ -18,7 +17,6 @@ class Figures(Benchmark):
     title = "Figures"
     splits = {"test": SplitInfo(500)}
     in_average = False
-    rules = {"strict": strict.default}
 
     def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
         """As :meth:`Benchmark.read`; there is nothing to give a path of."""

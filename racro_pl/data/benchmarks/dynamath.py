@@ -6,14 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import without_tags
+from racro_pl.data.benchmarks.sources.rows import ROW_KEY, Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import without_tags
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.outcomes import Outcome
-from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import ROW_KEY, Row
 from racro_pl.types import AnswerType, Question
 
 VARIANTS = 10
@@ -27,10 +25,8 @@ class DynaMath(TableBenchmark):
 
     name = "dynamath"
     title = "DynaMath"
-    headline = "worst case"
     splits = {"test": SplitInfo(5010, "DynaMath", "b8425ad9a7114571fc9366e013699494")}
     hub_id = "DynaMath/DynaMath_Sample"
-    rules = {"strict": strict.dynamath, "vlmevalkit": vlmevalkit.dynamath}
     needs = (("qid", "id", ROW_KEY), ("question",), ("answer", "ground_truth"), ("answer_type",))
     files = {"test": ("variant*/dataset.json", "*/variant*/dataset.json")}
     shards = {"test": ("sample_variant*.parquet",)}
@@ -78,14 +74,6 @@ class DynaMath(TableBenchmark):
         """Seed questions that lack variants."""
         counts = Counter(self.group(question) for question in questions)
         return [seed for seed, count in counts.items() if count < VARIANTS]
-
-    def group_score(self, outcomes: Sequence[Outcome]) -> float:
-        """1 where every variant is right, else 0. Of a part of the benchmark, every variant that is there."""
-        return float(all(outcome.judgement.correct for outcome in outcomes))
-
-    def figures(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """The accuracy over all variants."""
-        return {"average": sum(outcome.judgement.correct for outcome in outcomes) / len(outcomes)} if outcomes else {}
 
 
 def _seed(row: Row) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import without_tags
+from racro_pl.data.benchmarks.sources.rows import Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import read_options, typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import without_tags
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.scoring import official, strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.text.choices import with_choices
 from racro_pl.types import Question
 
@@ -25,7 +24,6 @@ class MathVision(TableBenchmark):
         "testmini": SplitInfo(304, "MathVision_MINI", "060fe4fa5d868987ce179307bd5f8a33"),
     }
     hub_id = "MathLLMs/MathVision"
-    rules = {"strict": strict.default, "vlmevalkit": vlmevalkit.mathvision, "official": official.mathvision}
     needs = (("id", "index"), ("question",), ("options", "choices"), ("answer",))
     files = {
         "test": ("test.jsonl", "data/test.jsonl"),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 
-from racro_pl.evaluation.benchmarks.base import Benchmark, SplitInfo
-from racro_pl.evaluation.benchmarks.dynamath import DynaMath
-from racro_pl.evaluation.benchmarks.figures import Figures
-from racro_pl.evaluation.benchmarks.logicvista import LogicVista
-from racro_pl.evaluation.benchmarks.mathverse import MathVerse
-from racro_pl.evaluation.benchmarks.mathvision import MathVision
-from racro_pl.evaluation.benchmarks.mathvista import MathVista
-from racro_pl.evaluation.benchmarks.mmmu import MMMU
-from racro_pl.evaluation.benchmarks.own import Own
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.benchmarks.wemath import WeMath
+from racro_pl.data.benchmarks.base import Benchmark, SplitInfo
+from racro_pl.data.benchmarks.dynamath import DynaMath
+from racro_pl.data.benchmarks.figures import Figures
+from racro_pl.data.benchmarks.logicvista import LogicVista
+from racro_pl.data.benchmarks.mathverse import MathVerse
+from racro_pl.data.benchmarks.mathvision import MathVision
+from racro_pl.data.benchmarks.mathvista import MathVista
+from racro_pl.data.benchmarks.mmmu import MMMU
+from racro_pl.data.benchmarks.own import Own
+from racro_pl.data.benchmarks.table import TableBenchmark
+from racro_pl.data.benchmarks.wemath import WeMath
 from racro_pl.types import RacroError
 
 BENCHMARKS: dict[str, Benchmark] = {

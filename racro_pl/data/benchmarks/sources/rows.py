@@ -103,11 +103,31 @@ def read_json_rows(path: Path, drops: Drops, images: bool = True) -> list[Row]:
         try:
             if isinstance(values, RowError):
                 raise values
+            values = row_of_log(values)
             rows.append(Row(where, path, values, file_images(values, path) if images else ()))
             drops.repaired += [where] * repaired
         except RowError as error:
             drops.add(where, error)
     return rows
+
+
+def row_of_log(values: dict[str, Any]) -> dict[str, Any]:
+    """A row of lmms-eval's sample log as a row of the benchmark: the columns of its ``doc``, and ``response``.
+
+    Any other row comes back as it is.
+
+    Raises:
+        RowError: the log holds several responses to the question, or none.
+    """
+    if "doc_id" not in values or not {"resps", "filtered_resps"} & set(values):
+        return values
+    response: Any = values.get("resps") or values.get("filtered_resps")
+    while isinstance(response, list):
+        if len(response) != 1:
+            raise RowError("not one response", f"document {values['doc_id']!r:.40} has {len(response)}")
+        response = response[0]
+    document = values.get("doc")
+    return {**(document if isinstance(document, Mapping) else {"doc_id": values["doc_id"]}), "response": response}
 
 
 def _json_file(path: Path) -> Iterator[tuple[int | str, dict[str, Any] | RowError, bool]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.mmmu import lettered_options
+from racro_pl.data.benchmarks.prompts import multiple_choice_text
+from racro_pl.data.benchmarks.sources.rows import Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.mmmu import lettered_options
-from racro_pl.evaluation.benchmarks.prompts import multiple_choice_text
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.outcomes import Outcome
-from racro_pl.evaluation.scoring import strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question
 
@@ -31,10 +29,8 @@ class WeMath(TableBenchmark):
 
     name = "wemath"
     title = "WeMath"
-    headline = "strict"
     splits = {"testmini": SplitInfo(1740, "WeMath", "b5e969a075f01290a542411fb7766388")}
     hub_id = "We-Math/We-Math"
-    rules = {"strict": strict.default, "vlmevalkit": vlmevalkit.wemath}
     needs = (("ID",), ("key",), ("question",), ("option", "A"), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 
@@ -75,70 +71,10 @@ class WeMath(TableBenchmark):
             keys[self.group(question)].append(question.metadata["key"])
         return [name for name, found in keys.items() if not is_complete(found)]
 
-    def group_score(self, outcomes: Sequence[Outcome]) -> float:
-        """Share of the strict score: 1 for complete mastery, 0.5 where only the whole is wrong, else 0."""
-        return {"CM": 1.0, "IG": 0.5}.get(_kind(outcomes, strict=True), 0.0)
-
-    def group_scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """Score of every complete problem; one that lacks a part has no kind, so it does not count."""
-        return {name: self.group_score(members) for name, members in self._problems(outcomes).items()}
-
-    def figures(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """The loose score, the four kinds as shares of the problems, and accuracies of rows.
-
-        With every step right, the whole is right (CM, complete mastery) or wrong (IG, inadequate generalisation);
-        else the whole is wrong (IK, insufficient knowledge) or right (RM, rote memorisation). Loosely, one right
-        step is enough for mastery.
-        """
-        figures = {}
-        problems = self._problems(outcomes)
-        if problems:
-            tight = Counter(_kind(members, strict=True) for members in problems.values())
-            loose = Counter(_kind(members, strict=False) for members in problems.values())
-            total = len(problems)
-            figures = {
-                "loose": (loose["CM"] + 0.5 * loose["IG"]) / total,
-                "IK": tight["IK"] / total,
-                "IG": tight["IG"] / total,
-                "CM strict": tight["CM"] / total,
-                "CM loose": loose["CM"] / total,
-                "RM strict": tight["RM"] / total,
-                "RM loose": loose["RM"] / total,
-            }
-        for label in ("S1", "S2", "S3"):
-            right = [each.judgement.correct for each in outcomes if each.question.category == label]
-            if right:
-                figures[label] = sum(right) / len(right)
-        return figures
-
-    def _problems(self, outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-        """The outcomes of every complete problem."""
-        problems: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in outcomes:
-            problems[self.group(outcome.question)].append(outcome)
-        return {
-            name: members
-            for name, members in problems.items()
-            if is_complete([member.question.metadata["key"] for member in members])
-        }
-
 
 def is_complete(keys: Sequence[str]) -> bool:
     """Whether these are all the rows of one problem, each once."""
     return sorted(keys) in (sorted(KEYS["2"]), sorted(KEYS["3"]))
-
-
-def _kind(members: Sequence[Outcome], strict: bool) -> str:
-    steps = []
-    whole = False
-    for member in members:
-        if str(member.question.metadata["key"]).endswith("multi"):
-            whole = member.judgement.correct
-        else:
-            steps.append(member.judgement.correct)
-    if whole:
-        return "CM" if (all(steps) if strict else any(steps)) else "RM"
-    return "IG" if all(steps) else "IK"
 
 
 def _steps(key: str) -> str:

@@ -1,15 +1,16 @@
-"""What every benchmark is: where its questions come from, which rules score it, and its headline figure."""
+"""What every benchmark is: where its questions come from, and how they are grouped.
+
+How its answers are scored is in ``racro_pl.evaluation.headlines``.
+"""
 
 from __future__ import annotations
 
 import abc
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from racro_pl.data.readers.base import ReadResult
-from racro_pl.evaluation.outcomes import Outcome, Rule
 from racro_pl.types import Question
 
 
@@ -39,16 +40,12 @@ class Benchmark(abc.ABC):
     """As typed on the command line: ``mathvision``."""
     title: ClassVar[str]
     """As the paper's table spells it: ``MathVision``."""
-    headline: ClassVar[str] = "accuracy"
-    """What the headline figure is called: ``accuracy``, ``worst case``, ``strict``."""
     splits: ClassVar[Mapping[str, SplitInfo]]
     """The first one is the default."""
     hub_id: ClassVar[str | None] = None
     """Hugging Face data set that holds it."""
     in_average: ClassVar[bool] = True
     """Whether it is one of the paper's seven."""
-    rules: ClassVar[Mapping[str, Rule]]
-    """``strict`` always; ``vlmevalkit`` and ``official`` where they exist."""
 
     @abc.abstractmethod
     def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
@@ -72,24 +69,9 @@ class Benchmark(abc.ABC):
         """The unit that the headline is a mean over: the question itself, unless the benchmark groups questions."""
         return question.id
 
-    def group_score(self, outcomes: Sequence[Outcome]) -> float:
-        """Score of one group in 0...1: by default the share of right answers."""
-        return sum(outcome.judgement.correct for outcome in outcomes) / len(outcomes)
-
-    def group_scores(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """Score of every group; their mean is the headline."""
-        groups: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in outcomes:
-            groups[self.group(outcome.question)].append(outcome)
-        return {name: self.group_score(members) for name, members in groups.items()}
-
     def categories(self, question: Question) -> Mapping[str, str]:
         """Breakdowns that a question counts in: name of the breakdown to the question's class in it."""
         return {"category": question.category} if question.category else {}
-
-    def figures(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
-        """Further figures of the whole benchmark, in 0...1, by name (WeMath's four kinds, DynaMath's average)."""
-        return {}
 
     def expected(self, split: str) -> int:
         """Number of questions of the complete split."""

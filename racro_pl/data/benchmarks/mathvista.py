@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from racro_pl.data.benchmarks.base import SplitInfo
+from racro_pl.data.benchmarks.prompts import without_tags
+from racro_pl.data.benchmarks.sources.rows import Row
+from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import read_options, typed_answer
-from racro_pl.evaluation.benchmarks.base import SplitInfo
-from racro_pl.evaluation.benchmarks.prompts import without_tags
-from racro_pl.evaluation.benchmarks.table import TableBenchmark
-from racro_pl.evaluation.scoring import official, strict, vlmevalkit
-from racro_pl.evaluation.sources.rows import Row
 from racro_pl.text.choices import LETTERS, choice_letter
 from racro_pl.types import AnswerType, Question
 
@@ -26,7 +25,6 @@ class MathVista(TableBenchmark):
     title = "MathVista"
     splits = {"testmini": SplitInfo(1000, "MathVista_MINI", "f199b98e178e5a2a20e7048f5dcb0464")}
     hub_id = "AI4Math/MathVista"
-    rules = {"strict": strict.mathvista, "vlmevalkit": vlmevalkit.mathvista, "official": official.mathvista}
     needs = (("pid", "index", "id"), ("question", "query"), ("question_type",), ("answer_type",), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 
