@@ -163,8 +163,8 @@ def test_a_module_that_an_adapter_names_is_not_imported(folders, vary, tmp_path,
     parallel = {"base_model_class": "X", "parent_library": "stranger"}
     folder = vary(megatron_core="stranger", auto_mapping=parallel, runtime_config={"x": "stranger"})
     load_for_inference(policy(folders["qwen2_5_vl"], folder), device())
+    folder = vary(megatron_config={"a": 1}, megatron_core="stranger")
     with pytest.raises(RacroError, match="sets megatron_config"):
-        folder = vary(megatron_config={"a": 1}, megatron_core="stranger")
         load_for_inference(policy(folders["qwen2_5_vl"], folder), device())
     assert not marker.exists()
     assert "stranger" not in sys.modules

@@ -95,7 +95,7 @@ def test_cuda_is_given_what_its_kernel_takes(queries):
     assert (lse.shape, lse.dtype) == ((3, 2, queries, 1), torch.float32)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", EPSILON)
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
