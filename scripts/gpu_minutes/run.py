@@ -47,7 +47,7 @@ class Stage:
 
 
 MARKS = "(gpu or not gpu) and not vllm and not slow and not browser"
-FEW = "variants or refused"
+FEW = "variants or settings"
 """Tests of a dry run: the whole suite runs elsewhere."""
 
 

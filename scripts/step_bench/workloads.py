@@ -115,7 +115,7 @@ def build_model(workload: Workload, folder: Path) -> None:
 
 
 def save_processor(workload: Workload, folder: Path) -> Any:
-    """Save a processor with a small tokenizer to ``folder``; returns the ``Qwen2_5_VLConfig`` that goes with it."""
+    """Save a processor with a small tokenizer, and the ``Qwen2_5_VLConfig`` that goes with it, which is returned."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
         PreTrainedTokenizerFast,
@@ -167,6 +167,8 @@ def save_processor(workload: Workload, folder: Path) -> Any:
     Qwen2_5_VLProcessor(
         image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE
     ).save_pretrained(folder)
+    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+    config.save_pretrained(folder)
     return config
 
 
