@@ -57,7 +57,7 @@ def attend(
     if q.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scaling)
         return out, lse[..., None]
-    if q.device.type == "cuda" and _has_kernel(q.dtype):
+    if q.device.type == "cuda" and has_kernel(q.dtype):
         rows = None if bias is None else bias.expand(*q.shape[:3], k.shape[2])
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, rows, True, scale=scaling)[:2]
         return out, lse[..., : q.shape[2], None]  # CUDA's comes in blocks of 32 queries
@@ -65,7 +65,7 @@ def attend(
 
 
 @cache
-def _has_kernel(dtype: torch.dtype) -> bool:
+def has_kernel(dtype: torch.dtype) -> bool:
     """Whether CUDA's kernel that returns the log-sum-exp takes this: not AMD's, and no bfloat16 before Ampere."""
     old = dtype == torch.bfloat16 and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
     return torch.version.hip is None and not old

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from racro_pl.policy.partial_attention import attend, attend_explicitly, hiding_bias, join
+from racro_pl.policy.partial_attention import attend, attend_explicitly, has_kernel, hiding_bias, join
 from racro_pl.policy.sampling import GrowingAttention
 
 SHAPES = [  # rows, heads, queries, keys, head size
@@ -93,6 +93,16 @@ def test_cuda_is_given_what_its_kernel_takes(queries):
         out, lse = attend(q, k, k, 0.3, bias)
     assert (out.shape, out.dtype) == (q.shape, torch.bfloat16)
     assert (lse.shape, lse.dtype) == ((3, 2, queries, 1), torch.float32)
+
+
+def test_no_kernel_takes_bfloat16_before_ampere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    for capability, dtype, has in (
+        ((7, 5), torch.bfloat16, False), ((7, 5), torch.float16, True), ((8, 0), torch.bfloat16, True),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
+        assert has_kernel.__wrapped__(dtype) == has
 
 
 @pytest.mark.gpu
