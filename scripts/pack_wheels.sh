@@ -24,7 +24,7 @@ wanted=(
   beartype==0.23.1 pytest-timeout==2.4.0
 )
 if [[ ${1:-} == --peer ]]; then
-  wanted+=(trl==1.16.0 datasets==5.2.0 "dill<0.4.2" "multiprocess<0.70.20")
+  wanted+=(trl==1.16.0 datasets==5.2.0 xxhash==4.1.0 "dill<0.4.2" "multiprocess<0.70.20")
 fi
 rm -rf "$folder"
 mkdir -p "$folder"

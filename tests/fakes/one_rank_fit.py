@@ -23,7 +23,13 @@ def main(model: str, out: str, strategy: str, where: str) -> None:
     device.choose(where)
     policy: dict[str, Any] = {"lora": None} if strategy.endswith("fsdp2") else {}
     module = make_module(Path(model), policy=policy, learning_rate=1e-3)
-    fit(module, Path(out), steps=2, strategy="auto" if strategy.startswith("alone") else strategy)
+    fit(
+        module,
+        Path(out),
+        steps=2,
+        use_distributed_sampler=False,
+        strategy="auto" if strategy.startswith("alone") else strategy,
+    )
     weights = {name: tensor.detach().cpu() for name, tensor in gather(module.state_dict()).items()}
     backend = dist.get_backend() if dist.is_initialized() else None
     torch.save({"weights": weights, "backend": backend}, Path(out) / f"{strategy}.pt")

@@ -87,9 +87,12 @@ def test_one_rank_under_nccl_is_none(folder, tmp_path, strategy, alone, record_p
     with_group, without = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in (strategy, alone))
     assert with_group["backend"] == "nccl"
     assert without["backend"] is None
-    apart = max(float((with_group["weights"][n] - without["weights"][n]).abs().max()) for n in without["weights"])
-    record_property("largest_difference", f"{apart:.3g}")
-    assert apart < 5e-3  # two steps of AdamW at 1e-3
+    names = sorted(without["weights"])
+    one, other = (torch.cat([x["weights"][name].flatten() for name in names]) for x in (with_group, without))
+    apart = (one - other).abs()
+    record_property("largest_difference", f"{float(apart.max()):.3g}")
+    # AdamW makes a whole step of rounding where a gradient is nearly 0; two other steps of it are 2e-3 apart on average.
+    assert apart.mean() < 1e-4
 
 
 def test_resume_on_a_card(tmp_path, record_property):
