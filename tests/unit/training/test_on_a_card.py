@@ -91,7 +91,7 @@ def test_one_rank_under_nccl_is_none(folder, tmp_path, strategy, alone, record_p
     one, other = (torch.cat([x["weights"][name].flatten() for name in names]) for x in (with_group, without))
     apart = (one - other).abs()
     record_property("largest_difference", f"{float(apart.max()):.3g}")
-    # AdamW makes a whole step of rounding where a gradient is nearly 0; two other steps of it are 2e-3 apart on average.
+    # AdamW makes whole steps of rounding where a gradient is nearly 0; two other steps are 2e-3 apart on average.
     assert apart.mean() < 1e-4
 
 
