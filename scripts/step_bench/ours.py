@@ -49,6 +49,9 @@ class GivenRewards:
     """Stands where a Scorer stands: a number per caption, at once."""
 
     max_unscored_share = 0.0
+    max_answerless_steps = 10**9
+    budget = None
+    spent = 0.0
 
     def __init__(self, values: Iterator[float]) -> None:
         self.values = values
