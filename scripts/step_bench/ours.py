@@ -49,7 +49,7 @@ class GivenRewards:
     """Stands where a Scorer stands: a number per caption, at once."""
 
     max_unscored_share = 0.0
-    max_answerless_steps = 10**9
+    max_answerless_steps = None
     budget = None
     spent = 0.0
 
