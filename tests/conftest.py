@@ -11,8 +11,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 from jsonargparse import _common
+
+from tests.helpers import device
 
 install_import_hook(["racro_pl.losses", "racro_pl.experience"], "beartype.beartype")
 
@@ -22,3 +25,25 @@ def _every_test_begins_with_unrestricted_imports(monkeypatch):
     """A command restricts what class paths may import for its whole process; here that is the next test's too."""
     denied = dict.fromkeys(_common.default_import_path_denylist, False)
     monkeypatch.setitem(_common.parsing_settings, "import_path_verdicts", denied)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests of the policy and its training compute: cpu, cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        device.choose(config.getoption("--device"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and device.device().type != "cuda":
+        pytest.skip("needs a card: pytest --device cuda -m 'gpu or not gpu'")
+
+
+@pytest.fixture
+def on_device() -> torch.device:
+    """The device that the run was given."""
+    return device.device()

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from racro_pl.policy.bounded_attention import bounded_attention
 from racro_pl.types import RacroError
 
 NAME = "racro_shared_prefix"
@@ -132,7 +132,7 @@ class GroupAttention:
         sizes = [len(self.prompts.cells), len(self.captions.cells)]
         parts = [x[0].transpose(0, 1).split(sizes) for x in (query, key, value)]
         q, k, v = (self.prompts.pad(of_prompts) for of_prompts, _ in parts)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        out = bounded_attention(q, k, v, scaling)
         flat = self.prompts.unpad(out)
         if sizes[1]:
             own_q, own_k, own_v = (self.captions.pad(of_captions) for _, of_captions in parts)
@@ -149,7 +149,7 @@ class GroupAttention:
         n, heads, t, d = q.shape
         folded = q.reshape(n, k.shape[1], -1, d)
         mask = self._caption_mask(heads // k.shape[1], q.dtype)
-        out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scaling)
+        out = bounded_attention(folded, k, v, scaling, mask)
         return out.reshape(n, heads, t, d)
 
     def _caption_mask(self, repeats: int, dtype: torch.dtype) -> Float[Tensor, "m 1 queries keys"]:

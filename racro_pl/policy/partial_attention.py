@@ -10,6 +10,8 @@ bfloat16 a score of 100 is rounded to multiples of 0.5, and large scores are the
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -55,11 +57,18 @@ def attend(
     if q.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scaling)
         return out, lse[..., None]
-    if q.device.type == "cuda" and torch.version.hip is None:
+    if q.device.type == "cuda" and has_kernel(q.dtype):
         rows = None if bias is None else bias.expand(*q.shape[:3], k.shape[2])
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, rows, True, scale=scaling)[:2]
         return out, lse[..., : q.shape[2], None]  # CUDA's comes in blocks of 32 queries
     return attend_explicitly(q, k, v, scaling, bias)
+
+
+@cache
+def has_kernel(dtype: torch.dtype) -> bool:
+    """Whether CUDA's kernel that returns the log-sum-exp takes this: not AMD's, and no bfloat16 before Ampere."""
+    old = dtype == torch.bfloat16 and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+    return torch.version.hip is None and not old
 
 
 def attend_explicitly(

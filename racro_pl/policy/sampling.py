@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from racro_pl.policy.attention import Rows
+from racro_pl.policy.bounded_attention import bounded_attention
 from racro_pl.policy.partial_attention import as_autocast, attend, hiding_bias, join
 from racro_pl.policy.shared_prefix import pack_prompts
 from racro_pl.types import Prompt
@@ -109,7 +109,7 @@ class PromptAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         q, k, v = (self.prompts.pad(x[0].transpose(0, 1)) for x in as_autocast(query, key, value))
         self.states.append((k.contiguous(), v.contiguous()))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        out = bounded_attention(q, k, v, scaling)
         return self.prompts.unpad(out)[None]
 
 

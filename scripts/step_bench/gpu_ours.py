@@ -31,35 +31,45 @@ from step_bench.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     Workload,
-    accept_template,
     make_rows,
     save_processor,
 )
 
 
-def build(workload: Workload, folder: Path, device: torch.device) -> Captioner:
-    """The captioner as ``policy.quantization: nf4`` makes it, with checkpointing as on a small card."""
-    settings = PolicySettings(
+def settings_of(workload: Workload, folder: Path) -> PolicySettings:
+    """4-bit weights and checkpointing, as on a small card."""
+    return PolicySettings(
         path=str(folder), quantization="nf4", lora=LoraSettings(LORA_RANK, LORA_ALPHA), gradient_checkpointing=True,
         min_pixels=28 * 28, max_pixels=workload.image_side**2,
     )  # fmt: skip
+
+
+def build(workload: Workload, folder: Path, device: torch.device) -> Captioner:
+    """The captioner as ``policy.quantization: nf4`` makes it."""
+    settings = settings_of(workload, folder)
     model = build_quantised(save_processor(workload, folder), device)
-    accept_template()
     captioner = make_trainable(model, settings, device, load_encoder(settings))
     captioner.eos_ids = frozenset({-1})  # captions of exactly the workload's length: nothing ends one
     return captioner
 
 
 def steps(case: Case) -> Recorder:
-    workload, recorder, draw = case.workload, Recorder(), random.Random(0)
-    captioner = build(workload, case.folder, case.device)
+    recorder = Recorder()
+    captioner = build(case.workload, case.folder, case.device)
+    recorder.count(captioner.model.get_base_model())
+    run_steps(captioner, case.workload, case.steps, recorder)
+    return recorder
+
+
+def run_steps(captioner: Captioner, workload: Workload, count: int, recorder: Recorder) -> None:
+    """``count`` steps with an optimizer of their own, each a record."""
+    draw = random.Random(0)
     trained = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     engine = TransformersEngine(workload.group, workload.tokens)
-    recorder.count(captioner.model.get_base_model())
-    rows = make_rows(workload, workload.questions * case.steps)
+    rows = make_rows(workload, workload.questions * count)
     variant = replace(VARIANTS["grpo"], kl_coefficient=KL_COEFFICIENT)
-    for step in range(case.steps):
+    for step in range(count):
         recorder.start()
         with captioner.cache_image_features():
             with recorder.phase("sample"):
@@ -86,7 +96,6 @@ def steps(case: Case) -> Recorder:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         recorder.finish()
-    return recorder
 
 
 def _rewards(group: int, draw: random.Random) -> Rewards:

@@ -24,7 +24,7 @@ from step_bench.gpu_case import Case, run_case
 from step_bench.measure import Recorder
 from step_bench.workloads import Workload
 
-TEXT_TOKENS = 43
+TEXT_TOKENS = 83
 """Of a prompt, besides the image."""
 
 

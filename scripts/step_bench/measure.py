@@ -68,8 +68,12 @@ class Recorder:
             }
         )
 
-    def count(self, model: Any) -> None:
-        """Count what passes through a transformers Qwen-VL model: language tokens and image patches."""
+    def count(self, model: Any) -> list[Any]:
+        """Count what passes through a transformers Qwen-VL model: language tokens and image patches.
+
+        Returns:
+            The hooks, to be removed.
+        """
         inner = model.model
 
         def tokens(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -82,8 +86,10 @@ class Recorder:
         def patches(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             self._counts["image_patches"] += int((arguments[0] if arguments else named["hidden_states"]).shape[0])
 
-        inner.language_model.layers[0].register_forward_pre_hook(tokens, with_kwargs=True)
-        inner.visual.register_forward_pre_hook(patches, with_kwargs=True)
+        return [
+            inner.language_model.layers[0].register_forward_pre_hook(tokens, with_kwargs=True),
+            inner.visual.register_forward_pre_hook(patches, with_kwargs=True),
+        ]
 
 
 def take_peak() -> float:

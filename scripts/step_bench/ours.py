@@ -40,7 +40,6 @@ from step_bench.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     Workload,
-    accept_template,
     find_workload,
     fixed_captions,
     make_rows,
@@ -157,7 +156,6 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    accept_template()
     workload = options.workload
     steps = 1 if options.check else options.warmup + options.steps
     policy = PolicySettings(

@@ -38,6 +38,7 @@ from step_bench.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     REQUEST,
+    SYSTEM,
     Workload,
     find_workload,
     fixed_captions,
@@ -107,7 +108,10 @@ def settings(workload: Workload, steps: int, check: bool, **changes: Any) -> GRP
 def dataset(workload: Workload, steps: int) -> Dataset:
     rows = [
         {
-            "prompt": [{"role": "user", "content": REQUEST.format(question=question)}],
+            "prompt": [
+                {"role": "system", "content": SYSTEM},
+                {"role": "user", "content": REQUEST.format(question=question)},
+            ],
             "image": Image.open(io.BytesIO(png), formats=("PNG",)),
         }
         for question, png in make_rows(workload, workload.questions * steps)

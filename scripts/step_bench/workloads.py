@@ -16,12 +16,17 @@ SPECIAL = [
 ]
 QUESTION = "what color is the {shape} on the {side}?"
 REQUEST = "Question: {question}\nPlease describe the image. DO NOT try to answer the question!"
-"""The user's turn as both sides send it; the chat template leaves out our system turn, so that prompts are equal."""
+"""The user's turn as both sides send it."""
+SYSTEM = (
+    "You are given an image and a relevant question. Based on the query, please describe the image in detail. "
+    "Do not try to answer the question."
+)
+"""The system's turn: ours, which the peer is given too, so that prompts are equal. Its side runs without racro_pl."""
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -115,7 +120,7 @@ def build_model(workload: Workload, folder: Path) -> None:
 
 
 def save_processor(workload: Workload, folder: Path) -> Any:
-    """Save a processor with a small tokenizer to ``folder``; returns the ``Qwen2_5_VLConfig`` that goes with it."""
+    """Save a processor with a small tokenizer, and the ``Qwen2_5_VLConfig`` that goes with it, which is returned."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
         PreTrainedTokenizerFast,
@@ -132,7 +137,7 @@ def save_processor(workload: Workload, folder: Path) -> Any:
         vocab_size=1000, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     sentence = REQUEST.format(question=QUESTION.format(shape="circle square image", side="left right"))
-    bpe.train_from_iterator([sentence] * 10, trainer)
+    bpe.train_from_iterator([sentence, SYSTEM] * 10, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE,
         extra_special_tokens={
@@ -167,15 +172,9 @@ def save_processor(workload: Workload, folder: Path) -> Any:
     Qwen2_5_VLProcessor(
         image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE
     ).save_pretrained(folder)
+    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
     config.save_pretrained(folder)
     return config
-
-
-def accept_template() -> None:
-    """Let a captioner be loaded whose template drops the system text: both sides then read the same prompt."""
-    from racro_pl.policy.prompts import PromptEncoder
-
-    PromptEncoder.check = lambda self: None  # type: ignore[method-assign]
 
 
 def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from racro_pl.losses import token_logprobs
 from racro_pl.policy.captioner import Captioner
 from racro_pl.types import Prompt
+from tests.helpers.device import device, there
 
 
 def pad_prompts(prompts: Sequence[Prompt], pad_id: int) -> dict[str, Tensor]:
@@ -29,7 +30,7 @@ def pad_prompts(prompts: Sequence[Prompt], pad_id: int) -> dict[str, Tensor]:
     if seeing:
         batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in seeing])
         batch["image_grid_thw"] = torch.cat([prompt.image_grid_thw for prompt in seeing])
-    return batch
+    return {name: tensor.to(device()) for name, tensor in batch.items()}
 
 
 def plain_logits(
@@ -42,6 +43,7 @@ def plain_logits(
 ) -> Tensor:
     """Logits that predict each caption token (n, t, vocabulary); anything on padding."""
     model = captioner.reference if reference else captioner.model
+    token_ids, mask = there(token_ids, mask)
     batch = pad_prompts([prompts[i] for i in prompt_index.tolist()], captioner.pad_id)
     batch["input_ids"] = torch.cat([batch["input_ids"], token_ids], dim=1)
     batch["attention_mask"] = torch.cat([batch["attention_mask"], mask.long()], dim=1)
@@ -60,7 +62,7 @@ def plain_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies (n, t); anything on padding."""
     logits = plain_logits(captioner, prompts, prompt_index, token_ids, mask, reference)
-    return token_logprobs(logits, token_ids, captioner.banned, temperature)
+    return token_logprobs(logits, *there(token_ids), captioner.banned, temperature)
 
 
 @torch.no_grad()
@@ -76,5 +78,6 @@ def plain_shortfall(
     logits = plain_logits(captioner, prompts, prompt_index, token_ids, mask).float()
     captioner.train()
     best = logits.masked_fill(captioner.banned, float("-inf")).max(dim=-1).values
+    token_ids, mask = there(token_ids, mask)
     chosen = logits.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
     return ((best - chosen) * mask) / logits.abs().max()

@@ -68,8 +68,8 @@ NF4 = rounding(torch.bfloat16, (ROUNDED_LAYERS,))
 
 def difference(found: Tensor, expected: Tensor, summed: Tensor | None = None) -> float:
     """The largest difference, relative to the largest value that is summed (default: the largest expected one)."""
-    found, expected = found.detach().double(), expected.detach().double()
-    largest = (expected if summed is None else summed.detach().double()).abs().max()
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    largest = (expected if summed is None else summed.detach().cpu().double()).abs().max()
     return float((found - expected).abs().max() / largest.clamp(min=1e-12))
 
 

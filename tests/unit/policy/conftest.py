@@ -14,6 +14,7 @@ from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.types import ImageRef, Question
 from tests.fakes.models import save_small_model
+from tests.helpers.device import device
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 
@@ -50,7 +51,7 @@ def build(folder: Path, **changes: object) -> Captioner:
         "lora": LoraSettings(rank=4, alpha=8),
     }
     torch.manual_seed(0)
-    captioner = load_captioner(PolicySettings(path=str(folder), **(settings | changes)), torch.device("cpu"))
+    captioner = load_captioner(PolicySettings(path=str(folder), **(settings | changes)), device())
     with torch.no_grad():  # a fresh adapter changes nothing; a trained one must be seen to do something
         for name, parameter in captioner.named_parameters():
             if "lora_B" in name:

@@ -19,9 +19,9 @@ from racro_pl.policy.loading import load_captioner, load_for_inference, probe_fo
 from racro_pl.pretrained import sandbox
 from racro_pl.types import RacroError
 from tests.fakes.models import save_small_model
+from tests.helpers.device import device
 from tests.unit.policy.conftest import QUESTIONS, build
 
-CPU = torch.device("cpu")
 TOKENS = torch.randint(10, 200, (1, 5), generator=torch.Generator().manual_seed(2))
 OLD = ("base_model.model.model.language_model.", "base_model.model.model.")
 
@@ -63,11 +63,11 @@ def export(settings: PolicySettings, merged: bool) -> None:
 
 
 WAYS = {
-    "ask and test": lambda settings: load_for_inference(settings, CPU),
+    "ask and test": lambda settings: load_for_inference(settings, device()),
     "their probe": probe_for_inference,
     "export --merge": lambda settings: export(settings, True),
     "export": lambda settings: export(settings, False),
-    "fit": lambda settings: load_captioner(settings, CPU),
+    "fit": lambda settings: load_captioner(settings, device()),
 }
 
 
@@ -79,7 +79,7 @@ def scores(captioner) -> torch.Tensor:
 
 def test_an_adapter_for_inference_is_the_one_that_was_trained(folders, saved):
     trained = build(folders["qwen2_5_vl"])
-    read = load_for_inference(policy(folders["qwen2_5_vl"], saved), CPU)
+    read = load_for_inference(policy(folders["qwen2_5_vl"], saved), device())
     assert torch.equal(scores(read), scores(trained))
     assert not any(parameter.requires_grad for parameter in read.parameters())
 
@@ -162,18 +162,19 @@ def test_a_module_that_an_adapter_names_is_not_imported(folders, vary, tmp_path,
     monkeypatch.syspath_prepend(tmp_path)
     parallel = {"base_model_class": "X", "parent_library": "stranger"}
     folder = vary(megatron_core="stranger", auto_mapping=parallel, runtime_config={"x": "stranger"})
-    load_for_inference(policy(folders["qwen2_5_vl"], folder), CPU)
+    load_for_inference(policy(folders["qwen2_5_vl"], folder), device())
+    folder = vary(megatron_config={"a": 1}, megatron_core="stranger")
     with pytest.raises(RacroError, match="sets megatron_config"):
-        load_for_inference(policy(folders["qwen2_5_vl"], vary(megatron_config={"a": 1}, megatron_core="stranger")), CPU)
+        load_for_inference(policy(folders["qwen2_5_vl"], folder), device())
     assert not marker.exists()
     assert "stranger" not in sys.modules
 
 
 def test_dropout_is_off_in_inference_and_refused_where_it_would_act(folders, vary):
     folder = vary(lora_dropout=0.1)
-    load_for_inference(policy(folders["qwen2_5_vl"], folder), CPU)
+    load_for_inference(policy(folders["qwen2_5_vl"], folder), device())
     with pytest.raises(RacroError, match=r"uses lora_dropout 0\.1"):
-        load_captioner(policy(folders["qwen2_5_vl"], folder), CPU)
+        load_captioner(policy(folders["qwen2_5_vl"], folder), device())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_old_names_are_read_by_todays_and_it_is_said(folders, saved, vary, caplo
         extra = {}
     folder = vary(lambda w: {n.replace(*OLD): t for n, t in w.items()} | extra, target_modules=targets)
     with caplog.at_level(logging.WARNING):
-        read = load_for_inference(policy(base, folder), CPU)
+        read = load_for_inference(policy(base, folder), device())
     assert torch.allclose(scores(read), scores(build(base)), atol=1e-6)
     assert len([r for r in caplog.records if "names of transformers before 4.52" in r.message]) == 1
     # An export is written by today's names, which other programs look for.
@@ -207,25 +208,25 @@ def test_old_names_are_read_by_todays_and_it_is_said(folders, saved, vary, caplo
     again = read_adapter(out)
     assert not again.old_names
     caplog.clear()
-    assert torch.equal(scores(load_for_inference(policy(base, out), CPU)), scores(read))
+    assert torch.equal(scores(load_for_inference(policy(base, out), device())), scores(read))
 
 
 def test_an_adapter_that_names_another_base_of_the_same_size_is_put_on_and_it_is_said(folders, vary, caplog):
     folder = vary(base_model_name_or_path="someone/else-7B")
     for load in (load_for_inference, load_captioner):
         caplog.clear()
-        load(policy(folders["qwen2_5_vl"], folder), CPU)
+        load(policy(folders["qwen2_5_vl"], folder), device())
         assert caplog.text.count("was trained on someone/else-7B and is put on") == 1
 
 
 def test_an_ordinary_adapter_says_nothing(folders, saved, caplog):
-    load_for_inference(policy(folders["qwen2_5_vl"], saved), CPU)
+    load_for_inference(policy(folders["qwen2_5_vl"], saved), device())
     assert caplog.text == ""
 
 
 def test_a_start_adapter_with_old_names_is_read_too(folders, saved, vary, caplog):
     folder = vary(lambda w: {n.replace(*OLD): t for n, t in w.items()})
-    started = load_captioner(policy(folders["qwen2_5_vl"], folder), CPU)
+    started = load_captioner(policy(folders["qwen2_5_vl"], folder), device())
     assert torch.equal(scores(started), scores(build(folders["qwen2_5_vl"])))
     assert "names of transformers before 4.52" in caplog.text
 
@@ -263,5 +264,5 @@ def test_a_cut_off_adapter_says_so(saved, tmp_path):
 
 def test_a_quantised_base_takes_the_adapter_too(folders, saved):
     settings = policy(folders["qwen2_5_vl"], saved, quantization="nf4")
-    trained = load_captioner(settings, CPU)
-    assert torch.equal(scores(load_for_inference(settings, CPU)), scores(trained))
+    trained = load_captioner(settings, device())
+    assert torch.equal(scores(load_for_inference(settings, device())), scores(trained))

@@ -16,6 +16,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.types import RacroError
+from tests.helpers.device import device
 from tests.unit.policy.conftest import QUESTIONS, build
 
 TOKENS = torch.randint(10, 200, (2, 5), generator=torch.Generator().manual_seed(2))
@@ -45,7 +46,7 @@ def stages(request, folders, tmp_path) -> tuple[Captioner, Captioner, Path]:
 def load(folder: Path, adapter: Path | str, **changes: object) -> Captioner:
     settings = {"dtype": "float32", "min_pixels": 56 * 56, "max_pixels": 128 * 128, "lora": LoraSettings(4, 8)}
     policy = PolicySettings(path=str(folder), adapter=str(adapter), **(settings | changes))
-    return load_captioner(policy, torch.device("cpu"))
+    return load_captioner(policy, device())
 
 
 def test_a_stage_begins_as_the_model_it_starts_from_and_moves_away_from_it(stages, folders):

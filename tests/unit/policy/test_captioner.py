@@ -14,6 +14,7 @@ from racro_pl.policy.loading import load_captioner, load_encoder
 from racro_pl.policy.vocabulary import mask_to_first_end
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import RacroError
+from tests.helpers.device import device
 from tests.helpers.tolerance import GRADIENTS, LOGPROBS, assert_equal, difference
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
 
@@ -208,7 +209,7 @@ def test_saved_adapter_loads_and_scores_alike(folders, tmp_path):
         path=str(folders["qwen2_5_vl"]), adapter=str(tmp_path / "adapter"), lora=LoraSettings(4, 8), dtype="float32",
         min_pixels=56 * 56, max_pixels=128 * 128,
     )  # fmt: skip
-    loaded = load_captioner(settings, torch.device("cpu"))
+    loaded = load_captioner(settings, device())
     assert torch.equal(scores(loaded, [0, 1]), scores(captioner, [0, 1]))
     assert any(parameter.requires_grad for parameter in loaded.parameters())
 

@@ -9,11 +9,10 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.features import ImageFeatures
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.types import ImageRef
+from tests.helpers.device import device
 from tests.helpers.tolerance import LOGPROBS, assert_equal
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
 from tests.unit.policy.test_shared_prefix import GROUP, captions
-
-CPU = torch.device("cpu")
 
 
 def features(tokens: int) -> ImageFeatures:
@@ -89,13 +88,13 @@ def test_the_bound_holds_and_what_was_asked_for_longest_ago_leaves():
     for name in names[:3]:
         cache.put(name, features(4))
     assert cache.bytes == 3 * size
-    assert cache.get(names[0], CPU) is not None
+    assert cache.get(names[0], device()) is not None
     cache.put(names[3], features(8))  # takes the room of two: the second and the third leave
     assert cache.bytes == 3 * size
-    assert [cache.get(name, CPU) is not None for name in names] == [True, False, False, True, False]
+    assert [cache.get(name, device()) is not None for name in names] == [True, False, False, True, False]
     cache.put(names[4], features(16))  # more than all room there is: kept out, and nobody leaves
     assert cache.bytes == 3 * size
-    assert cache.get(names[3], CPU) is not None
+    assert cache.get(names[3], device()) is not None
 
 
 def test_what_is_kept_is_a_copy(folders):
@@ -105,7 +104,7 @@ def test_what_is_kept_is_a_copy(folders):
     name = (ImageRef(data=b"x"),)
     cache.put(name, ImageFeatures((whole[:2],)))
     whole.zero_()
-    kept = cache.get(name, CPU)
+    kept = cache.get(name, device())
     assert kept is not None
     assert kept.pooler_output[0].any()
     assert kept.pooler_output[0].untyped_storage().nbytes() == 2 * 8 * 4

@@ -14,6 +14,7 @@ from racro_pl.policy.memory.ledger import Ledger, memory_ledger
 from racro_pl.policy.vision import encode_images
 from racro_pl.types import Prompt
 from tests.fakes.memory import PeakMemory, all_tensors, saved_bytes
+from tests.helpers.device import device
 
 P, T, G = 200, 40, 4
 WORK = Work(P, 0, T, G, groups=1, questions=1, sampled_together=1)
@@ -43,7 +44,7 @@ def text_prompt(length: int = P) -> Prompt:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_ledger_against_a_real_step(folders, family, kind):
     settings = settings_of(folders[family], kind)
-    captioner = load_captioner(settings, torch.device("cpu"))
+    captioner = load_captioner(settings, device())
     found = memory_ledger(AutoConfig.from_pretrained(settings.path), settings, WORK)
 
     # To the byte: weights (4-bit scales included), adapters, and what AdamW holds after a step.

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from racro_pl.policy.partial_attention import attend, attend_explicitly, hiding_bias, join
+from racro_pl.policy.partial_attention import attend, attend_explicitly, has_kernel, hiding_bias, join
 from racro_pl.policy.sampling import GrowingAttention
 
 SHAPES = [  # rows, heads, queries, keys, head size
@@ -95,7 +95,17 @@ def test_cuda_is_given_what_its_kernel_takes(queries):
     assert (lse.shape, lse.dtype) == ((3, 2, queries, 1), torch.float32)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_kernel_takes_bfloat16_before_ampere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    for capability, dtype, has in (
+        ((7, 5), torch.bfloat16, False), ((7, 5), torch.float16, True), ((8, 0), torch.bfloat16, True),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
+        assert has_kernel.__wrapped__(dtype) == has
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", EPSILON)
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -7,6 +7,7 @@ import torch
 
 from racro_pl.policy import sampling
 from tests.fakes.plain import plain_shortfall
+from tests.helpers.device import device
 from tests.helpers.tolerance import LOGPROBS, NF4, assert_equal
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
 
@@ -96,7 +97,7 @@ def test_under_autocast_too_the_sampler_is_the_policy(folders, family):
     captioner = build(folders[family], lora=None)
     prompts = [captioner.encode(item) for item in QUESTIONS]
     torch.manual_seed(0)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device().type, torch.bfloat16):
         captions = captioner.generate(prompts, group_size=4, max_new_tokens=12, temperature=1.0)
         group = torch.arange(4).repeat_interleave(4)
         scored = captioner.frozen_logprobs(prompts, group, captions.token_ids, captions.mask, reference=False)

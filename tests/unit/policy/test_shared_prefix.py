@@ -14,6 +14,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings
 from racro_pl.types import RacroError
 from tests.fakes.plain import plain_logprobs
+from tests.helpers.device import there
 from tests.helpers.tolerance import GRADIENTS, LOGPROBS, NF4, assert_equal, difference
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
 
@@ -23,7 +24,7 @@ GROUP = torch.tensor([2, 0, 0, 3, 1, 1, 3, 3, 0, 2])  # groups of 3, 2, 2 and 3 
 
 def captions(seed: int = 0) -> tuple[Tensor, Tensor]:
     tokens = torch.randint(10, 200, (10, 7), generator=torch.Generator().manual_seed(seed))
-    return tokens, torch.arange(7) < LENGTHS[:, None]
+    return there(tokens, torch.arange(7) < LENGTHS[:, None])
 
 
 def loss_and_gradients(
@@ -31,10 +32,11 @@ def loss_and_gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The GRPO loss with advantages, and old and reference log-probs near ``around``, so that every term is in it."""
     draw = torch.Generator().manual_seed(5)
-    old = around.detach() + 0.3 * torch.randn(mask.shape, generator=draw)
-    reference = around.detach() + 0.5 * torch.randn(mask.shape, generator=draw)
+    noise = there(*(size * torch.randn(mask.shape, generator=draw) for size in (0.3, 0.5)))
+    old, reference = (around.detach() + part for part in noise)
+    (advantages,) = there(torch.randn(len(mask), generator=draw))
     variant = replace(VARIANTS["grpo"], kl_coefficient=0.1)
-    out = grpo_loss(logprobs, old, reference, torch.randn(len(mask), generator=draw), mask, variant=variant)
+    out = grpo_loss(logprobs, old, reference, advantages, mask, variant=variant)
     captioner.zero_grad()
     out.loss.backward()
     return out.loss.detach(), {n: p.grad.clone() for n, p in captioner.named_parameters() if p.grad is not None}
@@ -218,7 +220,7 @@ def test_a_deeper_group_of_one_image_and_of_many(folders, family):
     prompts = [captioner.encode(three), captioner.encode(QUESTIONS[0])]
     rows = torch.arange(24) % 2
     tokens = torch.randint(10, 200, (24, 5), generator=torch.Generator().manual_seed(1))
-    mask = torch.arange(5) < torch.arange(24)[:, None] % 5 + 1
+    tokens, mask = there(tokens, torch.arange(5) < torch.arange(24)[:, None] % 5 + 1)
     expected, _ = plain_logprobs(captioner, prompts, rows, tokens, mask)
     found, _ = captioner.logprobs(prompts, rows, tokens, mask)
     assert_equal(found[mask], expected[mask], LOGPROBS)

@@ -22,6 +22,7 @@ from racro_pl.types import ImageRef, Question
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoner_server import by_caption
 from tests.fakes.reasoners import ScriptedReasoner
+from tests.helpers.device import trainer_options
 
 
 def questions(count: int) -> list[Question]:
@@ -92,10 +93,10 @@ def make_module(
 def fit(module: RacroModule, root: Path, steps: int = 1, ckpt: str | None = None, **trainer: Any) -> Trainer:
     seed_everything(3)
     options = {
-        "accelerator": "cpu", "max_steps": steps, "logger": False, "enable_checkpointing": False, "max_epochs": -1,
+        "max_steps": steps, "logger": False, "enable_checkpointing": False, "max_epochs": -1,
         "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0,
         "default_root_dir": str(root), "plugins": [RacroCheckpointIO()], "inference_mode": False,
-    } | trainer  # fmt: skip
+    } | trainer_options() | trainer  # fmt: skip
     runner = Trainer(**options)
     runner.fit(module, datamodule=ListData(questions(8), 4), ckpt_path=ckpt)
     return runner

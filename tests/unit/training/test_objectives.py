@@ -26,6 +26,7 @@ from racro_pl.training.objectives import PolicyJudge, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
+from tests.helpers.device import device, trainer_options
 from tests.unit.text.labelled import labelled
 from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions
 
@@ -131,7 +132,7 @@ def embedded():
         resolve_model("embedded:figure-captioner"), dtype="float32", gradient_checkpointing=False,
         min_pixels=3136, max_pixels=3136,
     )  # fmt: skip
-    return load_captioner(policy, torch.device("cpu"))
+    return load_captioner(policy, device())
 
 
 def test_the_policy_judges_with_the_model_it_began_with(embedded):
@@ -172,7 +173,7 @@ def test_solved_questions_reach_the_data_module(folder, tmp_path):
         return r"\boxed{red}" if "figure xx ?" in prompt else r"\boxed{blue}"
 
     trainer = Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        **trainer_options(), max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, max_epochs=-1, default_root_dir=str(tmp_path),
         inference_mode=False, callbacks=[SolvedQuestions()],
     )  # fmt: skip

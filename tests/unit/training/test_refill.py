@@ -17,6 +17,7 @@ from racro_pl.training.rollouts import is_flat, replace_flat
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Rewards
 from tests.fakes.engines import FixedEngine
+from tests.helpers.device import trainer_options
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
 
 
@@ -73,7 +74,7 @@ def fit(module: RacroModule, root: Path, steps: int, ckpt: str | None = None) ->
     seed_everything(3)
     keep = ModelCheckpoint(dirpath=root, every_n_train_steps=4, save_top_k=-1, filename="{step}")
     trainer = Trainer(
-        accelerator="cpu", max_steps=steps, max_epochs=-1, logger=False, callbacks=[keep], enable_progress_bar=False,
+        **trainer_options(), max_steps=steps, max_epochs=-1, logger=False, callbacks=[keep], enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, default_root_dir=root, inference_mode=False,
         plugins=[RacroCheckpointIO()],
     )  # fmt: skip

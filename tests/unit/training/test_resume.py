@@ -23,6 +23,7 @@ from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger, read
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from tests.fakes.runs import assert_same_run, captions
+from tests.helpers.device import trainer_options
 
 STEPS = 7
 
@@ -50,7 +51,7 @@ def fit(root: Path, cache: Path | None, updates: int, ckpt: str | None = None) -
     )  # fmt: skip
     seed_everything(8 if ckpt else 3)  # the checkpoint's seed goes on, whatever this one is
     trainer = Trainer(
-        accelerator="cpu", max_steps=STEPS, max_epochs=-1, logger=ContinuedCSVLogger(root, "run", "version_0", "", 1),
+        **trainer_options(), max_steps=STEPS, max_epochs=-1, logger=ContinuedCSVLogger(root, "run", "version_0", "", 1),
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, inference_mode=False,
         val_check_interval=2, check_val_every_n_epoch=None, plugins=[RacroCheckpointIO()], log_every_n_steps=1,
         callbacks=[CaptionLog(), RunCheckpoint(every_n_steps=1), KeepAll()],

@@ -30,6 +30,7 @@ from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import RacroError
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoners import ScriptedReasoner
+from tests.helpers.device import trainer_options
 from tests.unit.training.conftest import adapter, by_caption, fit, make_module
 
 PAGE = (Path(__file__).parents[3] / "docs/resume.md").read_text(encoding="utf-8")
@@ -311,7 +312,7 @@ def test_every_policy_field_has_a_test():
 def on_figures(folder: Path, root: Path, ckpt: Path | None = None, train: int = 8, **data: Any) -> RacroDataModule:
     module = make_module(folder, micro_batch_size=16)
     options: dict[str, Any] = {
-        "accelerator": "cpu", "max_steps": 1, "logger": False, "enable_progress_bar": False, "limit_val_batches": 0,
+        **trainer_options(), "max_steps": 1, "logger": False, "enable_progress_bar": False, "limit_val_batches": 0,
         "enable_model_summary": False, "default_root_dir": str(root), "inference_mode": False,
     }  # fmt: skip
     keep = ModelCheckpoint(dirpath=root, every_n_train_steps=1, filename="one")

@@ -25,6 +25,7 @@ from racro_pl.training.startup import check_trainer
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import ImageRef, RacroError
 from tests.fakes.engines import FixedEngine
+from tests.helpers.device import trainer_options
 from tests.helpers.tolerance import GRADIENTS, assert_equal
 from tests.unit.training.conftest import ListData, adapter, by_caption, fit, make_module, questions
 
@@ -264,7 +265,8 @@ def test_a_reasoner_that_is_away_during_a_validation_does_not_end_the_run(folder
     ],
 )
 def test_trainer_flags_that_would_be_ignored_are_refused(folder, tmp_path, options, message):
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path, **options)
+    options = trainer_options() | options
+    trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path, **options)
     with pytest.raises(RacroError, match=message):
         check_trainer(trainer, make_module(folder).policy_settings)
 
@@ -281,7 +283,7 @@ def test_trainer_flags_that_would_be_ignored_are_refused(folder, tmp_path, optio
     ],
 )
 def test_strategies_that_would_go_wrong_are_refused_at_start(tmp_path, strategy, quantization, message):
-    trainer = Trainer(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
+    trainer = Trainer(**trainer_options(), logger=False, default_root_dir=tmp_path)
     trainer._accelerator_connector.strategy = strategy()
     with nullcontext() if message is None else pytest.raises(RacroError, match=message):
         check_trainer(trainer, PolicySettings("m", quantization=quantization))
@@ -317,7 +319,7 @@ def test_a_broken_image_costs_its_question_not_the_step(folder, tmp_path):
     items[0] = replace(items[0], images=(ImageRef(data=whole[: len(whole) - 30]),))
     module = make_module(folder)
     trainer = Trainer(
-        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        **trainer_options(), max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, default_root_dir=str(tmp_path),
     )  # fmt: skip
     trainer.fit(module, datamodule=ListData(items, 4))

@@ -10,6 +10,7 @@ from racro_pl.serving.addresses import free_port, issued_key
 from racro_pl.serving.vllm_process import VllmError
 from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
 from tests.fakes.vllm import is_alive, recorded_pids, write_fake_vllm
+from tests.helpers.device import trainer_options
 
 
 class Asks(BoringModel):
@@ -49,7 +50,7 @@ def make_callback(tmp_path, mode: str) -> VllmReasonerServer:
 
 def make_trainer(tmp_path, callback: VllmReasonerServer) -> Trainer:
     return Trainer(
-        default_root_dir=tmp_path, accelerator="cpu", max_steps=1, limit_val_batches=0, callbacks=[callback],
+        default_root_dir=tmp_path, **trainer_options(), max_steps=1, limit_val_batches=0, callbacks=[callback],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
 
