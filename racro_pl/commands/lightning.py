@@ -94,7 +94,7 @@ class RacroCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
-            # Of a part that may also be null the parser repeats all values behind the reason, mistyped keys included.
+            # Of a part that may also be null the parser repeats all values after the reason, mistyped keys included.
             raise RacroError(str(error).split("\nGiven value", 1)[0]) from error
 
     def after_instantiate_classes(self) -> None:
@@ -199,7 +199,7 @@ def parts_of(path: str, *, allow_imports: bool = False) -> tuple[RacroModule, Ra
     except RacroError:
         raise
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ArgumentError) as error:
-        raise RacroError(f"{path} is no configuration of fit: {error}") from error
+        raise RacroError(f"{path} is not a configuration of fit: {error}") from error
     return parts.model, parts.data
 
 

@@ -117,7 +117,7 @@ class EvaluationSettings:
         if set(self.modes) != {"direct"} and not reasoners:
             raise RacroError(f"modes {', '.join(self.modes)} need a reasoner: set reasoners, or modes: [direct]")
         if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
-            raise RacroError(f"samples: {self.samples} with a greedy reasoner, which answers alike every time")
+            raise RacroError(f"samples: {self.samples} with a greedy reasoner, whose samples are all the same")
         refuse_doubles("captioners", [entry.name for entry in captioners])
         modes = [mode for mode in get_args(Mode) if mode in self.modes]
         return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
@@ -176,7 +176,7 @@ def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> Reas
         name, where = _named(entry)
         entry = ReasonerSettings(open_reasoner(where, sampling), name)
     client = entry.reasoner
-    # A server is asked for its model's name only when a run begins: see check_reasoners.
+    # A server is asked for its model's name only when a run begins: see evaluation.pipeline.check_parts.
     entry.name = entry.name or short_name(getattr(client, "path", None) or getattr(client, "model", None) or "")
     return entry
 

@@ -1,4 +1,4 @@
-"""A reasoner behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, or a hosted service.
+"""A reasoner on an OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, or a hosted service.
 
 Settings for each kind of server are in docs/reasoners.md.
 
@@ -37,7 +37,7 @@ class HttpReasoner(Reasoner):
     """Asks a server, many prompts at a time.
 
     When as many requests in a row as may be in flight get no answer in all their attempts, the server counts as down:
-    what was already waiting in line fails at once instead of waiting out its deadline behind them. Later prompts try
+    what was already waiting in line fails at once instead of waiting out its deadline after them. Later prompts try
     again.
     """
 

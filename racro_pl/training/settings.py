@@ -61,7 +61,7 @@ class ObjectiveSettings:
     """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
     questions. 0: never, as in the reference run; see training/rollouts.py for what it changes."""
     sample_ahead: bool = False
-    """Learn from the captions of the step before, while this step's are sampled and answered: nobody waits for a slow
+    """Learn from the captions of the step before, while this step's are sampled and answered: no one waits for a slow
     reasoner, and a vLLM samples while the trainer learns. They are one step old, which the importance weights correct.
     The first step, also after a resume, only samples."""
     importance: Literal["token", "sequence"] = "token"

@@ -36,7 +36,7 @@ def test_headline_and_figures():
     }
 
 
-def test_what_was_not_judged_does_not_count():
+def test_what_was_not_scored_does_not_count():
     assert score(Plain(), [0, 3]).compute() == {"accuracy": 0.5, "unextracted": 0.0, "questions": 2.0}
     nothing = score(Plain(), []).compute()
     assert math.isnan(nothing["accuracy"])
@@ -54,7 +54,7 @@ def test_reset_and_pickle():
     metric = pickle.loads(pickle.dumps(score(Plain(), [0, 3])))
     assert metric.compute()["questions"] == 2
     metric.reset()
-    assert metric.judged.sum() == 0
+    assert metric.scored.sum() == 0
 
 
 def test_an_unknown_question_is_refused():
