@@ -1,4 +1,4 @@
-"""``racro-pl doctor``: is everything here that a run needs? A table with what was found and what to do."""
+"""``racro-pl doctor``: check what a run needs: a table with what was found and what to do."""
 
 from __future__ import annotations
 

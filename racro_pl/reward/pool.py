@@ -48,12 +48,12 @@ class _Job:
 
 
 class ReasonerPool(Reasoner):
-    """Shares prompts out over servers. Each prompt ends by its deadline, whatever the servers do.
+    """Distributes prompts over servers. Each prompt ends by its deadline, whatever the servers do.
 
     A server that does not answer, or answers 429 or 5xx after its own attempts, is suspended; its prompts go to the
-    others, again and again while there is time, and it is asked for a sign of life every ``probe_s`` seconds. The
-    same happens to one that answers with nonsense, but each server gets such a prompt only once. Give the servers
-    few ``attempts`` and a short ``attempt_s``: the pool moves on instead of waiting.
+    others, again and again while there is time, and it is probed every ``probe_s`` seconds. The same happens to one
+    whose response cannot be read, but each server gets such a prompt only once. Give the servers few ``attempts`` and a
+    short ``attempt_s``: the pool moves on instead of waiting.
     """
 
     def __init__(self, reasoners: list[HttpReasoner], deadline_s: float = 600.0, probe_s: float = 10.0) -> None:
@@ -61,7 +61,7 @@ class ReasonerPool(Reasoner):
         Args:
             reasoners: Clients of servers that serve the same model, with the same sampling settings.
             deadline_s: Seconds from ``submit`` until a prompt is given up.
-            probe_s: Seconds between two looks at a server that is suspended.
+            probe_s: Seconds between two probes of a suspended server.
         """
         require(bool(reasoners), "no reasoners", "at least one")
         priced = {reasoner.priced for reasoner in reasoners}

@@ -83,7 +83,7 @@ class Scorer(RewardFunction):
     ) -> None:
         """
         Args:
-            reasoner: Who answers.
+            reasoner: The model that answers.
             votes: Answers asked per caption; the reward is the share of right ones among those that came back.
             cache: Whether answers are kept on disk. ``auto``: when the reasoner is greedy. ``on`` with a sampling
                 reasoner freezes each caption's answers.
