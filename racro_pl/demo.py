@@ -108,7 +108,7 @@ class Demo:
         self.captioners = dict(captioners)
         self.reasoners = dict(reasoners)
         self._folder = tempfile.TemporaryDirectory(prefix="racro-demo-")
-        # Read when gradio is imported: uploads lie there, and nobody is told that it runs.
+        # Read when gradio is imported: uploads lie there, and no telemetry is sent.
         os.environ["GRADIO_TEMP_DIR"] = self._folder.name
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         try:

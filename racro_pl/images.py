@@ -116,7 +116,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1  # Pillow reports the upright size of these, and rotates them when it loads.
     try:
-        # Not PngImageFile's own method: it decodes the pixels to look behind them.
+        # Not PngImageFile's own method: it decodes the pixels to look after them.
         found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         return found if found in _UPRIGHT else 1
     except Exception:  # EXIF that is broken has no orientation; viewers show such images as they are stored

@@ -17,7 +17,7 @@ from racro_pl.text.printable import printable
 class Console(rich.console.Console):
     """Rich's console with :func:`printable` at its exit: tables, panels, progress bars, status lines and all.
 
-    Text is shown as it is: ``:cat:`` stays those five characters. Markup (``[red]``) in a text of somebody else's must
+    Text is shown as it is: ``:cat:`` stays those five characters. Markup (``[red]``) in a text from outside must
     still be escaped where it is put together.
     """
 
@@ -49,7 +49,7 @@ class _Printable(logging.Filter):
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module, whose records are printable for every handler, whoever set it up."""
+    """The logger of a module, whose records are printable for every handler, ours or not."""
     logger = logging.getLogger(name)
     if not any(isinstance(each, _Printable) for each in logger.filters):
         logger.addFilter(_Printable())

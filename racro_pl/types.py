@@ -94,7 +94,7 @@ class Rollout:
     question: Question
     prompt: Prompt
     token_ids: Int[Tensor, "g t"]
-    """Padded on the right behind the first end-of-text token."""
+    """Padded on the right after the first end-of-text token."""
     mask: Bool[Tensor, "g t"]
     """True up to and including the first end-of-text token (all True when cut by the length limit)."""
     sampler_logprobs: Float[Tensor, "g t"] | None
@@ -144,7 +144,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss summed over tokens or captions (not yet normalised) and the sums behind its metrics."""
+    """A loss summed over tokens or captions (not yet normalised) and the sums that its metrics are made of."""
 
     loss: Float[Tensor, ""]
     tokens: Float[Tensor, ""]

@@ -89,7 +89,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if len(options.words) < 2:
-        parser.error(f"got only {options.words[0]!r}; expected at least one image and the question behind it")
+        parser.error(f"got only {options.words[0]!r}; expected at least one image and the question after it")
     return options
 
 
@@ -99,7 +99,7 @@ def _question(words: list[str]) -> Question:
     for image in images:
         image_size(image)  # a bad file is told before a model is loaded
     if not text.strip():
-        raise RacroError("the question is empty; expected it in quotes behind the images")
+        raise RacroError("the question is empty; expected it in quotes after the images")
     # Bytes of the command line that are no UTF-8 come as halves of characters.
     return Question("ask", images, clean_text(text), answer="", answer_type="math")
 
@@ -114,7 +114,7 @@ def _answer(
         if written.text is None:
             raise RacroError(f"the captioner wrote no {title}: {written.error}")
         if task == "caption" and written.only_thoughts:
-            raise RacroError("the captioner's caption is nothing but a thought that was cut: raise --max_tokens")
+            raise RacroError("the caption holds only an unfinished thought: raise --max_tokens")
         texts[task] = written.text
         _show(console, title, written.text, show)
     mode: Mode = "caption+tentative"

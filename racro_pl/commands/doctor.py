@@ -1,4 +1,4 @@
-"""``racro-pl doctor``: is everything here that a run needs? A table with what was found and what to do."""
+"""``racro-pl doctor``: check what a run needs: a table with what was found and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Status = Literal["ok", "warn", "fail"]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red bold"}
 PACKAGES = ("torch", "transformers", "lightning", "peft", "bitsandbytes", "vllm")
 COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
-"""Releases that were taken over by somebody else (GHSA-w37p-236h-pfx3)."""
+"""Releases that were published by attackers (GHSA-w37p-236h-pfx3)."""
 MIN_FREE_GB = 10.0
 """Checkpoints hold adapters only; logs, caches and reports need room all the same."""
 

@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> int:
     source = _adapter_of(Path(options.source))
     policy = find_policy(CaptionerSettings(str(source)), on_gpu=False)
     if not source.is_dir() or (policy.adapter is None and not (Path(policy.path) / "config.json").is_file()):
-        raise RacroError(f"{options.source} is no result of `racro-pl fit`; expected a run, a checkpoint or an adapter")
+        raise RacroError(
+            f"{options.source} is not a result of racro-pl fit; expected a run, a checkpoint or an adapter"
+        )
     results = _read_results(options.results)
 
     from racro_pl.policy.exporting import export_adapter, export_merged

@@ -22,8 +22,8 @@ FLAG = "--allow-imports"
 TRUSTED = ("racro_pl", "lightning", "torch")
 """Packages whose classes a configuration may name."""
 HELP = (
-    "A configuration is a program: the classes that it names are imported and run. Read it before you use one of "
-    f"somebody else's. Classes outside {', '.join(TRUSTED)} need {FLAG} on the command line."
+    "A configuration is a program: the classes that it names are imported and run. Read it before you use one that "
+    f"others wrote. Classes outside {', '.join(TRUSTED)} need {FLAG} on the command line."
 )
 _DENIED = re.compile(r"(?:Importing|the configuration names) '([^']+)'(?: is not allowed|, which is outside)")
 """The parser's message, or ours inside it: of a part that may be of several kinds the parser gathers all complaints."""

@@ -214,7 +214,7 @@ def parts_of(path: str, *, allow_imports: bool = False) -> tuple[RacroModule, Ra
     except RacroError:
         raise
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ArgumentError) as error:
-        raise RacroError(f"{path} is no configuration of fit: {error}") from error
+        raise RacroError(f"{path} is not a configuration of fit: {error}") from error
     return parts.model, parts.data
 
 

@@ -1,4 +1,4 @@
-"""Silence what libraries say and nobody can use."""
+"""Silence library messages that no user can act on."""
 
 from __future__ import annotations
 

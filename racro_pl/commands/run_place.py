@@ -76,7 +76,7 @@ def _is_of_a_start(file: Path) -> bool:
 
 
 def continued_folder(run: Path, checkpoint: str | None) -> Path | None:
-    """The folder that a run goes on in; None when it is to have a new one.
+    """The folder of the run that is resumed; None when the run gets a new one.
 
     That is the folder of the checkpoint when it is one of this run's, and under SLURM that of the job's number, which
     stays the same when the job is requeued.

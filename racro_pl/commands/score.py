@@ -1,4 +1,4 @@
-"""``racro-pl score``: judge anybody's outputs for a benchmark, offline."""
+"""``racro-pl score``: score any model's outputs for a benchmark, offline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from racro_pl.terminal import ArgumentParser, Console
 from racro_pl.types import Question, RacroError
 
 JUDGE_REQUESTS = 16
-"""Responses that are judged at once when a judge helps."""
+"""Responses that are scored at once when a judge helps."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Scored:
-    """One file of predictions, judged."""
+    """One file of predictions, scored."""
 
     system: System
     """Named by the file."""
@@ -79,7 +79,7 @@ class Scored:
 
 
 def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options: argparse.Namespace) -> Scored:
-    """Match a file's predictions with their questions and judge them.
+    """Match a file's predictions with their questions and score them.
 
     Raises:
         RacroError: the file or the questions cannot be read, or do not fit together.
@@ -101,14 +101,14 @@ def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options
             file=sys.stderr,
         )
     questions = match_questions(predictions, found.questions)
-    outcomes = judge_all(rule, questions, predictions.responses, tools)
+    outcomes = score_all(rule, questions, predictions.responses, tools)
     return Scored(System(path.stem, "direct", None), outcomes, len(found.questions), found.dropped)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="racro-pl score",
-        description="Judge outputs for a benchmark: a file of rows with an id and a response.",
+        description="Score outputs for a benchmark: a file of rows with an id and a response.",
     )
     parser.add_argument("benchmark", metavar="BENCHMARK", help="such as mathvision, or own=QUESTIONS.jsonl")
     parser.add_argument("--predictions", required=True, metavar="FILE", help=f"rows with id and response: {KINDS}")
@@ -160,16 +160,16 @@ def _judge(options: argparse.Namespace) -> HttpJudge | None:
 # ------------------------------------------------------------------ scoring
 
 
-def judge_all(rule: Rule, questions: Sequence[Question], responses: Mapping[str, str], tools: Tools) -> list[Outcome]:
-    """Every question's response, judged; of a long response, its end (``scoring.limits``)."""
+def score_all(rule: Rule, questions: Sequence[Question], responses: Mapping[str, str], tools: Tools) -> list[Outcome]:
+    """Every question's response, scored; of a long response, its end (``scoring.limits``)."""
 
-    def judged(question: Question) -> Outcome:
+    def scored(question: Question) -> Outcome:
         return Outcome(question, rule(question, responses[question.id], tools))
 
     outcomes = []
     # Alone, a rule computes and one thread is all it needs; with a judge it waits for a server.
     with ThreadPoolExecutor(JUDGE_REQUESTS if tools.judge else 1) as pool, stage("scoring", len(questions)) as advance:
-        for outcome in pool.map(judged, questions):
+        for outcome in pool.map(scored, questions):
             outcomes.append(outcome)
             advance()
     return outcomes
@@ -196,7 +196,7 @@ def write_scored(path: Path, outcomes: Sequence[Outcome], predictions: Path) -> 
 
 
 def report(console: Console, headline: Headline, rule: str, scored: Scored) -> None:
-    """Print the figures: headline with its interval, accuracy, what was left out, and the breakdowns."""
+    """Print the scores: headline with its interval, accuracy, what was left out, and the breakdowns."""
     outcomes = scored.outcomes
     cell = summarise(headline, scored.system, outcomes, scored.questions, scored.questions - len(outcomes), rule)
     summary = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
@@ -209,8 +209,8 @@ def report(console: Console, headline: Headline, rule: str, scored: Scored) -> N
         summary.add_row(cell.headline_name, _percent(cell.headline), f"95 % {interval(cell.low, cell.high)}")
     if cell.headline_name != "accuracy":
         summary.add_row("accuracy", _percent(mean([outcome.judgement.correct for outcome in outcomes])))
-    for name, figure in cell.figures.items():
-        summary.add_row(escape(name), _percent(figure))
+    for name, value in cell.figures.items():
+        summary.add_row(escape(name), _percent(value))
     summary.add_row("n", f"{cell.n}")
     summary.add_row("unextracted", _percent(cell.unextracted))
     console.print(f"{headline.benchmark.title}, rule {rule}", style="bold", highlight=False)

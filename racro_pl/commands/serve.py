@@ -37,7 +37,7 @@ class _StopRequested(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line behind ``serve``."""
+    """The command line of ``serve``."""
     parser = ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reasoner.add_argument("--max-model-len", type=int, help="longest prompt and answer together, in tokens")
     reasoner.add_argument("--gpu-memory-utilization", type=float, help="share of the GPU's memory to take, 0 to 1")
     reasoner.add_argument(
-        "--data-parallel-size", type=int, help="copies of the model behind the one address, a GPU (or more) each"
+        "--data-parallel-size", type=int, help="copies of the model at the one address, a GPU (or more) each"
     )
     reasoner.add_argument("--start-timeout", type=float, default=600.0, help="seconds (default: %(default)g)")
     reasoner.add_argument("--log", help="file for the server's output (default: a temporary file)")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         0 after Ctrl-C or SIGTERM, the ordinary ends of a server.
 
     Raises:
-        RacroError: a key is among the arguments, where everybody on the machine could read it; the model's folder
+        RacroError: a key is among the arguments, where every user of the machine could read it; the model's folder
             holds code or pickles.
         VllmError: the server did not start, or has ended by itself.
     """
@@ -110,8 +110,7 @@ def run(args: argparse.Namespace) -> int:
             while (code := server.poll()) is None:
                 time.sleep(POLL_S)
             raise VllmError(
-                f"vLLM has ended by itself, with status {code}. Its log is {server.log_path}; the last lines:\n"
-                f"{server.log_tail()}"
+                f"vLLM ended, with status {code}. Its log is {server.log_path}; the last lines:\n{server.log_tail()}"
             )
     except _StopRequested:
         print("stopped", flush=True)
@@ -130,7 +129,7 @@ def _data_parallel(size: int | None) -> list[str]:
 
 
 def _request_stop(signum: int, frame: FrameType | None) -> None:
-    # A second Ctrl-C must not interrupt the stop that the first one began: it would leave the server behind.
+    # A second Ctrl-C must not interrupt the stop that the first one began: the server would keep running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _StopRequested

@@ -32,7 +32,7 @@ from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.run_folder import Identities, open_run
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.settings import EvaluationSettings, Plan
-from racro_pl.evaluation.verdicts import judge_all, read_verdicts
+from racro_pl.evaluation.verdicts import read_verdicts, score_all
 from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
 from racro_pl.reward import Grader
@@ -69,14 +69,14 @@ def main(arguments: list[str]) -> int:
     judge = HttpJudge(plan.judge) if plan.judge else None
     try:
         with Grader() as grader:
-            cells, comparisons = judge_all(evaluation, Tools(grader, judge), folder)
+            cells, comparisons = score_all(evaluation, Tools(grader, judge), folder)
     finally:
         if judge is not None:
             judge.close()
     problems = _everybodys(evaluation.problems)
     if not fabric.is_global_zero:
         return 0
-    # Opened anew: other ranks have written since this one looked.
+    # Opened again: other ranks have written since this one looked.
     evaluation = Evaluation(plan, benchmarks, folder, place, console)
     results = Results(
         name=config.name,
@@ -108,7 +108,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--name", type=str, default="test", help="the run's folder is runs/<name>/version_k/")
     parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
     parser.add_argument(
-        "--fresh", type=bool, default=False, help="start anew instead of going on with the last version"
+        "--fresh", type=bool, default=False, help="start a new version instead of resuming the last one"
     )
     parser.add_argument(
         "--export", type=Literal["vlmevalkit"] | None, default=None,
@@ -149,7 +149,7 @@ def _folder(fabric: Fabric, plan: Plan, benchmarks: list[LoadedBenchmark], optio
         folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
         chosen = str(folder)
         console.print(
-            f"{'going on with' if found else 'run folder:'} {chosen}", highlight=False, markup=False, soft_wrap=True
+            f"{'resuming' if found else 'run folder:'} {chosen}", highlight=False, markup=False, soft_wrap=True
         )
     return Path(fabric.broadcast(chosen))
 

@@ -32,7 +32,7 @@ _TRAINED_WITH: dict[str, Callable[[Any], bool]] = {
 
 
 def is_url(path: str) -> bool:
-    """Whether a captioner is served by somebody else."""
+    """Whether a captioner is served elsewhere, at a URL."""
     return path.startswith(("http://", "https://"))
 
 

@@ -21,7 +21,7 @@ class BenchmarkScore(Metric):
     rank could not be merged. The state is one slot per question instead, summed over ranks, and the score is worked
     out from all slots at the end.
 
-    A question judged more than once, as when a sampler pads uneven shards by repeating questions, counts once; it
+    A question scored more than once, as when a sampler pads uneven shards by repeating questions, counts once; it
     is right only if every one of its judgements was. A second try would otherwise be a second chance.
 
     Args:
@@ -35,9 +35,9 @@ class BenchmarkScore(Metric):
         super().__init__()
         self.headline = headline
         self.questions = tuple(questions)
-        for name in ("judged", "correct", "extracted"):
+        for name in ("scored", "correct", "extracted"):
             self.add_state(name, torch.zeros(len(self.questions), dtype=torch.int64), dist_reduce_fx="sum")
-        self.judged: torch.Tensor
+        self.scored: torch.Tensor
         self.correct: torch.Tensor
         self.extracted: torch.Tensor
 
@@ -49,27 +49,27 @@ class BenchmarkScore(Metric):
         """
         if not 0 <= index < len(self.questions):
             raise IndexError(f"question {index}: expected 0 to {len(self.questions) - 1}")
-        self.judged[index] += 1
+        self.scored[index] += 1
         self.correct[index] += judgement.correct
         self.extracted[index] += judgement.extracted is not None
 
     def outcomes(self) -> list[Outcome]:
-        """The judged questions; of this rank alone, unless called within ``sync_context()``.
+        """The scored questions; of this rank alone, unless called within ``sync_context()``.
 
         Scores look at right or wrong only, so what was extracted does not travel between ranks: it is "" or None.
         """
-        judged, correct, extracted = self.judged.tolist(), self.correct.tolist(), self.extracted.tolist()
+        scored, correct, extracted = self.scored.tolist(), self.correct.tolist(), self.extracted.tolist()
         return [
-            Outcome(question, Judgement("" if extracted[i] == judged[i] else None, correct[i] == judged[i]))
+            Outcome(question, Judgement("" if extracted[i] == scored[i] else None, correct[i] == scored[i]))
             for i, question in enumerate(self.questions)
-            if judged[i]
+            if scored[i]
         ]
 
     def compute(self) -> dict[str, float]:
         """The headline, under its name (``accuracy``, ``worst_case``, ...), with ``_low`` and ``_high``, its 95 %
-        bootstrap interval over the groups; the benchmark's further metrics; ``unextracted_share``, of the judged
-        questions, and ``unanswered_share``, of all questions: those that were not judged; all in 0...1; ``questions``,
-        the number judged. What nothing was judged for is NaN.
+        bootstrap interval over the groups; the benchmark's further metrics; ``unextracted_share``, of the scored
+        questions, and ``unanswered_share``, of all questions: those that were not scored; all in 0...1; ``questions``,
+        the number scored. What nothing was scored for is NaN.
         """
         outcomes = self.outcomes()
         scores = list(self.headline.group_scores(outcomes).values())

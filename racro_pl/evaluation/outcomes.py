@@ -1,4 +1,4 @@
-"""What judging one response gives: the small vocabulary that scoring, metrics and reports share."""
+"""What scoring one response gives: the small vocabulary that scoring, metrics and reports share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One judged question."""
+    """One scored question."""
 
     question: Question
     judgement: Judgement

@@ -1,4 +1,4 @@
-"""A file of somebody's outputs: one JSON object a line, with the id of a question and a response to it."""
+"""A file of model outputs: one JSON object a line, with the id of a question and a response to it."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ class Cell:
     """95 % bootstrap interval over the benchmark's groups."""
     high: float | None
     n: int
-    """Questions that were answered and judged: those that the headline is about."""
+    """Questions that were answered and scored: those that the headline is about."""
     expected: int
-    """Questions of the complete split; 0 where nobody has fixed a number."""
+    """Questions of the complete split; 0 where no number is fixed."""
     unextracted: float
     """Share of the n responses in which the rule found no answer; they count as wrong."""
     unanswered: int
@@ -73,7 +73,7 @@ class Cell:
     categories: dict[str, dict[str, tuple[float, int]]]
     """Breakdown to class to accuracy (share of right answers) and number of questions."""
     figures: dict[str, float]
-    """The benchmark's further figures, by name."""
+    """The benchmark's further metrics, by name (``figures`` in results.json since its first version)."""
 
     @property
     def complete(self) -> bool:
@@ -129,7 +129,7 @@ def summarise(
         outcomes: one per question with a response.
         expected: questions of the complete split.
         unanswered: questions that were asked without getting a response.
-        rule: name of the rule that judged.
+        rule: name of the rule that scored.
     """
     scores = list(headline.group_scores(outcomes).values())
     low, high = bootstrap_interval(scores) if scores else (None, None)

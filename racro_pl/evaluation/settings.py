@@ -109,7 +109,7 @@ class EvaluationSettings:
         if modes != ["direct"] and not reasoners:
             raise RacroError(f"modes {', '.join(modes)} need a reasoner: set reasoners, or modes: [direct]")
         if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
-            raise RacroError(f"samples: {self.samples} with a greedy reasoner, which answers alike every time")
+            raise RacroError(f"samples: {self.samples} with a greedy reasoner, whose samples are all the same")
         refuse_doubles("captioners", [entry.name for entry in captioners])
         return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
 
@@ -154,7 +154,7 @@ def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> Reas
         name, where = named_path(entry)
         entry = ReasonerSettings(open_reasoner(where, sampling), name)
     client = entry.reasoner
-    # A server is asked for its model's name only when a run begins: see check_reasoners.
+    # A server is asked for its model's name only when a run begins: see evaluation.pipeline.check_parts.
     entry.name = entry.name or short_name(getattr(client, "path", None) or getattr(client, "model", None) or "")
     return entry
 

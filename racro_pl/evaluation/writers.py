@@ -1,4 +1,4 @@
-"""Who writes captions and tentative answers: a captioner in this process, or one behind a server. Always greedy."""
+"""Who writes captions and tentative answers: a captioner in this process, or one on a server. Always greedy."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class InProcessWriter(Writer):
 
 
 class ServedWriter(Writer):
-    """A model behind an OpenAI-compatible server that takes images, such as vLLM."""
+    """A model on an OpenAI-compatible server that takes images, such as vLLM."""
 
     def __init__(self, settings: CaptionerSettings) -> None:
         self.settings = settings

@@ -18,7 +18,7 @@ its terms. Real differences are far larger: shares of right votes, or a penalty 
 def same_rewards(rewards: Iterable[float]) -> bool:
     """Whether rewards of a group, those of captions with a score, are all the same: then it carries no signal.
 
-    This is the one definition, for the loss, for refilling and for the figures of a step. True for fewer than two.
+    This is the one definition, for the loss, for refilling and for the metrics of a step. True for fewer than two.
 
     Example:
         >>> same_rewards([(0.2 + 0.4 + 0.6) / 3, (0.6 + 0.4 + 0.2) / 3])

@@ -46,7 +46,7 @@ def grpo_loss(
 
     Returns:
         Sums, not normalised: divide the gradient by the step's :func:`~racro_pl.losses.variants.divisor`. The sums
-        behind the metrics are per token, for a sequence's ratio too.
+        of the metrics are per token, for a sequence's ratio too.
 
     Raises:
         ValueError: a KL term is asked for without reference log-probs.

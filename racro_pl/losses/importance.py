@@ -25,7 +25,7 @@ LOG_RATIO_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class Importance:
-    """Weights of a batch's tokens, and the sums behind the figures about them."""
+    """Weights of a batch's tokens, and the sums of their metrics."""
 
     weights: Float[Tensor, "n t"]
     """Truncated ratios; no gradient. 1 where the mask is False."""

@@ -67,7 +67,7 @@ def start_from(model: Any, folder: Path, lora: LoraSettings) -> None:
     if (adapter.rank, adapter.alpha) != (lora.rank, lora.alpha):
         raise RacroError(
             f"policy.adapter {str(folder)!r} has rank {adapter.rank} and alpha {adapter.alpha}, policy.lora says rank "
-            f"{lora.rank} and alpha {lora.alpha}; a stage goes on with the adapter it starts from: set policy.lora to "
+            f"{lora.rank} and alpha {lora.alpha}; a stage continues to train its start adapter: set policy.lora to "
             f"{{rank: {adapter.rank}, alpha: {adapter.alpha}}}"
         )
     if adapter.dropout:

@@ -60,10 +60,10 @@ def install(model: Any) -> None:
 
 
 class Rows:
-    """Ragged rows that stand one behind the other in a flat sequence, and as a rectangle padded on the right.
+    """Ragged rows that follow one another in a flat sequence, and as a rectangle padded on the right.
 
     Args:
-        real: True for tokens, False for padding behind them.
+        real: True for tokens, False for padding after them.
     """
 
     def __init__(self, real: Bool[Tensor, "r l"]) -> None:
@@ -113,7 +113,7 @@ class _Unpad(torch.autograd.Function):
 class GroupAttention:
     """Prompts attend to themselves; captions to their prompt and to themselves. Causal, with gradient.
 
-    Prompts are padded on the right: a causal query never sees what is behind it. Only keys of captions whose
+    Prompts are padded on the right: a causal query never sees what comes after it. Only keys of captions whose
     prompt is padded need a mask there.
 
     Args:

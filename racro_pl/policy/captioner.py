@@ -44,7 +44,7 @@ class Captions:
 
 
 class Captioner(nn.Module):
-    """Wraps the model (with adapters, or with a frozen copy as reference) behind the four things RL asks of it.
+    """The model, with adapters or a frozen copy as reference, and the four calls that RL needs of it.
 
     Args:
         model: a transformers image-text-to-text model, or a PEFT model around one.
@@ -266,7 +266,7 @@ class Captioner(nn.Module):
     def cache_image_features(self) -> AbstractContextManager[None]:
         """While this lasts, an image goes through a frozen vision tower once, for all passes and captions.
 
-        A tower that is being trained looks anew in every pass, with gradient.
+        A tower that is being trained encodes images again in every pass, with gradient.
         """
         return self._images.remembering()
 

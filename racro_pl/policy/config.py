@@ -67,7 +67,7 @@ class PolicySettings:
         if self.image_cache_mib < 0:
             problems.append(f"image_cache_mib is {self.image_cache_mib}; expected 0 or more")
         if self.image_cache_mib and not self.freeze_vision:
-            problems.append("image_cache_mib needs freeze_vision: a tower that learns must look anew")
+            problems.append("image_cache_mib needs freeze_vision: a trained tower encodes images in every pass")
         if self.adapter is not None and self.lora is None:
             problems.append("an adapter to start from needs policy.lora")
         if not 0 < self.min_pixels <= self.max_pixels:

@@ -36,7 +36,7 @@ def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
     config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
     content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     if adapter.old_names:
-        # Written anew: other programs would look for the layers by today's names.
+        # Written again: other programs would look for the layers by today's names.
         content["target_modules"] = names
         save_file(adapter.read_tensors(), out / weights.name, metadata={"format": "pt"})
     else:

@@ -35,7 +35,7 @@ class Lockstep:
     """Lets every rank make the same passes in the same order, whatever each of them has to compute.
 
     Args:
-        empty_pass: makes a pass of a kind whose result nobody wants.
+        empty_pass: makes a dummy pass that keeps FSDP collectives matched.
     """
 
     def __init__(self, empty_pass: Callable[[Pass], None], device: torch.device) -> None:

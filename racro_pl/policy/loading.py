@@ -165,7 +165,7 @@ def keep_cpu_gradients(model: nn.Module) -> None:
     """Switch off bitsandbytes' in-place repacking of 4-bit weights on CPUs with AVX512-BF16.
 
     After the first forward without gradient (every sampling), such a layer stays in a layout whose kernel has no
-    backward: layers with a bias then raise, layers without one lose their gradient without a word.
+    backward: layers with a bias then raise, layers without one lose their gradient without an error.
     """
     import bitsandbytes
 

@@ -93,7 +93,7 @@ class PromptEncoder:
         """Length of the prompt, image tokens counted, from the image headers alone.
 
         Raises:
-            ImageError, PromptError: as for :meth:`encode`, but broken pixels behind a good header go unseen.
+            ImageError, PromptError: as for :meth:`encode`, but broken pixels after a good header go unseen.
         """
         processor = self.processor.image_processor
         count = len(
@@ -107,7 +107,7 @@ class PromptEncoder:
         return count
 
     def decode(self, prompt: Prompt, token_ids: Int[Tensor, "g t"]) -> list[str]:
-        """Texts that were written behind a prompt, without special tokens.
+        """Texts that were written after a prompt, without special tokens.
 
         Where the chat template has opened a thought in the prompt, each begins with its tag: see ``text/thoughts.py``.
         """

@@ -1,4 +1,4 @@
-"""Captions sampled behind prompts that are read once.
+"""Captions sampled after prompts that are read once.
 
 transformers' ``generate`` repeats the prompt's keys and values for every caption of a group, copies them at every
 token, and carries finished captions along to the end. Here a group's captions share one copy, and leave when done.
@@ -34,7 +34,7 @@ def sample_captions(
     eos_ids: frozenset[int],
     pad_id: int,
 ) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
-    """Draw ``group_size`` captions behind each prompt, those of one prompt side by side.
+    """Draw ``group_size`` captions after each prompt, those of one prompt side by side.
 
     Args:
         model: a transformers image-text-to-text model that :func:`racro_pl.policy.attention.install` has seen.
@@ -45,10 +45,10 @@ def sample_captions(
         temperature: None for greedy.
         banned: tokens that must not be drawn.
         eos_ids: tokens that end a caption.
-        pad_id: fills the cells behind an end.
+        pad_id: fills the cells after an end.
 
     Returns:
-        Tokens, and the log-probs that they were drawn with (nats; 0 behind an end, and where greedy).
+        Tokens, and the log-probs that they were drawn with (nats; 0 after an end, and where greedy).
     """
     device = banned.device
     packed = pack_prompts(model.model, prompts, device)

@@ -1,4 +1,4 @@
-"""Groups of captions behind their prompts, packed so that every token is forwarded once."""
+"""Groups of captions after their prompts, packed so that every token is forwarded once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Packed:
 
     input_ids: Int[Tensor, "1 tokens"]
     position_ids: Int[Tensor, "3 1 tokens"]
-    """As if each caption stood alone behind its prompt."""
+    """As if each caption stood alone after its prompt."""
     attention: GroupAttention
     predictors: Int[Tensor, " m"]
     """Place in the row that predicts each caption token."""
@@ -38,7 +38,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class PackedPrompts:
-    """Prompts alone, one behind the other."""
+    """Prompts alone, one after the other."""
 
     input_ids: Int[Tensor, "1 tokens"]
     position_ids: Int[Tensor, "3 1 tokens"]
@@ -46,13 +46,13 @@ class PackedPrompts:
     last: Int[Tensor, " b"]
     """Place of each prompt's last token."""
     next_position: Int[Tensor, " b"]
-    """Position of the first token behind each prompt. Images take up fewer positions than tokens."""
+    """Position of the first token after each prompt. Images take up fewer positions than tokens."""
 
 
 def drop_idle(
     prompts: Sequence[Prompt], group: Int[Tensor, " n"], mask: Bool[Tensor, "n t"]
 ) -> tuple[list[Prompt], Int[Tensor, " n"]]:
-    """Leave out prompts whose captions have no token, and count ``group`` anew (anything where there is no token)."""
+    """Leave out prompts whose captions have no token, and count ``group`` again (anything where there is no token)."""
     used = group[mask.any(dim=1).to(group.device)].unique()
     place = torch.searchsorted(used, group).clamp(max=len(used) - 1)
     return [prompts[i] for i in used.tolist()], place

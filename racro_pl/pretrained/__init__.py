@@ -1,1 +1,1 @@
-"""Model folders from anybody: what is read of them, what is refused, and weights loaded whole or not at all."""
+"""Untrusted model folders: what is read of them, what is refused, and weights loaded whole or not at all."""

@@ -141,7 +141,7 @@ def _check_field(name: str, field: str, value: Any, what: str) -> None:
         method = value.get("quant_method") if isinstance(value, dict) else None
         raise FolderError(
             f"{what}: the folder is quantised ({str(method or field)[:40]}); expected the weights as published before "
-            "that. A captioner takes 4-bit weights by policy.quantization: nf4; a quantised reasoner belongs behind a "
+            "that. A captioner takes 4-bit weights by policy.quantization: nf4; a quantised reasoner belongs on a "
             "server (racro_pl.reward.HttpReasoner)"
         )
 
@@ -200,7 +200,7 @@ def read_header(file: Path, what: str) -> dict[str, tuple[int, ...]]:
     except (OSError, SafetensorError) as error:
         size = file.stat().st_size if file.is_file() else 0
         raise FolderError(
-            f"{what}: {file.name} ({size} bytes) is no whole safetensors file ({first_line(error)}); usually a "
+            f"{what}: {file.name} ({size} bytes) is not a complete safetensors file ({first_line(error)}); usually a "
             "download or copy that was cut off, or a Git LFS pointer: fetch it again"
         ) from error
 

@@ -20,7 +20,7 @@ def require_name(api_key_env: str | None) -> None:
         SettingError: it is none.
     """
     named = api_key_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env)
-    require(bool(named), "an api_key_env that is no name of a variable", "one like MY_API_KEY, with the key in it")
+    require(bool(named), "an api_key_env that is not the name of a variable", "one like MY_API_KEY, with the key in it")
 
 
 def read_key(api_key_env: str) -> str:

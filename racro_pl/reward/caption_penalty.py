@@ -22,7 +22,7 @@ from racro_pl.types import Question, Rewards
 NO_VERDICT = "caption judge: no verdict"
 
 Verdicts = Callable[[], Sequence[bool | None]]
-"""To be called for the verdicts on one question's texts: whether each has a caption; None where nobody can tell."""
+"""To be called for the verdicts on one question's texts: whether each has a caption; None without a verdict."""
 
 
 class CaptionJudge(abc.ABC):

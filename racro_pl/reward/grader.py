@@ -95,7 +95,7 @@ class _Worker:
 
         Raises:
             queue.Empty: there was none within the limit; the worker cannot be asked again.
-            _WorkerDiedError: somebody has killed it.
+            _WorkerDiedError: it was killed from outside.
         """
         assert self._process.stdin is not None
         try:

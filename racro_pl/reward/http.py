@@ -1,4 +1,4 @@
-"""A reasoner behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, or a hosted service.
+"""A reasoner on an OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, or a hosted service.
 
 Settings for each kind of server are in docs/reasoners.md.
 
@@ -37,7 +37,7 @@ class HttpReasoner(Reasoner):
     """Asks a server, many prompts at a time.
 
     When as many requests in a row as may be in flight get no answer in all their attempts, the server counts as down:
-    what was already waiting in line fails at once instead of waiting out its deadline behind them. Later prompts try
+    what was already waiting in line fails at once instead of waiting out its deadline after them. Later prompts try
     again.
     """
 
@@ -66,7 +66,7 @@ class HttpReasoner(Reasoner):
             temperature: Of the reasoner's sampling; 0 is greedy, null leaves the field out.
             top_p: Of the reasoner's sampling; null leaves the field out.
             max_tokens: Longest answer, thoughts included; prompt and answer must fit the server's context. Null leaves
-                the field out, where another bounds answers (``max_completion_tokens`` in ``extra_body``).
+                the field out, where another field bounds answers (``max_completion_tokens`` in ``extra_body``).
             concurrency: Requests in flight at once; the others wait in line.
             deadline_s: Seconds from a request's first attempt until it is given up, retries and waits included.
             attempt_s: Seconds for one attempt.

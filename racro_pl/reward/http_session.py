@@ -1,4 +1,4 @@
-"""The event loop behind an ``HttpReasoner``: its requests, their order, and when they end."""
+"""The event loop of an ``HttpReasoner``: its requests, their order, and when they end."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def read_reply(data: Any, messages: Messages) -> Reply:
         raise Fault(
             PROMPT_CUT,
             f"the server read {used[0]} tokens of a prompt of at least {least_tokens(messages)}: it cuts long prompts "
-            "without a word; give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
+            "without an error; give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)",
         )
     if completion.problem is None:
         return Reply(text=completion.text, truncated=completion.truncated)

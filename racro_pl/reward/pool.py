@@ -1,4 +1,4 @@
-"""Several servers of one model as one reasoner: the least busy one is asked, and one that fails is set aside."""
+"""Several servers of one model as one reasoner: the least busy one is asked, and one that fails is suspended."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class _Job:
 
 
 class ReasonerPool(Reasoner):
-    """Shares prompts out over servers. Each prompt ends by its deadline, whatever the servers do.
+    """Distributes prompts over servers. Each prompt ends by its deadline, whatever the servers do.
 
-    A server that does not answer, or answers 429 or 5xx after its own attempts, is set aside; its prompts go to the
-    others, again and again while there is time, and it is asked for a sign of life every ``probe_s`` seconds. The
-    same happens to one that answers with nonsense, but each server gets such a prompt only once. Give the servers
-    few ``attempts`` and a short ``attempt_s``: the pool moves on instead of waiting.
+    A server that does not answer, or answers 429 or 5xx after its own attempts, is suspended; its prompts go to the
+    others, again and again while there is time, and it is probed every ``probe_s`` seconds. The same happens to one
+    whose response cannot be read, but each server gets such a prompt only once. Give the servers few ``attempts`` and a
+    short ``attempt_s``: the pool moves on instead of waiting.
     """
 
     def __init__(self, reasoners: list[HttpReasoner], deadline_s: float = 600.0, probe_s: float = 10.0) -> None:
@@ -61,7 +61,7 @@ class ReasonerPool(Reasoner):
         Args:
             reasoners: Clients of servers that serve the same model, with the same sampling settings.
             deadline_s: Seconds from ``submit`` until a prompt is given up.
-            probe_s: Seconds between two looks at a server that is set aside.
+            probe_s: Seconds between two probes of a suspended server.
         """
         require(bool(reasoners), "no reasoners", "at least one")
         priced = {reasoner.priced for reasoner in reasoners}
@@ -125,7 +125,7 @@ class ReasonerPool(Reasoner):
         return self.reasoners[0].priced
 
     def check(self) -> None:
-        """Check every server; one that is away is set aside and told.
+        """Check every server; one that is away is suspended and named in the log.
 
         Raises:
             ReasonerError: none answers, or they serve different things.
@@ -239,7 +239,7 @@ class ReasonerPool(Reasoner):
             if endpoint.away:
                 return
             endpoint.away = True
-        log.warning("reasoner at %s set aside: %s", endpoint.reasoner.url, reason)
+        log.warning("reasoner at %s suspended: %s", endpoint.reasoner.url, reason)
         self._later(self.probe_s, lambda: self._probe(endpoint), None)
 
     def _probe(self, endpoint: _Endpoint) -> None:
@@ -250,7 +250,7 @@ class ReasonerPool(Reasoner):
             return
         with self._lock:
             endpoint.away = False
-        log.warning("reasoner at %s is back", endpoint.reasoner.url)
+        log.warning("reasoner at %s answers again", endpoint.reasoner.url)
 
     def _later(self, seconds: float, what: Callable[[], None], job: _Job | None) -> None:
         def run() -> None:

@@ -83,7 +83,7 @@ class Scorer(RewardFunction):
     ) -> None:
         """
         Args:
-            reasoner: Who answers.
+            reasoner: The model that answers.
             votes: Answers asked per caption; the reward is the share of right ones among those that came back.
             cache: Whether answers are kept on disk. ``auto``: when the reasoner is greedy. ``on`` with a sampling
                 reasoner freezes each caption's answers.
@@ -102,7 +102,7 @@ class Scorer(RewardFunction):
         require(0 <= max_unscored_share <= 1, f"max_unscored_share={max_unscored_share}", "a share from 0 to 1")
         require(
             votes == 1 or not reasoner.deterministic,
-            f"votes={votes} with a greedy reasoner, which answers every vote alike",
+            f"votes={votes} with a greedy reasoner, whose votes are all the same",
             "votes=1, or a reasoner temperature above 0",
         )
         require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
@@ -147,7 +147,7 @@ class Scorer(RewardFunction):
             question: what the captions are about; the reasoner reads its text and options, never its images.
             captions: G texts.
             seed: of this step's random choices, wherever they are made here. An answer that is cached follows from
-                the question and the caption alone: found or asked anew, it is the same.
+                the question and the caption alone: cached or asked again, it is the same.
         """
         text = with_choices(question.text, question.choices)
         captions = [without_thoughts(caption) for caption in captions]

@@ -58,7 +58,7 @@ class UnscoredError(RacroError):
 
 
 def count_reasons(reasons: Sequence[str | None]) -> Counter[str]:
-    """How often each kind of reason occurs; the part behind its colon does not count."""
+    """How often each kind of reason occurs; the part after its colon does not count."""
     return Counter(_kind(reason) for reason in reasons if reason is not None)
 
 

@@ -71,7 +71,7 @@ def make_private_folder(path: Path) -> None:
 
 
 def is_private(path: Path) -> bool:
-    """Whether a folder is there, is this user's, and nobody else can enter it."""
+    """Whether a folder is there, is this user's, and no other user can enter it."""
     with contextlib.suppress(OSError):
         status = path.lstat()
         return status.st_uid == os.getuid() and status.st_mode & 0o077 == 0
@@ -99,7 +99,7 @@ def issued_key(url: str) -> str | None:
 
 
 def is_healthy(root: str, timeout_s: float = 5.0, uds: Path | None = None) -> bool:
-    """Whether a server at ``http://HOST:PORT``, or behind a Unix socket, answers its health check with 200."""
+    """Whether a server at ``http://HOST:PORT``, or at a Unix socket, answers its health check with 200."""
     if uds is not None and not is_private(uds.parent):
         return False
     # The machine's proxy settings are not meant for its own addresses.
@@ -125,7 +125,7 @@ def free_port(host: str) -> int:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there. vLLM itself would not notice: it shares a port with whoever allows it."""
+    """Whether nothing listens there. vLLM itself would not notice: it shares a port with any process that allows it."""
     with _bindable_socket(host) as sock:
         try:
             sock.bind((host, port))

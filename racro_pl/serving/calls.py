@@ -22,7 +22,7 @@ class ServerCalls:
         attempt_s: seconds for one attempt.
         attempts: most attempts per call.
         max_body_bytes: largest response that is read.
-        uds: Unix socket behind which the server listens; the host in ``url`` is then a mere name.
+        uds: Unix socket on which the server listens; the host in ``url`` is then a mere name.
         api_key: sent as a bearer token; None sends none.
     """
 

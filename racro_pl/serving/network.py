@@ -123,7 +123,7 @@ def _proxy_advice(url: str, proxy: str, error: Exception) -> str:
 
 def _certificates(url: str, verify: str | None) -> ssl.SSLContext:
     if urlsplit(url).scheme == "http":
-        # None are needed, and redirects are not followed: this trusts nobody, and reads no file.
+        # None are needed, and redirects are not followed: this trusts no one, and reads no file.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     found = next(((name, os.environ[name]) for name in names if os.environ.get(name)), None)

@@ -28,7 +28,7 @@ CUT = ("length", "max_tokens", "model_length")
 _SHOWN_CHARS = 200
 
 # What every tokenizer in use keeps apart: it merges no letters over white space, no letters with digits, and no sign
-# behind a word with what follows the white space. So each of these is at least one token. Letters and marks of other
+# after a word with what follows the white space. So each of these is at least one token. Letters and marks of other
 # scripts count as letters, and "don't" as one word: some tokenizers have them as one token.
 _LETTER = r"[A-Za-z\u0080-\U0010ffff]"
 _SIGN = r"!-/:-@\[-`{-~"

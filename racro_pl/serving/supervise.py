@@ -3,7 +3,7 @@
     python -I supervise.py PARENT_PID GRACE_S COMMAND [ARGUMENT ...]
 
 A server that starts workers of its own outlives its parent easily: a killed trainer runs no clean-up code, and a
-signal to the server alone leaves the workers, with their memory, behind. So the server is a child of this small
+signal to the server alone leaves the workers running, with their memory. So the server is a child of this small
 process, which notices three things: the parent has gone, it is itself asked to end (SIGTERM, SIGINT, SIGHUP), or the
 command has ended. In each case it sends SIGTERM to the command's process group, SIGKILL after ``GRACE_S`` seconds, and
 exits only when no descendant is left. Its first line on standard output is the command's process id; its exit status

@@ -110,7 +110,7 @@ class VllmServer:
 
     @property
     def root(self) -> str:
-        """``http://HOST:PORT``, where the health check is; behind a socket the host is a mere name."""
+        """``http://HOST:PORT``, where the health check is; with a socket the host is a mere name."""
         if self.uds is not None:
             return "http://localhost"
         # "All addresses" is something to listen on, not to connect to.

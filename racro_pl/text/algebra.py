@@ -1,4 +1,4 @@
-r"""Equality of formulas by identity testing: parse both, evaluate both at points nobody chose, compare.
+r"""Equality of formulas by identity testing: parse both, evaluate both at points no one chose, compare.
 
 Two formulas of the field's kind (polynomials, fractions, roots, trigonometric functions, logarithms) that agree at
 three generic points to 50 digits are the same formula (Schwartz 1980 and Zippel 1979 for the polynomial case).

@@ -29,9 +29,9 @@ _JSON_KEYS = ("final_answer", "answer", "final answer", "result")
 
 
 def visible_text(text: str) -> str:
-    """What a reasoning model says after its thoughts: the text behind the last ``</think>``.
+    """What a reasoning model says after its thoughts: the text after the last ``</think>``.
 
-    A thought that was opened and never closed (cut by the length limit) has no answer behind it: empty.
+    A thought that was opened and never closed (cut by the length limit) has no answer after it: empty.
     """
     _, closed, rest = text.rpartition(THINK_CLOSE)
     if THINK_OPEN in rest:

@@ -94,7 +94,7 @@ def judge_messages(question_text: str, caption: str) -> Messages:
 
 
 def read_verdict(reply: str) -> bool | None:
-    """The last ``yes`` or ``no`` of a model's reply behind its thoughts; None when it says neither.
+    """The last ``yes`` or ``no`` of a model's reply after its thoughts; None when it says neither.
 
     Examples:
         >>> read_verdict("It lists the sides, so: Yes."), read_verdict("hard to tell")

@@ -49,9 +49,9 @@ _NUMBERED = re.compile(r"([A-Za-z][A-Za-z .#-]*?)\s*(\d+)")
 
 
 def with_choices(text: str, choices: Sequence[str]) -> str:
-    """A question's text with its options behind it, one ``A. ...`` a line.
+    """A question's text with its options after it, one ``A. ...`` a line.
 
-    Unchanged when there are no options, when every option already stands in the text behind its letter, and when
+    Unchanged when there are no options, when every option already stands in the text after its letter, and when
     the options are nothing but their letters (they are then drawn in the image).
     """
     options = list(zip(LETTERS, (choice.strip() for choice in choices), strict=False))

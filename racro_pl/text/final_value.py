@@ -64,7 +64,7 @@ def final_value(text: str) -> str | None:
     """The value that a text ends up with, without units that are words; None when it is left open.
 
     Tried in turn: the whole text or its last line as an answer (``12 cm``); the last "the answer is 12"; the end of
-    the last sentence, behind "is", "=" and the like; and a first line that is a number.
+    the last sentence, after "is", "=" and the like; and a first line that is a number.
     """
     plain = end_of(text)
     if "\n" not in plain and len(plain) <= SHORT_CHARS and (value := _whole_line(plain)):
@@ -82,7 +82,7 @@ def final_value(text: str) -> str | None:
 
 
 def final_words(text: str) -> str | None:
-    """The few words behind the last "is" of the last sentence ("The color is dark red."); None when it has none."""
+    """The few words after the last "is" of the last sentence ("The color is dark red."); None when it has none."""
     sentence = last_sentence(end_of(text))
     if len(sentence) > SHORT_CHARS or NEGATED.search(sentence):
         return None
@@ -100,7 +100,7 @@ def _whole_line(line: str) -> str | None:
         or statements(line)
         or ((words or not value.isascii()) and _CONNECTIVE.search(value))
     ):
-        return None  # of a sentence, what stands behind its verb counts
+        return None  # of a sentence, what follows its verb counts
     return _number_like(value) or (value if len(words) <= MAX_WORDS else None)
 
 
@@ -118,7 +118,7 @@ def _stated_value(statement: str) -> str | None:
 
 
 def _number_like(text: str) -> str | None:
-    """A number without the words behind it, or a formula without words; None for anything else."""
+    """A number without the words after it, or a formula without words; None for anything else."""
     value = _bare(text)
     if len(value) > SHORT_CHARS:
         return None
@@ -144,7 +144,7 @@ def _number_like(text: str) -> str | None:
 
 
 def _behind_verb(sentence: str) -> str | None:
-    """The number behind the last "is" or "=" of a sentence; None when something else stands there."""
+    """The number after the last "is" or "=" of a sentence; None when something else stands there."""
     if several := _SEVERAL_EQUATIONS.search(sentence[-300:]):
         return _bare(several[0])
     if (first := _FIRST_IS_ANSWER.match(sentence)) and _number_like(first[1]):

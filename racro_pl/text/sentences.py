@@ -25,7 +25,7 @@ _STATEMENT = re.compile(
 NEGATED = re.compile(r"\b(?:not|cannot|no|isn't)\b", re.IGNORECASE)
 _STATEMENT_END = re.compile(r"\n|。|\.(?=\s|$|[A-Z])|[!?](?=\s|$)|;(?=\s+[A-Za-z]{2}|$)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=。)|\n+|(?<=[a-z)\]}]\.)(?=[A-Z])")
-# Politeness behind an answer.
+# Politeness after an answer.
 _CLOSER = re.compile(
     r"(?:^|(?<=[.!?\n\s]))(?:I hope|Hope|(?:Please )?[Ll]et me know|Feel free|If you (?:have|need)|Thanks?\b"
     r"|Good luck|希望|如果你|如有)[^.!?\n。！]{0,200}[.!?。！]*\s*\Z"

@@ -9,7 +9,7 @@ PROMPT_END_TOKENS = 8
 
 
 def without_thoughts(text: str) -> str:
-    r"""What is left of a caption without its thoughts; one that is nothing but a thought (cut off, say) is empty.
+    r"""What is left of a caption without its thoughts; one that holds only a thought (cut off, say) is empty.
 
     Example:
         >>> without_thoughts("<think>Red? Yes.</think>\n\nA red square."), without_thoughts("<think>Red? Y")

@@ -1,4 +1,4 @@
-r"""Units behind a value: read, and converted where both sides name one.
+r"""Units after a value: read, and converted where both sides name one.
 
 A table of our own: what answers in the benchmarks carry are a few dozen units in many spellings (``sq. ft.``,
 ``m\cdot s^{-2}``, ``平方厘米``).
@@ -67,7 +67,7 @@ _ADJECTIVE = re.compile(
     r"\s+(?:long|wide|tall|high|deep|away|apart|old|each|total|(?:in|of) (?:total|all|length|width|height|area))$"
 )
 _TIGHT = re.compile(r"[\d)}\]|]$|\\pi$")
-# Words behind a number that change it, or add another value: no nouns.
+# Words after a number that change it, or add another value: no nouns.
 _NO_NOUN = re.compile(
     r"(?i:or|and|to|is|are|was|wrong|incorrect|false|more|less|fewer|than|least|most|not|except|but|between|from|plus|minus|over|if|when|by"
     r"|above|below|unless|either|both|half|halves|thirds?|quarters?|dozens?|hundreds?|thousands?|[mbtr]+illions?"
@@ -174,7 +174,7 @@ def _add(dimensions: dict[str, int], name: str, exponent: int) -> None:
 
 
 def is_noun(text: str) -> bool:
-    """Whether words behind a number only say what is counted: ``apples``, but not ``or more`` and not ``million``."""
+    """Whether words after a number only say what is counted: ``apples``, but not ``or more`` and not ``million``."""
     return _NOUN.fullmatch(text) is not None and not any(
         _NO_NOUN.fullmatch(word) for word in re.findall(r"[A-Za-z]+", text)
     )

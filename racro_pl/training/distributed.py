@@ -39,7 +39,7 @@ def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
 
 
 def join_ranks(items: list[Item]) -> list[Item]:
-    """The lists of all ranks, one behind the other. To be called by all ranks or none."""
+    """The lists of all ranks, one after the other. To be called by all ranks or none."""
     if not (dist.is_available() and dist.is_initialized()):
         return items
     gathered: list[list[Item]] = [[]] * dist.get_world_size()

@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer
 
 from racro_pl.data.benchmarks.loading import LoadedBenchmark
 from racro_pl.evaluation.headlines import HEADLINES
-from racro_pl.evaluation.judging import judge_responses
 from racro_pl.evaluation.metrics import BenchmarkScore, metric_names
 from racro_pl.evaluation.outcomes import Tools
+from racro_pl.evaluation.verdicts import score_responses
 from racro_pl.reward import Grader, RewardFunction
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.types import RacroError
@@ -65,7 +65,7 @@ class EvaluationScores:
         responses = self.reward.responses([item.caption], item.rewards)[0]
         rule = HEADLINES[benchmark].rule(RULE)
         # Of several answers the majority counts. Without any the question is unanswered, which is not wrong.
-        verdict = judge_responses(rule, item.question, responses, self._tools)
+        verdict = score_responses(rule, item.question, responses, self._tools)
         if verdict is not None:
             self._scores[benchmark].update(self._places[benchmark, item.question.id], verdict.judgement)
 

@@ -23,7 +23,7 @@ TOKEN_SUMS = ("kl", "approximate_kl", "clip_share", "dual_clip_share", "entropy"
 
 
 class StepMetrics:
-    """Collects one step's metrics on one rank. Made anew for every step."""
+    """Collects one step's metrics on one rank. A new one is made for every step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
@@ -99,7 +99,7 @@ class StepMetrics:
             return float(sums[name] / max(float(sums[over]), 1.0))
 
         # Only another engine's captions have such weights.
-        importance = _importance_figures(sums, ratio) if sums["importance/count"] else {}
+        importance = _importance_metrics(sums, ratio) if sums["importance/count"] else {}
         # A step may have no captions: the rollout server is lost, or they are learnt from one step later. No score is
         # not a zero score.
         reward = mean("reward", "scored") if sums["scored"] else float("nan")
@@ -143,7 +143,7 @@ _IMPORTANCE_SUMS = tuple(
 )
 
 
-def _importance_figures(sums: Mapping[str, Tensor], max_ratio: float) -> dict[str, float]:
+def _importance_metrics(sums: Mapping[str, Tensor], max_ratio: float) -> dict[str, float]:
     """How far the sampler was from the policy, over all ranks (see ``losses/importance.py``)."""
     count, ratio, capped, weight, squared, tokens, gap = (float(sums[name]) for name in _IMPORTANCE_SUMS)
     return {

@@ -104,7 +104,7 @@ class PolicyJudge(CaptionJudge):
         self.captioner = captioner
 
     def submit(self, question: Question, texts: Sequence[str]) -> Verdicts:
-        # Later, when sampling is over and somebody waits for rewards anyway.
+        # Later, when sampling is over and the step waits for rewards anyway.
         return lambda: self.judge(question, texts)
 
     def judge(self, question: Question, texts: Sequence[str]) -> list[bool | None]:

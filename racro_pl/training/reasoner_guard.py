@@ -24,14 +24,14 @@ class ReasonerGuard:
     """Watches a run's metrics, which are those of all ranks: so every rank comes to the same conclusion.
 
     Args:
-        scorer: gives whoever gives rewards, counts its replies and adds up what they cost.
+        scorer: gives the reward function, counts its replies and adds up what they cost.
     """
 
     def __init__(self, scorer: Callable[[], RewardFunction]) -> None:
         self._scorer = scorer
         self._answerless = 0
         self._before = 0.0
-        """Spent up to the checkpoint from which the run goes on."""
+        """Spent up to the checkpoint from which the run resumed."""
         self._not_ours = 0.0
         """Spent by this process before it loaded that checkpoint."""
         self.spent = 0.0
@@ -61,7 +61,7 @@ class ReasonerGuard:
         return self._scorer().spent - self._not_ours
 
     def after_step(self, step: int, metrics: dict[str, float]) -> RacroError | None:
-        """Why the run has to stop behind a step; None when it need not.
+        """Why the run has to stop after a step; None when it need not.
 
         Args:
             step: its number, for the warning.

@@ -25,9 +25,9 @@ class ObjectiveSettings:
     """``cro``: captions, rewarded by the reasoner's success. ``vpo``: the same with a penalty on solutions in place of
     captions. ``qa``: the captioner's own boxed answers, without a reasoner. See ``training/objectives.py``."""
     caption_penalty: float = 0.1
-    """vpo only: what is taken off the reward of a text that led to a right answer and holds no caption (lambda)."""
+    """vpo only: the penalty (lambda) on the reward of a text that led to a right answer and holds no caption."""
     caption_judge: Literal["policy", "reasoner", "rule"] = "policy"
-    """vpo only: who tells captions from solutions: the model that the run began with (as in the paper), the reasoner
+    """vpo only: what tells captions from solutions: the model that the run began with (as in the paper), the reasoner
     of ``reward`` (one more call per caption), or a rule of words."""
     learning_rate: float | None = None
     """null: 1e-6 for full fine-tuning (the reference's), 1e-5 for adapters."""
@@ -56,16 +56,16 @@ class ObjectiveSettings:
     kl_coefficient: float | None = None
     """Weight of the divergence from the reference; 0 also saves the reference pass. null: 1e-3 (dapo, dr_grpo: 0)."""
     kl: Estimator | None = None
-    """How the divergence is estimated: ``k1``, ``k2`` or ``k3``; null: k3. The gradient of k1 pulls nowhere."""
+    """How the divergence is estimated: ``k1``, ``k2`` or ``k3``; null: k3. k1 has zero expected gradient."""
     refill_rounds: int = 0
     """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
     questions. 0: never, as in the reference run; see training/rollouts.py for what it changes."""
     sample_ahead: bool = False
-    """Learn from the captions of the step before, while this step's are sampled and answered: nobody waits for a slow
+    """Learn from the captions of the step before, while this step's are sampled and answered: no one waits for a slow
     reasoner, and a vLLM samples while the trainer learns. They are one step old, which the importance weights correct.
     The first step, also after a resume, only samples."""
     importance: Literal["token", "sequence"] = "token"
-    """Over what the ratio of policy and sampler is taken where another engine (vLLM) sampled the captions."""
+    """Importance ratio of policy and sampler, per token or sequence, where another engine (vLLM) sampled."""
     importance_cap: float = 2.0
     """Largest such weight; larger ratios are cut to it."""
 

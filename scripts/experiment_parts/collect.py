@@ -94,9 +94,9 @@ class Looker:
                 row = json.loads(line)
                 if row["step"] == 1 or row["step"] % EVERY == 0:
                     by_step.setdefault(row["step"], []).append(row)
-        return [{"step": step, **self._figures(rows)} for step, rows in sorted(by_step.items())]
+        return [{"step": step, **self._metrics(rows)} for step, rows in sorted(by_step.items())]
 
-    def _figures(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def _metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         futures = self._reader.submit([reasoner_messages(row["question"], row["caption"]) for row in rows])
         replies = [future.result().text or "" for future in futures]
         read = [self._right(extract_answer(reply), row) for reply, row in zip(replies, rows, strict=True)]

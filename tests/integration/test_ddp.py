@@ -76,7 +76,7 @@ def test_a_rank_that_loses_its_rollout_server_stops_all(folder, tmp_path):
     assert "another rank has lost its rollout server" in first["error"]
     assert "scripted: the rollout server is gone" in second["error"]
     for each in (first, second):
-        assert "Go on with --ckpt_path" in each["error"]
+        assert "Resume with --ckpt_path" in each["error"]
     assert (tmp_path / "checkpoints/stopped-step=2.ckpt").is_file()
     assert len(first["gradients"]) == len(second["gradients"]) == 2 * 2
     for mine, other in zip(first["gradients"], second["gradients"], strict=True):

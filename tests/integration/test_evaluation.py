@@ -77,7 +77,7 @@ def test_the_same_command_again_only_scores(whole, capfd):
     before = {path: path.read_bytes() for path in whole.glob("*s.jsonl")}
     results = cells(whole)
     assert run(arguments(whole.parents[1])) == 0
-    assert "going on with" in capfd.readouterr().err
+    assert "resuming" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in whole.glob("*s.jsonl")} == before
     assert cells(whole) == results
     assert not (whole.parent / "version_1").exists()
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path):
     final = start(tmp_path)
     output = final.communicate(timeout=200)[0]
     assert final.returncode == 0, output
-    assert "going on with" in output
+    assert "resuming" in output
     for kind in ("captions", "answers"):
         assert texts(folder, kind) == texts(whole, kind)
     assert cells(folder) == cells(whole)

@@ -87,7 +87,7 @@ class Step:
     """What one step noted."""
 
     seconds: float
-    figures: dict[str, float]
+    metrics: dict[str, float]
     captions: list[Caption]
     weights: dict[str, torch.Tensor]
     redirected: int
@@ -135,10 +135,10 @@ class Faults(Callback):
                 rollout.texts, rewards.scored, rewards.total, rewards.reasons, strict=True
             )
         ]
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # Without a server every prompt fails, and none is met.
         hit = {caption.prompt for caption in captions} if not self.met else set(self.met[::3])
-        self.steps.append(Step(seconds, figures, captions, adapter(pl_module), len(self.elsewhere.chats), hit))
+        self.steps.append(Step(seconds, metrics, captions, adapter(pl_module), len(self.elsewhere.chats), hit))
 
 
 def fault_module(url: str, **reasoner: object) -> RacroModule:
@@ -179,9 +179,9 @@ def test_a_fault_masks_its_captions_and_nothing_else(steps, fault):
         right = not caption.empty and by_caption(caption.prompt) == r"\boxed{red}"
         assert caption.reward == (0.0 if hit else float(right))
     assert lost > 0 or kind is None
-    assert during.figures["reasoner/unscored"] == lost
-    assert during.figures["reward/unscored_share"] == pytest.approx(lost / len(during.captions))
-    counted = {name: n for name, n in during.figures.items() if name.startswith("reasoner/unscored/") and n}
+    assert during.metrics["reasoner/unscored"] == lost
+    assert during.metrics["reward/unscored_share"] == pytest.approx(lost / len(during.captions))
+    counted = {name: n for name, n in during.metrics.items() if name.startswith("reasoner/unscored/") and n}
     # Figures of earlier steps stay in Lightning's table: only this step's kind is looked at.
     assert counted[f"reasoner/unscored/{kind}"] == lost if kind else True
     assert during.seconds < DEADLINE_S + SLACK_S
@@ -192,7 +192,7 @@ def test_a_fault_masks_its_captions_and_nothing_else(steps, fault):
 def test_when_the_server_is_well_again_training_goes_on(steps, fault):
     during, after = steps[fault]
     assert all(caption.scored for caption in after.captions)
-    assert after.figures["reasoner/unscored"] == after.figures["reward/unscored_share"] == 0
+    assert after.metrics["reasoner/unscored"] == after.metrics["reward/unscored_share"] == 0
     assert any(not torch.equal(after.weights[name], during.weights[name]) for name in after.weights)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in after.weights.values())
 

@@ -1,4 +1,4 @@
-"""The gallery's data: a short index of all questions, and chunks with the texts and pictures behind it.
+"""The gallery's data: a short index of all questions, and chunks with its texts and pictures.
 
 Seven whole benchmarks are 13,000 questions and some 200 MB of pictures: too much for one page. So the page carries
 the index, which is all that listing, filtering and searching need, and a question's chunk comes when it is looked at.

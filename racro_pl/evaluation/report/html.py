@@ -1,7 +1,7 @@
 """The report: ``report.html``, which opens from ``file://`` and asks nothing of the network.
 
 Questions, captions and answers are other people's and models' text. In the fixed parts they are escaped; in the
-gallery they are JSON that the script puts into text nodes. A content policy stands behind that: the only script and
+gallery they are JSON that the script puts into text nodes. A content policy enforces that: the only script and
 style that run are the page's own, by their hash, with what that script loads from the folder beside the page;
 pictures come from ``data:`` addresses alone, and nothing else may be loaded, sent or embedded.
 

@@ -44,7 +44,7 @@ def _system(system: System, number: int) -> str:
 
 
 def _link(text: str, title: str, **state: object) -> str:
-    """A link into the gallery: its state is the part of the address behind ``#``."""
+    """A link into the gallery: its state is the part of the address after ``#``."""
     return f'<a href="#{_text(urlencode(state, errors="replace"))}" title="{_text(title)}">{text}</a>'
 
 
@@ -158,7 +158,7 @@ def _panel(title: str, cells: Sequence[tuple[int, Cell]]) -> str:
 
 
 def comparisons(results: Results) -> str:
-    """Paired comparisons, pair by pair of systems; the counts lead to the questions behind them."""
+    """Paired comparisons, pair by pair of systems; the counts lead to their questions."""
     if not results.comparisons:
         return "<p class=note>One system: nothing to compare.</p>"
     numbers = {system: number for number, system in enumerate(results.systems)}
@@ -207,10 +207,10 @@ def categories(results: Results) -> str:
         tables = "".join(
             _bars(breakdown, there) for breakdown in dict.fromkeys(key for _, cell in there for key in cell.categories)
         )
-        figures = _figures(there)
-        if tables or figures:
+        further = _further_metrics(there)
+        if tables or further:
             first = " open" if not parts else ""
-            parts += f"<details class=benchmark{first}><summary>{_text(title)}</summary>{figures}{tables}</details>"
+            parts += f"<details class=benchmark{first}><summary>{_text(title)}</summary>{further}{tables}</details>"
     return parts or "<p class=note>No categories are known for these questions.</p>"
 
 
@@ -244,7 +244,7 @@ def _bar(accuracy: float, n: int, number: int, state: Mapping[str, object]) -> s
     )
 
 
-def _figures(cells: Sequence[tuple[int, Cell]]) -> str:
+def _further_metrics(cells: Sequence[tuple[int, Cell]]) -> str:
     names = list(dict.fromkeys(name for _, cell in cells for name in cell.figures))
     if not names:
         return ""
@@ -253,6 +253,6 @@ def _figures(cells: Sequence[tuple[int, Cell]]) -> str:
         row = "".join(f"<td>{percent(cell.figures[name]) if name in cell.figures else '–'}</td>" for _, cell in cells)
         rows += f'<tr><th scope="row">{_text(name)}</th>{row}</tr>'
     return (
-        f"<div class=wide tabindex=0><table class=figures>{_header('further figures in %', cells)}"
+        f"<div class=wide tabindex=0><table class=metrics>{_header('further metrics in %', cells)}"
         f"<tbody>{rows}</tbody></table></div>"
     )

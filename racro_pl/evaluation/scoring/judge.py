@@ -108,7 +108,7 @@ def _shown(text: str) -> str:
 
 
 class HttpJudge:
-    """A judge behind an OpenAI-compatible server. Safe from any thread."""
+    """A judge model served over the OpenAI protocol. Safe from any thread."""
 
     def __init__(
         self, url: str, model: str | None = None, deadline_s: float = 120.0, api_key_env: str | None = None

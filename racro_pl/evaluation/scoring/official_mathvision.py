@@ -81,7 +81,7 @@ def _cleaned(text: str) -> str:
     if closing != -1 and (opening == -1 or closing < opening):
         text = text[:closing]
     text = text.rpartition("=")[2].rpartition(r"\approx")[2]
-    # A space behind \text marks a unit in their script, but spaces are gone by then: it never finds one.
+    # A space after \text marks a unit in their script, but spaces are gone by then: it never finds one.
     for removed in _REMOVED[:2]:
         text = text.replace(removed, "")
     text = text.replace("∞", r"\infty").replace(r"+\infty", r"\infty").replace("\\\\", "\\")

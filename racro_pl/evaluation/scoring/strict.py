@@ -1,6 +1,6 @@
 r"""The rule ``strict``, our default: no judge, no luck.
 
-The answer is the last ``\boxed{}`` of the text behind the thoughts; without a box, what a text plainly states at its
+The answer is the last ``\boxed{}`` of the text after the thoughts; without a box, what a text plainly states at its
 end. Letters are compared with letters, numbers and formulas exactly, words as words, by the benchmark's own kind of
 answer. A non-answer ("N/A", "cannot be determined") is never right, and what cannot be extracted is not guessed.
 """

@@ -12,7 +12,7 @@ def family_of(model_type: str) -> Family:
     """The family of a Hugging Face ``model_type``.
 
     Raises:
-        RacroError: nobody has written that family's file yet.
+        RacroError: that family has no file yet.
     """
     if model_type not in FAMILIES:
         raise RacroError(

@@ -207,13 +207,13 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     Per token, by what saves it:
 
     - two norms: their input in float32 and its scale: ``2 (4 h + 4)``;
-    - the inputs of the adapters, in float32. A base in another dtype is cast anew for each of the seven:
+    - the inputs of the adapters, in float32. A base in another dtype is cast again for each of the seven:
       ``4 (5 h + q + i)``; a float32 base shares them: ``4 (2 h + q + i)``. Between A and B: ``7 * 4 r``;
     - without adapters the inputs of the layers themselves, and the norms' outputs: ``c (4 h + q + i)``;
-    - SiLU and the product behind it: ``3 c i``; the rotary embedding's sine and cosine: ``2 c d``.
+    - SiLU and the product after it: ``3 c i``; the rotary embedding's sine and cosine: ``2 c d``.
 
     Attention keeps queries, keys, values and output, ``2 (q + k) c`` per token, and a float32 per head. Queries of
-    captions are laid out anew (``q c``), and each caption's keys and values stand behind a copy of its prompt's
+    captions are copied (``q c``), and each caption's keys and values follow a copy of its prompt's
     (``2 k c`` per token of both; ``GroupAttention``, policy/attention.py).
     """
     h, i, q, k = shape.h, shape.i, shape.q, shape.k

@@ -65,7 +65,7 @@ class AdapterPusher:
         return name
 
     def close(self, unload: bool) -> None:
-        """Leave nothing behind; without a word when the server is gone already."""
+        """Unload and delete everything; silent when the server is gone already."""
         if self._loaded is not None and unload:
             self._forget(self._loaded)
         self._loaded = None
@@ -92,7 +92,7 @@ class AdapterPusher:
     def _forget(self, name: str) -> None:
         if self._rank != 0:
             return
-        # Left behind it takes a little memory over there; if there is more to it, the next request will tell.
+        # An adapter that stays loaded takes a little memory; if the server is lost, the next request says so.
         with contextlib.suppress(Fault):
             self._calls.call("POST", "unload_lora_adapter", {"lora_name": name}, plain=True, limit_s=SHORT_S)
         shutil.rmtree(self._folder / name, ignore_errors=True)
@@ -127,5 +127,5 @@ def served_models(calls: ServerCalls) -> dict[str, tuple[str | None, int | None]
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise RolloutError(f"{calls.where}/models is no list of models: is this an OpenAI-compatible server?")
+        raise RolloutError(f"{calls.where}/models is not a list of models: is this an OpenAI-compatible server?")
     return served

@@ -119,7 +119,7 @@ def _has_ended(reason: Any, ids: list[int], at: str, eos_ids: frozenset[int]) ->
     place = next((place for place, token in enumerate(ids) if token in eos_ids), None)
     if WHOLE[reason] != (place is not None) or place not in (None, len(ids) - 1):
         raise RolloutError(
-            f"the rollout server ended a caption with {reason!r} behind token {ids[-1]}, and its first end token is "
+            f"the rollout server ended a caption with {reason!r} after token {ids[-1]}, and its first end token is "
             f"at {place} of {len(ids)} ({at}); the trainer's end tokens are {sorted(eos_ids)}"
         )
     return WHOLE[reason]

@@ -52,7 +52,7 @@ def _check_logprobs(calls: ServerCalls, model: str) -> None:
             ) from None
     if not all(abs(logprob) < 0.5 for logprob in found):
         raise RolloutError(
-            f"vLLM at {calls.where} tells log-probs of other distributions than it samples from: "
-            f"{found[0]:.2f} and {found[1]:.2f} for two tokens that it could not but sample, expected 0. "
+            f"vLLM at {calls.where} returns log-probs of another distribution than it samples from: "
+            f"{found[0]:.2f} and {found[1]:.2f} for two tokens that a bias made certain, expected 0. "
             "Start it with --logprobs-mode processed_logprobs"
         )

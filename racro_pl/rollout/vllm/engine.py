@@ -128,7 +128,7 @@ class VllmEngine(RolloutEngine):
     def open(self, run: RunInfo) -> None:
         if self._calls is not None:
             return
-        required_arguments(run.policy)  # refuses a policy without an adapter, whoever started the server
+        required_arguments(run.policy)  # refuses a policy without an adapter, for any server
         if self.sleep and run.ranks > 1:
             raise RolloutError(
                 f"sleep: true is for one device; {run.ranks} share this server and would not sleep at once"
@@ -289,7 +289,7 @@ class VllmEngine(RolloutEngine):
 
 
 def _rollout(encoded: EncodedQuestion, sampled: Sampled, captioner: Captioner, version: int) -> Rollout:
-    # Decoded here, from the ids: one way from tokens to text, whoever sampled.
+    # Decoded here, from the ids: one way from tokens to text, for either engine.
     texts = captioner.encoder.decode(encoded[1], sampled.token_ids)
     return Rollout(
         question=encoded[0],

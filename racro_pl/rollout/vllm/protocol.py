@@ -84,7 +84,7 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
 
 
 def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
-    """The pixels behind a prompt: normalisation and cutting into patches undone.
+    """The pixels of a prompt: normalisation and cutting into patches undone.
 
     The patches of the Qwen-VL processors hold (channel, frame, row, column) each, and follow each other merged block
     by merged block. Resizing works on whole numbers, so nothing is lost on the way back.

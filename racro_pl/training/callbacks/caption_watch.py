@@ -1,4 +1,4 @@
-"""Is the reward earned by describing? Figures that move first when it is not, and the captions behind them.
+"""Is the reward earned by describing? Figures that move first when it is not, and their captions.
 
 What each figure means, and when to worry, is in docs/reward_hacking.md.
 """
@@ -109,7 +109,7 @@ class CaptionWatch(Callback):
             return
         self.validations += 1
         due = bool(self.probe_every) and (self.validations - 1) % self.probe_every == 0
-        if not due or pl_module.objective.name == "qa":  # own answers are nobody's captions
+        if not due or pl_module.objective.name == "qa":  # own answers are not captions
             return
         folder = run_folder(trainer)
         own = other = pairs = 0.0

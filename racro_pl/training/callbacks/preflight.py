@@ -25,7 +25,7 @@ class Preflight(Callback):
     What such a step would hold besides (AdamW's moments, image features of the other questions, keys and values of
     captions) is held as empty memory. Weights, gradients, optimizer and random streams are afterwards as before.
     Costs about a step without its sampling, so only GPUs are tried unless asked: on a CPU memory is seldom what runs
-    out, and running out ends the process without a word that could be caught.
+    out, and running out ends the process without an exception that could be caught.
 
     Args:
         on_cpu: try it on a CPU too.
@@ -98,7 +98,7 @@ def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool)
 
 
 def _copies(prompt: Prompt, count: int) -> list[Prompt]:
-    # A prompt is equal to itself alone: every copy's image is looked at anew.
+    # A prompt is equal to itself alone: every copy's image is encoded again.
     return [dataclasses.replace(prompt) for _ in range(count)]
 
 

@@ -142,7 +142,7 @@ class LearningReport(Callback):
         for name in ("questions", "sheet_images"):
             if getattr(self, name) != state_dict[name]:
                 raise RacroError(
-                    f"LearningReport: {name} is {getattr(self, name)}, but the run that goes on began with "
+                    f"LearningReport: {name} is {getattr(self, name)}, but the run being resumed began with "
                     f"{state_dict[name]}; what is compared before and after has to be the same: give that number"
                 )
         self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])

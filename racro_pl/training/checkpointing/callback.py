@@ -1,7 +1,7 @@
 """When a run is saved: ``checkpoints/last.ckpt`` to go on from, ``checkpoints/best.ckpt`` to use.
 
 A checkpoint stands between two steps: all that belongs to the steps before it has happened and is on disk (captions,
-metrics, a validation that was due), and nothing of the steps behind it. That is what makes a resumed run an exact
+metrics, a validation that was due), and nothing of the steps after it. That is what makes a resumed run an exact
 continuation; see docs/resume.md.
 """
 
@@ -25,7 +25,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     Args:
         every_n_steps: steps from one ``last.ckpt`` to the next; what a killed run loses at most. One is also written
-            behind the last step, and when the run is asked to stop.
+            after the last step, and when the run is asked to stop.
         monitor: the metric: of the validation split, or of a benchmark of ``data.validation``, such as
             ``val/mathvista/accuracy`` or ``val/dynamath/worst_case``. The highest is the best; of a share
             (``..._share``) the lowest.
@@ -46,7 +46,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self.signals = StopSignals()
         self._stop: int | None = None
-        """The signal behind whose step the run stops."""
+        """The signal that stops the run after this step."""
         self._due = False
         """Whether the step just made is to be saved."""
         self._saved_step = -1
@@ -85,7 +85,7 @@ class RunCheckpoint(ModelCheckpoint):
     # ------------------------------------------------------------------ beginning and end
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back what an interrupted run did behind the checkpoint; from now on, heed signals."""
+        """Take back what an interrupted run did after the checkpoint; from now on, handle signals."""
         folder = run_folder(trainer)
         if trainer.is_global_zero:
             for place in (folder, folder / "checkpoints"):
@@ -95,7 +95,7 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.strategy.barrier("run folder is as the checkpoint left it")
         epochs = trainer.fit_loop.epoch_progress.total
         if self._resumed and epochs.completed == epochs.ready:
-            # Saved behind an epoch's last step. Lightning would go on with the next epoch as with one that has begun:
+            # Saved after an epoch's last step. Lightning would resume the next epoch as with one that has begun:
             # without its start hooks, and with counts that a second resumption could not make sense of.
             trainer.fit_loop.reset_restart_stage()
         self._resumed, self._row = False, None
@@ -134,7 +134,7 @@ class RunCheckpoint(ModelCheckpoint):
         metrics = trainer._logger_connector.metrics["log"]
         row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in metrics.items()}
         self._row = (loop._batches_that_stepped, row)
-        # Asked to stop, save all the same: the validation may take longer than whoever asks will wait.
+        # Asked to stop, save all the same: the validation may take longer than the sender of the signal waits.
         if not validating or self._stop is not None:
             self._save_if_due(trainer, stop=not validating)
 

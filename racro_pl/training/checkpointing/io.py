@@ -88,8 +88,8 @@ def rename_checkpoint(old: Path, new: Path) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what a killed run left half-written; a PEFT folder that only lacked its name gets it."""
-    for aside in folder.glob(".*.old"):
-        name = aside.name[1:].removesuffix(".old")
+    for moved in folder.glob(".*.old"):
+        name = moved.name[1:].removesuffix(".old")
         staged = folder / f".{name}.partial"
         if not (folder / name).exists() and staged.exists():
             staged.replace(folder / name)
@@ -135,16 +135,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 def _replace_folder(new: Path, old: Path) -> None:
     """No call replaces a folder that has content: for a moment the name is free (see ``clear_leftovers``)."""
-    aside = old.with_name(f".{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    moved = old.with_name(f".{old.name}.old")
+    shutil.rmtree(moved, ignore_errors=True)
     if old.exists():
-        old.replace(aside)
+        old.replace(moved)
     new.replace(old)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(moved, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, before going on."""
+    """Have the disk hold a file, or the names in a folder, before continuing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

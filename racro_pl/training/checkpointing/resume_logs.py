@@ -1,4 +1,4 @@
-"""A run folder that a resumed run goes on writing: rows of steps behind the checkpoint are set aside.
+"""The files of a run folder that is resumed: rows of steps after the checkpoint move to other files.
 
 A run killed after step 7 whose checkpoint is of step 5 has written the rows of steps 6 and 7; the resumed run will
 make these steps again. Their rows move to ``captions.replaced.jsonl`` and ``metrics.replaced.csv``, so that each step
@@ -25,7 +25,7 @@ _STEP = re.compile(rb'\{"step": (\d+)[,}]')
 
 
 def rewind(folder: Path, step: int) -> None:
-    """Set aside all rows of steps behind ``step`` (and a last line that was cut off).
+    """Move all rows of steps after ``step`` to another file (and a last line that was cut off).
 
     Args:
         folder: the run's. Its ``*.jsonl`` files whose lines begin with the step, and ``metrics.csv``, are rewound.
@@ -51,8 +51,8 @@ def _rewind_lines(path: Path, step: int) -> None:
         if keep == path.stat().st_size:
             return
         file.seek(keep)
-        with open(path.with_suffix(".replaced.jsonl"), "ab", opener=private) as aside:
-            shutil.copyfileobj(file, aside)
+        with open(path.with_suffix(".replaced.jsonl"), "ab", opener=private) as replaced:
+            shutil.copyfileobj(file, replaced)
     os.truncate(path, keep)
 
 
@@ -62,10 +62,10 @@ def _rewind_table(path: Path, step: int) -> None:
     kept = [row for row in rows if _axis(row) < step]
     if len(kept) == len(rows):
         return
-    aside = path.with_suffix(".replaced.csv")
-    old_header, old = read_table(aside) if aside.is_file() else ([], [])
-    header_aside = sorted({*old_header, *header})
-    write_table(aside, header_aside, old + [row for row in rows if _axis(row) >= step])
+    replaced = path.with_suffix(".replaced.csv")
+    old_header, old = read_table(replaced) if replaced.is_file() else ([], [])
+    header_replaced = sorted({*old_header, *header})
+    write_table(replaced, header_replaced, old + [row for row in rows if _axis(row) >= step])
     write_table(path, header, kept)
 
 
@@ -98,7 +98,7 @@ def _axis(row: dict[str, str]) -> int:
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """Lightning's, which deletes a ``metrics.csv`` that it finds; this one goes on writing it."""
+    """Lightning's, which deletes a ``metrics.csv`` that it finds; this one appends to it."""
 
     @property
     @rank_zero_experiment

@@ -96,7 +96,7 @@ def check_weights(
         before = checkpoint.get(SETTINGS_KEY, {}).get("policy.path", "unknown")
         raise RacroError(
             f"policy.path {policy.path!r} holds other weights than the model that the checkpoint was trained on (then "
-            f"at {before!r}); set policy.path to that model, wherever it lies now"
+            f"at {before!r}); set policy.path to the present path of that model"
         )
 
 
@@ -140,7 +140,7 @@ def check_run(now: Mapping[str, Any], origin: Mapping[str, str | None], checkpoi
         raise RacroError(
             f"policy.adapter is {now['policy.adapter'] or 'null'}, the checkpoint is of a run with "
             f"{before['policy.adapter'] or 'null'}: the model it started from, and the reference of its KL term; set "
-            "policy.adapter to the same adapter, wherever it lies now, or begin a new run"
+            "policy.adapter to the same adapter, at its present path, or begin a new run"
         )
     changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
     if changed:

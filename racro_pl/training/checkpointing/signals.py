@@ -1,7 +1,7 @@
 """SIGTERM, Ctrl-C and SLURM's warning as a wish to stop, which is granted between two steps.
 
 A signal comes to one rank or to all, at any moment. Its handler only takes note. After each step the ranks compare
-notes, so that all of them stop behind the same step, and none waits for another in a collective.
+notes, so that all of them stop after the same step, and none waits for another in a collective.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class StopSignals:
 
 
 def requeue_signal(trainer: Trainer) -> int | None:
-    """The signal by which SLURM warns of the end of a job's time; None outside SLURM, or when nobody asked for it."""
+    """The signal by which SLURM warns of the end of a job's time; None outside SLURM or if not requested."""
     environment = trainer._accelerator_connector.cluster_environment
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
         return environment.requeue_signal

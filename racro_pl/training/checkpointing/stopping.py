@@ -17,4 +17,4 @@ def stop_with_checkpoint(trainer: Trainer, reason: RacroError) -> NoReturn:
     folder = trainer.log_dir or trainer.default_root_dir
     path = f"{folder}/checkpoints/stopped-step={trainer.global_step}.ckpt"
     trainer.save_checkpoint(path, weights_only=False)
-    raise type(reason)(f"{reason}\nThe run stopped behind step {trainer.global_step}. Go on with --ckpt_path {path}")
+    raise type(reason)(f"{reason}\nStopped after step {trainer.global_step}. Resume with --ckpt_path {path}")

@@ -46,7 +46,7 @@ def test_a_file_that_is_no_configuration(tmp_path, content, capsys):
     file = tmp_path / "config.yaml"
     file.write_text(content)
     assert doctor.main(["--config", str(file)]) == 1
-    assert "is no configuration of fit" in " ".join(capsys.readouterr().out.split())
+    assert "is not a configuration of fit" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_captioner_is_loaded_whole_and_has_to_see(capsys, monkeypatch):

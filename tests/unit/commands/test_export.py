@@ -215,7 +215,7 @@ def test_exported_files_follow_the_umask(run, tmp_path, options):
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("nowhere", "no result of"), ("nowhere.ckpt", "no result of"), ("../nowhere", "no such folder")],
+    [("nowhere", "not a result of"), ("nowhere.ckpt", "not a result of"), ("../nowhere", "no such folder")],
 )
 def test_what_is_no_result_is_refused(tmp_path, monkeypatch, source, words):
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ def test_headline_and_figures():
     assert list(found) == metric_names(WORST)
 
 
-def test_what_was_not_judged_does_not_count():
+def test_what_was_not_scored_does_not_count():
     assert shown(score(PLAIN, [0, 3])) == {"accuracy": 0.5, "unextracted_share": 0.0, "questions": 2.0}
     assert score(PLAIN, [0, 3]).compute()["unanswered_share"] == pytest.approx(5 / 7)
     nothing = score(PLAIN, []).compute()
@@ -66,7 +66,7 @@ def test_reset_and_pickle():
     metric = pickle.loads(pickle.dumps(score(PLAIN, [0, 3])))
     assert metric.compute()["questions"] == 2
     metric.reset()
-    assert metric.judged.sum() == 0
+    assert metric.scored.sum() == 0
 
 
 def test_an_unknown_question_is_refused():

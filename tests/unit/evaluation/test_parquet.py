@@ -207,7 +207,7 @@ def test_no_network_and_no_cache_is_one_clear_line(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     with pytest.raises(
-        RacroError, match="'no/such' is no file or folder here, and .*ConnectionError: Name or"
+        RacroError, match="'no/such' is not a file or folder here, and .*ConnectionError: Name or"
     ) as error:
         find_benchmark("mathvision").read("no/such")
     assert "\n" not in str(error.value)

@@ -112,7 +112,7 @@ def test_cells_keep_line_breaks_and_tabs_inside_quotes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no TSV file"), (b"just a line\n", "no TSV file"), ("a\tb\nc\td\n".encode("utf-16"), "not in UTF-8")],
+    [(b"", "not a TSV file"), (b"just a line\n", "not a TSV file"), ("a\tb\nc\td\n".encode("utf-16"), "not in UTF-8")],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.tsv"

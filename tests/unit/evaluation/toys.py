@@ -48,7 +48,7 @@ def question(name: str, category: str = "") -> Question:
 
 
 def outcome(name: str, correct: bool, extracted: str | None = "A", category: str = "") -> Outcome:
-    """One judged question."""
+    """One scored question."""
     return Outcome(question(name, category), Judgement(extracted, correct))
 
 

@@ -74,9 +74,9 @@ def test_an_image_is_known_again_in_another_question_and_another_is_not(folders)
     ):
         captioner.frozen_logprobs([captioner.encode(asked)], GROUP[1:2], tokens[1:2], mask[1:2], reference=True)
     assert len(calls) == 2
-    figures = captioner.drain_metrics()
-    assert figures["cache_hit_share"] == pytest.approx(1 / 3)
-    assert 0 < figures["cache_mib"] < 0.1
+    metrics = captioner.drain_metrics()
+    assert metrics["cache_hit_share"] == pytest.approx(1 / 3)
+    assert 0 < metrics["cache_mib"] < 0.1
     assert captioner.drain_metrics()["cache_hit_share"] == 0.0
 
 

@@ -73,7 +73,7 @@ def test_a_cut_off_file_says_so(spoil):
     folder = spoil("captioner")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(FolderError, match="no whole safetensors file .* cut off"):
+    with pytest.raises(FolderError, match="not a complete safetensors file .* cut off"):
         check_weights(folder, "m")
 
 

@@ -149,7 +149,7 @@ def test_one_version_is_loaded_at_a_time_and_nothing_is_left_behind(folder, capt
         ("banned", "sampled the banned tokens"),
         ("cut ids", r"wrong choices\[2\]\.logprobs\.content: \d entries; expected \d, each token with its log-prob"),
         ("no ids", "has no choices\[2\]\.token_ids: expected vLLM's chat completions with return_token_ids"),
-        ("wrong end", "ended a caption with '(stop|length)' behind token"),
+        ("wrong end", "ended a caption with '(stop|length)' after token"),
         ("500", r"sampled no captions for question wide \(HTTP 500: told to fail \(attempt 2\)\)"),
         ("hang", r"sampled no captions for question wide \(timeout: no complete answer within 5 s"),
     ],
@@ -242,7 +242,7 @@ def test_a_context_without_room_for_a_caption_is_refused(folder, tmp_path):
 def test_a_list_of_models_that_is_none_is_told(folder, tmp_path, monkeypatch, entry):
     with serve(folder) as server:
         monkeypatch.setattr(ServerCalls, "call", lambda *_, **__: {"data": [entry]})
-        with pytest.raises(RolloutError, match="/models is no list of models"):
+        with pytest.raises(RolloutError, match="/models is not a list of models"):
             open_engine(server.url, folder, tmp_path)
 
 

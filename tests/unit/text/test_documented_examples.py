@@ -1,4 +1,4 @@
-"""The tables of docs/scoring.md are true: what they credit is credited, and what they do not is not."""
+"""The tables of docs/grading_examples.md are true: what they credit is credited, and what they do not is not."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from racro_pl.reward.grader import Grader
 from racro_pl.text.answers import extract_answer
 from racro_pl.types import Question
 
-PAGE = Path(__file__).parents[3] / "docs" / "scoring.md"
+PAGE = Path(__file__).parents[3] / "docs" / "grading_examples.md"
 OPTIONS = ("50°", "60 cm", "east", "Basket 4", "1:4")
 HEADER = "| class | gold | credited | not credited | why |"
 TYPES = {"Choices": "choice", "Texts": "text"}

@@ -21,12 +21,12 @@ from tests.unit.training.conftest import adapter, fit, make_module
 
 
 class Watch(Callback):
-    """What every step learnt from, its gradients, and its figures."""
+    """What every step learnt from, its gradients, and its metrics."""
 
     def __init__(self) -> None:
         self.ids: list[list[str]] = []
         self.versions: list[set[int]] = []
-        self.figures: list[dict[str, float]] = []
+        self.metrics: list[dict[str, float]] = []
         self.gradients: list[torch.Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -40,7 +40,7 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
         self.ids.append([rollout.question.id for rollout, _ in pl_module.last_step])
         self.versions.append({rollout.adapter_version for rollout, _ in pl_module.last_step})
-        self.figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def test_off_by_default_and_not_with_refill():
@@ -63,9 +63,9 @@ def test_where_nothing_moves_it_learns_the_same_one_step_later(folder, tmp_path)
     assert len(late.gradients) == len(on_time.gradients) == 2 * updates
     for mine, other in zip(late.gradients, on_time.gradients, strict=True):
         assert_equal(mine, other, GRADIENTS)
-    assert math.isnan(late.figures[0]["reward/mean"])
-    assert late.figures[0]["policy/skipped_updates"] == updates
-    assert [figures["questions/unsampled"] for figures in late.figures] == [0, 0, 0]
+    assert math.isnan(late.metrics[0]["reward/mean"])
+    assert late.metrics[0]["policy/skipped_updates"] == updates
+    assert [metrics["questions/unsampled"] for metrics in late.metrics] == [0, 0, 0]
 
 
 def test_captions_are_one_step_old_and_weighted_for_it(folder, tmp_path):
@@ -74,10 +74,10 @@ def test_captions_are_one_step_old_and_weighted_for_it(folder, tmp_path):
     fit(module, tmp_path, steps=4, callbacks=[watch])
     # Sampled before the first update, before it as well, before the second: step 1 made none.
     assert watch.versions == [set(), {0}, {0}, {1}]
-    assert watch.figures[1]["importance/max_ratio"] == pytest.approx(1, abs=1e-4)  # nothing has moved yet
-    for figures in watch.figures[2:]:
-        assert figures["importance/logprob_gap"] > 1e-3
-        assert figures["importance/effective_sample_share"] < 1
+    assert watch.metrics[1]["importance/max_ratio"] == pytest.approx(1, abs=1e-4)  # nothing has moved yet
+    for metrics in watch.metrics[2:]:
+        assert metrics["importance/logprob_gap"] > 1e-3
+        assert metrics["importance/effective_sample_share"] < 1
 
 
 def serve(folder: Path) -> FakeVllm:
@@ -113,8 +113,8 @@ def test_vllm_samples_while_the_trainer_learns(folder, tmp_path):
         fit(module, tmp_path, steps=4, callbacks=[watch, Says()], **options)
     assert watch.versions == [set(), {0}, {0}, {1}]
     assert module.updates_done == 3
-    assert watch.figures[-1]["importance/logprob_gap"] > 1e-5
-    assert all(figures["questions/unsampled"] == 0 for figures in watch.figures)
+    assert watch.metrics[-1]["importance/logprob_gap"] > 1e-5
+    assert all(metrics["questions/unsampled"] == 0 for metrics in watch.metrics)
 
 
 def test_a_lost_server_stops_the_run(folder, tmp_path):

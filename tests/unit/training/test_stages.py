@@ -13,14 +13,14 @@ from tests.unit.training.conftest import adapter, fit, make_module
 
 
 class First(Callback):
-    """The figures and the adapter of the first step."""
+    """The metrics and the adapter of the first step."""
 
     def on_train_start(self, trainer, pl_module):
         self.before = adapter(pl_module)
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 1:
-            self.figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def test_a_stage_goes_on_from_a_checkpoint_and_is_held_near_it(folder, tmp_path):
@@ -37,7 +37,7 @@ def test_a_stage_goes_on_from_a_checkpoint_and_is_held_near_it(folder, tmp_path)
     fit(second, tmp_path / "stage2", steps=4, enable_checkpointing=True, callbacks=[watch, saver])
     assert all(torch.equal(tensor, adapter(first)[name]) for name, tensor in watch.before.items())
     # One update per rollout: the whole first step is scored by the weights it began with.
-    assert abs(watch.figures["policy/kl"]) < 1e-7
+    assert abs(watch.metrics["policy/kl"]) < 1e-7
     assert second.policy_settings.adapter == str(start.with_name("step=2-adapter"))
     saved = load_file(tmp_path / "stage2" / "step=4-adapter" / "adapter_model.safetensors")
     assert len(saved) == len(adapter(second))

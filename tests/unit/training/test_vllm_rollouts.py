@@ -159,7 +159,7 @@ def test_a_lost_server_stops_the_run_with_a_checkpoint_that_goes_on(folder, tmp_
     with serve(folder) as server:
         module = module_on(server, folder)
         with pytest.raises(
-            RolloutError, match=r"sampled no captions for question (?s:.)*Go on with --ckpt_path "
+            RolloutError, match=r"sampled no captions for question (?s:.)*Resume with --ckpt_path "
         ) as error:
             fit(module, tmp_path, steps=5, callbacks=[Breaks(server, 2)])
         assert module.updates_done == 2  # the step without captions moves nothing

@@ -39,8 +39,8 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RacroError(
-            f"{hub_id!r} is no file or folder here, and no data set of that name is in the local Hugging Face cache or "
-            f"to be had from the hub "
+            f"{hub_id!r} is not a file or folder here, and no data set of that name is in the local Hugging Face cache "
+            f"or on the hub "
             f"({type(error).__name__}: {reason[:160]}); download it where there is a network, and give its folder"
         ) from error
 

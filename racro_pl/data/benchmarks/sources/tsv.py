@@ -50,7 +50,7 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
     an image cell, ``image_path`` names a file beside the TSV file, or several as a Python or JSON list.
 
     Raises:
-        RacroError: the file is no TSV file in UTF-8. A bad row goes to ``drops``.
+        RacroError: the file is not a TSV file in UTF-8. A bad row goes to ``drops``.
     """
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     rows: list[Row] = []
@@ -75,15 +75,15 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
                 except RowError as error:
                     drops.add(where, error)
     except csv.Error as error:
-        raise RacroError(f"{path} is no readable TSV file: row {len(rows) + 1}: {error}") from error
+        raise RacroError(f"{path} is not a readable TSV file: row {len(rows) + 1}: {error}") from error
     return _follow(rows, pointers, drops)
 
 
 def _header(path: Path, header: list[str], images: bool) -> list[str]:
     if any(_NO_UTF8.search(name) or "\0" in name for name in header):
-        raise RacroError(f"{path} is no readable TSV file: its first line is not in UTF-8")
+        raise RacroError(f"{path} is not a readable TSV file: its first line is not in UTF-8")
     if len(header) < 2:
-        raise RacroError(f"{path} is no TSV file: its first line has {len(header)} columns, expected several")
+        raise RacroError(f"{path} is not a TSV file: its first line has {len(header)} columns, expected several")
     if images and not set(IMAGE_COLUMNS) & set(header):
         raise RacroError(f"{path} lacks the column image; columns found: {', '.join(header)[:400]}")
     return header

@@ -174,7 +174,7 @@
         make("div", { className: "text long", tabindex: 0 }, item.thinking)));
     }
     card.append(make("div", { className: "text long", ...(item.said.length > 1500 ? { tabindex: 0 } : {}) },
-      item.said || "(nothing behind the thinking)"));
+      item.said || "(nothing after the thinking)"));
     return card;
   }
 

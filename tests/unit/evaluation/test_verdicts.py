@@ -1,7 +1,7 @@
 import pytest
 
-from racro_pl.evaluation.judging import judge_responses
 from racro_pl.evaluation.outcomes import Judgement, Tools
+from racro_pl.evaluation.verdicts import score_responses
 from racro_pl.types import ImageRef, Question
 
 QUESTION = Question("q", (ImageRef(data=b"x"),), "What?", "4", "math")
@@ -27,9 +27,9 @@ def rule(question, response, tools):
     ],
 )
 def test_the_majority_counts(responses, winner):
-    verdict = judge_responses(rule, QUESTION, responses, Tools(grader=None))
+    verdict = score_responses(rule, QUESTION, responses, Tools(grader=None))
     assert verdict.response == winner
 
 
 def test_no_response_is_no_verdict():
-    assert judge_responses(rule, QUESTION, [], Tools(grader=None)) is None
+    assert score_responses(rule, QUESTION, [], Tools(grader=None)) is None
