@@ -18,7 +18,7 @@ COMMANDS = {
     "ask": ("ask", 'one question about a picture           IMAGE... "QUESTION" [--captioner … --reasoner …]'),
     "caption": ("caption", "a caption for every picture            FOLDER|FILE.jsonl [--captioner … --output …]"),
     "score": ("score", "score anybody's answers                BENCHMARK --predictions FILE.jsonl"),
-    "data": ("data", "what benchmarks are there              list | check NAME [PATH]"),
+    "data": ("data", "what benchmarks are there              list | check NAME [PATH] | check --config FILE"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
     "doctor": ("doctor", "is everything here that a run needs?    [--config FILE] [--reasoner URL]"),
     "demo": ("demo", "a page to ask about pictures           [--captioner NAME=PATH --reasoner NAME=URL …]"),

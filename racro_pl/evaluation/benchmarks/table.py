@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from racro_pl.data.readers.base import Drops, RowError, first_process, keep_readable
+from racro_pl.data.readers.hub_files import download, looks_like_hub_id
 from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.evaluation.benchmarks.base import Benchmark, Found
-from racro_pl.evaluation.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
+from racro_pl.evaluation.sources.parquet import find_shards, read_shards
 from racro_pl.evaluation.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
 from racro_pl.evaluation.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
 from racro_pl.terminal import get_logger
