@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.rule import Rule
 
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.evaluation.captioner_source import has_result
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.evaluation.settings import (
@@ -74,9 +75,7 @@ def default_captioner() -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="racro-pl ask", usage='racro-pl ask IMAGE... "QUESTION" [options]', description=__doc__
-    )
+    parser = CommandParser(prog="racro-pl ask", usage='racro-pl ask IMAGE... "QUESTION" [options]', description=__doc__)
     parser.add_argument("words", nargs="+", metavar="IMAGE... QUESTION", help="image files, then the question")
     parser.add_argument(
         "--captioner", metavar="PATH", help="run folder, adapter, model folder or hub id, or a server's URL "

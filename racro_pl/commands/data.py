@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 import statistics
@@ -18,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from racro_pl.commands.guard import FLAG
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.data.readers.base import Drops, RowError, quiet
 from racro_pl.data.readers.hub_files import cached
 from racro_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, TableBenchmark, find_benchmark
@@ -38,7 +38,7 @@ _NAMED_IMAGE = re.compile(r"<image (\d{1,3})>")
 
 def main(arguments: list[str]) -> int:
     """Run ``data list`` or ``data check``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
+    parser = CommandParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all benchmarks, and which files are here")
     check = commands.add_parser("check", help="read a benchmark and say what was found; exit code 1 if nothing usable")

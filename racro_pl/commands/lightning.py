@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys, restrict_imports
+from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion, refuse_keys, restrict_imports
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.run_place import NewFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
@@ -218,6 +218,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
+    offer_completion()
+    if arguments[1:2] == ["--print_completion"]:  # Lightning's parser has it before the subcommand
+        arguments = arguments[1:]
     RacroCLI(
         RacroModule,
         RacroDataModule,

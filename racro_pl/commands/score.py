@@ -15,6 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.evaluation.benchmarks import Benchmark, find_benchmark
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
 from racro_pl.evaluation.predictions import match_questions, read_predictions, read_rows
@@ -98,7 +99,7 @@ def score_file(path: Path, benchmark: Benchmark, rule: Rule, tools: Tools, optio
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="racro-pl score",
         description="Judge outputs for a benchmark: a file with one JSON object a line, with an id and a response.",
     )

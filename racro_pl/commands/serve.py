@@ -7,10 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import FrameType
 
 from racro_pl.commands import serve_pipeline
 from racro_pl.commands.guard import refuse_keys
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
 from racro_pl.serving.vllm_process import VllmError, VllmServer
 
@@ -36,7 +38,7 @@ class _StopRequested(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line behind ``serve``."""
-    parser = argparse.ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
+    parser = CommandParser(prog="racro-pl serve", description="Start a server that training can use.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     return serve_pipeline.run(args) if args.what == "pipeline" else run(args)
@@ -78,6 +80,11 @@ def run(args: argparse.Namespace) -> int:
         VllmError: the server did not start, or has ended by itself.
     """
     refuse_keys(args.vllm_args, "VLLM_ARGS")
+    if args.python is None and find_spec("vllm") is None:
+        raise VllmError(
+            "vLLM is not installed in this environment. Install it (pip install 'racro-pl[vllm]'), or name the "
+            "interpreter of one that has it: --python /path/to/venv/bin/python"
+        )
     server = VllmServer(
         model=args.model,
         python=args.python,
