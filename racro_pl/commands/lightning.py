@@ -25,6 +25,7 @@ from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
+from racro_pl.training.callbacks.plain_progress import PlainProgress
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
 from racro_pl.training.checkpointing.callback import RunCheckpoint
@@ -244,7 +245,7 @@ def _run(arguments: list[str]) -> None:
             # Tensors made under inference mode (validation) could never meet autograd again.
             "inference_mode": False,
             "callbacks": [
-                StepProgressBar(),
+                StepProgressBar() if sys.stdout.isatty() else PlainProgress(),
                 Preflight(),
                 CaptionLog(),
                 CaptionWatch(),
