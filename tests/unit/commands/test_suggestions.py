@@ -73,13 +73,11 @@ def test_a_reasoner_server_without_vllm_says_what_to_do(capsys, monkeypatch):
     assert "--python" in message
 
 
-@pytest.mark.parametrize(("command", "shell", "flag"), [
-    ("test", "zsh", "--benchmarks"), ("fit", "bash", "--model.objective.learning_rate"),
-])  # fmt: skip
-def test_completions_for_a_shell(command, shell, flag):
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_for_a_shell(shell):
     pytest.importorskip("shtab", reason="a dependency of the package")
     done = subprocess.run(
-        [sys.executable, "-m", "racro_pl", command, "--print_completion", shell], capture_output=True, text=True
+        [sys.executable, "-m", "racro_pl", "test", "--print_completion", shell], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert flag in done.stdout
+    assert "--benchmarks" in done.stdout
