@@ -18,7 +18,7 @@ COMMANDS = {
     "ask": ("ask", 'one question about a picture           IMAGE... "QUESTION" [--captioner … --reasoner …]'),
     "caption": ("caption", "a caption for every picture            FOLDER|FILE.jsonl [--captioner … --output …]"),
     "score": ("score", "score a model's answers, offline       BENCHMARK --predictions FILE.jsonl"),
-    "data": ("data", "list and check benchmark files         list | check NAME [PATH]"),
+    "data": ("data", "list and check benchmark files         list | check NAME [PATH] | check --config FILE"),
     "export": ("export", "an adapter or a model for others       RUN OUT [--merge] [--push HUB_ID]"),
     "doctor": ("doctor", "check what a run needs                 [--config FILE] [--reasoner URL]"),
     "demo": ("demo", "a page to ask about pictures           [--captioner NAME=PATH --reasoner NAME=URL …]"),
@@ -61,7 +61,10 @@ def run(arguments: list[str]) -> int:
         print(__version__)
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"racro-pl: unknown command {arguments[0]!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        from racro_pl.commands.suggestions import did_you_mean
+
+        meant = did_you_mean(arguments[0], COMMANDS) or f"; expected one of {', '.join(COMMANDS)}"
+        print(f"racro-pl: unknown command {arguments[0]!r}{meant}", file=sys.stderr)
         return 2
     # Spinning OpenMP threads make small CPU steps many times slower when cores are shared; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

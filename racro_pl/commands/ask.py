@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.rule import Rule
 
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.evaluation.captioner_source import has_result
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.evaluation.settings import (
@@ -22,7 +23,7 @@ from racro_pl.evaluation.settings import (
 from racro_pl.evaluation.writers import Writer, open_writer
 from racro_pl.images import image_size
 from racro_pl.runs import versions
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.terminal import Console
 from racro_pl.text.answers import extract_answer, visible_text
 from racro_pl.text.cleaning import clean_text
 from racro_pl.text.printable import json_line
@@ -74,9 +75,7 @@ def default_captioner() -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="racro-pl ask", usage='racro-pl ask IMAGE... "QUESTION" [options]', description=__doc__
-    )
+    parser = CommandParser(prog="racro-pl ask", usage='racro-pl ask IMAGE... "QUESTION" [options]', description=__doc__)
     parser.add_argument("words", nargs="+", metavar="IMAGE... QUESTION", help="image files, then the question")
     parser.add_argument(
         "--captioner", metavar="PATH", help="run folder, adapter, model folder or hub id, or a server's URL "

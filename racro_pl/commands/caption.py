@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from racro_pl.commands.quiet import quiet_libraries
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.commands.suggestions import CommandParser
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 SIDECARS = "sidecars"
@@ -76,7 +77,7 @@ def _conclude(console: Console, pictures: list, problems: Counter[str], output: 
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="racro-pl caption", usage="racro-pl caption FOLDER|FILE.jsonl [options]", description=__doc__
     )
     parser.add_argument("source", type=Path, metavar="FOLDER|FILE.jsonl", help="pictures, or rows with an image each")

@@ -16,14 +16,16 @@ from rich.panel import Panel
 from rich.progress import track
 from rich.table import Table
 
+from racro_pl.commands.guard import FLAG
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.data.benchmarks import BENCHMARKS, Benchmark, TableBenchmark, find_benchmark
 from racro_pl.data.benchmarks.loading import parse_benchmark
-from racro_pl.data.benchmarks.sources.parquet import cached
 from racro_pl.data.benchmarks.sources.tsv import find_tsv
 from racro_pl.data.readers.base import Drops, RowError, quiet
+from racro_pl.data.readers.hub_files import cached
 from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.images import ImageError, image_size, open_image
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.terminal import Console
 from racro_pl.types import ImageRef, Question, RacroError
 
 NAMED = 3
@@ -38,18 +40,26 @@ _NAMED_IMAGE = re.compile(r"<image (\d{1,3})>")
 
 def main(arguments: list[str]) -> int:
     """Run ``data list`` or ``data check``; returns the exit code."""
-    parser = ArgumentParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
+    parser = CommandParser(prog="racro-pl data", description="The benchmarks, and what a file of one holds.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all benchmarks, and which files are here")
     check = commands.add_parser("check", help="read a benchmark and say what was found; exit code 1 if nothing usable")
-    check.add_argument("name", metavar="NAME", help="such as mathvision, MathVista_MINI")
+    check.add_argument("name", metavar="NAME", nargs="?", help="such as mathvision, MathVista_MINI, or own")
     check.add_argument("path", metavar="PATH", nargs="?", help="file, folder or hub id (default: $LMUData, ~/LMUData)")
+    check.add_argument("--config", metavar="FILE", help="the data set that a training configuration reads")
+    check.add_argument(FLAG, action="store_true", help="let it name classes outside this package")
     check.add_argument("--split", help="default: what the file's name says, else the benchmark's first")
     options = parser.parse_args(arguments)
     console = Console()
     if options.command == "list":
         console.print(benchmark_table())
         return 0
+    if (options.config is None) == (options.name is None):
+        check.error("give either the NAME of a benchmark, or --config FILE")
+    if options.config is not None:
+        from racro_pl.commands.data_reader import configured_data
+
+        return run_check(configured_data(options.config, arguments), options.config, options.split, console)
     asked = parse_benchmark(options.name)
     if asked.path and options.path:
         raise RacroError(f"two paths: {asked.path} and {options.path}; expected one")
@@ -88,7 +98,7 @@ def benchmark_table() -> Table:
 
 
 def _layout(benchmark: Benchmark) -> str:
-    return "drawn" if benchmark.name == "figures" else "own=FILE.jsonl"
+    return "drawn" if benchmark.name == "figures" else "own=PATH"
 
 
 def _here(benchmark: Benchmark, split: str) -> str:
@@ -269,7 +279,7 @@ def _problem_table(title: str, counts: Mapping[str, int], named: Mapping[str, Se
     table.add_column("the first of them", overflow="fold")
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         separator = "\n" if any(" " in name for name in named[reason][:NAMED]) else ", "
-        more = f"{separator}..." if count > NAMED else ""
+        more = f"{separator}..." if count > NAMED and named[reason] else ""
         table.add_row(reason, str(count), escape(separator.join(named[reason][:NAMED])) + more)
     return table
 

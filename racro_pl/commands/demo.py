@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.serving.addresses import is_local_address
-from racro_pl.terminal import ArgumentParser
 from racro_pl.types import RacroError
 
 
@@ -48,7 +48,7 @@ def _named(entry: str) -> tuple[str, str]:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(prog="racro-pl demo", description=__doc__)
+    parser = CommandParser(prog="racro-pl demo", description=__doc__)
     parser.add_argument(
         "--captioner", action="append", default=[], metavar="NAME=PATH",
         help="a captioner and its name on the page; may be given again (default: the quickstart's before and after)",

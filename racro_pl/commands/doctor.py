@@ -18,7 +18,8 @@ from rich.table import Table
 from racro_pl.commands.guard import HELP
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.sight import sight
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.commands.suggestions import CommandParser
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(prog="racro-pl doctor", description=f"{__doc__} {HELP}")
+    parser = CommandParser(prog="racro-pl doctor", description=f"{__doc__} {HELP}")
     parser.add_argument("--config", metavar="FILE", help="a configuration of `fit`: its captioner, reasoner and data")
     parser.add_argument(
         "--allow-imports", action="store_true", help="let the configuration name classes of other packages"

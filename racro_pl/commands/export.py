@@ -11,11 +11,12 @@ import yaml
 from racro_pl.commands.model_card import model_card
 from racro_pl.commands.public import hub_id
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.evaluation.captioner_source import find_policy
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.files import write_atomically
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(prog="racro-pl export", description=__doc__)
+    parser = CommandParser(prog="racro-pl export", description=__doc__)
     parser.add_argument("source", metavar="RUN|CKPT|ADAPTER", help="a run's folder, a .ckpt file, or a PEFT folder")
     parser.add_argument("out", metavar="OUT", help="new folder")
     parser.add_argument("--merge", action="store_true", help="add the adapter to the base weights: a whole model")

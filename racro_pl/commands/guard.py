@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import set_parsing_settings
 
+from racro_pl.commands.suggestions import with_suggestion
 from racro_pl.text.printable import printable
 from racro_pl.types import RacroError
 
@@ -38,7 +39,7 @@ _URL_WITH_KEY = re.compile(r"://[^/\s@]+@|[?&](?:api_?key|key|token|access_token
 
 
 class GuardedErrors:
-    """For a parser: an import that is not allowed is told in one line, and no file drives the terminal by an error."""
+    """For a parser: an import that is not allowed is one line, a misspelt name is told with what may be meant."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         complaints, cause = [message], ex
@@ -50,7 +51,7 @@ class GuardedErrors:
                 f"the configuration names {found[1]!r}, which is outside {', '.join(TRUSTED)}: importing it runs its "
                 f"code. If you trust it, add {FLAG} to the command line"
             ) from ex
-        super().error(printable(message, lines=True), ex)  # type: ignore[misc]
+        super().error(printable(with_suggestion(message, self), lines=True), ex)  # type: ignore[misc, arg-type]
         raise AssertionError("a parser's error does not return")
 
 
@@ -68,6 +69,9 @@ def guard(arguments: Sequence[str]) -> list[str]:
     """
     restrict_imports(allow=FLAG in arguments)
     rest = [argument for argument in arguments if argument != FLAG]
+    for shell in ("bash", "zsh"):
+        if rest[-2:] == ["--print_completion", shell]:
+            rest[-1] = f"shtab-{shell}"
     for name, value in _raw_settings(rest):
         refuse_keys(value, name)
     return rest
@@ -84,6 +88,11 @@ def restrict_imports(*, allow: bool) -> None:
         # A dictionary for a server that happens to look like a class is data.
         instantiate_subclass_spec_in_any=False,
     )
+
+
+def offer_completion() -> None:
+    """Give parsers that are built from now on ``--print_completion bash`` (or zsh): needs the package shtab."""
+    set_parsing_settings(add_print_completion_argument=True)
 
 
 def refuse_keys(value: Any, name: str = "") -> None:

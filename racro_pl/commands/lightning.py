@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys, restrict_imports
+from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion, refuse_keys, restrict_imports
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
@@ -25,6 +25,7 @@ from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
+from racro_pl.training.callbacks.plain_progress import PlainProgress
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
 from racro_pl.training.checkpointing.callback import RunCheckpoint
@@ -233,6 +234,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
+    offer_completion()
+    if arguments[1:2] == ["--print_completion"]:  # Lightning's parser has it before the subcommand
+        arguments = arguments[1:]
     RacroCLI(
         RacroModule,
         RacroDataModule,
@@ -256,7 +260,7 @@ def _run(arguments: list[str]) -> None:
             # Tensors made under inference mode (validation) could never meet autograd again.
             "inference_mode": False,
             "callbacks": [
-                StepProgressBar(),
+                StepProgressBar() if sys.stdout.isatty() else PlainProgress(),
                 Preflight(),
                 CaptionLog(),
                 CaptionWatch(),

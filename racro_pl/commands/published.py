@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from racro_pl.terminal import ArgumentParser
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.types import RacroError
 
 SCHEMA_LINE = "# yaml-language-server: $schema="
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     Raises:
         RacroError: the name is not known, or the file is there already.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="racro-pl init", description="Copy a published configuration, to be edited; without NAME: list them."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="such as quickstart")

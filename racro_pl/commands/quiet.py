@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 
-_NOISE = ("litlogger", "TPU available", "HPU available")
+_NOISE = ("litlogger", "TPU available", "HPU available", "`weights_only` was not set")
 """Advertising, and hardware that this program does not use."""
 
 

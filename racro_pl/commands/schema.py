@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from racro_pl.commands.quiet import quiet_libraries
-from racro_pl.terminal import ArgumentParser
+from racro_pl.commands.suggestions import CommandParser
 
 
 def main(arguments: list[str]) -> int:
     """Print a schema; returns the exit code."""
-    parser = ArgumentParser(prog="racro-pl schema", description=__doc__)
+    parser = CommandParser(prog="racro-pl schema", description=__doc__)
     parser.add_argument("command", choices=("fit", "test"), help="whose configuration")
     options = parser.parse_args(arguments)
     quiet_libraries()

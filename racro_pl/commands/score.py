@@ -15,6 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.data.benchmarks.loading import parse_benchmark
 from racro_pl.evaluation.headlines import Headline, find_headline
 from racro_pl.evaluation.outcomes import Outcome, Rule, Tools
@@ -25,7 +26,7 @@ from racro_pl.evaluation.results import System, compare, summarise
 from racro_pl.evaluation.scoring.judge import HttpJudge
 from racro_pl.evaluation.statistics import mean
 from racro_pl.reward.grader import Grader
-from racro_pl.terminal import ArgumentParser, Console
+from racro_pl.terminal import Console
 from racro_pl.types import Question, RacroError
 
 JUDGE_REQUESTS = 16
@@ -106,7 +107,7 @@ def score_file(path: Path, headline: Headline, rule: Rule, tools: Tools, options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="racro-pl score",
         description="Score outputs for a benchmark: a file of rows with an id and a response.",
     )

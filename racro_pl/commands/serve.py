@@ -7,14 +7,15 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import FrameType
 
 from racro_pl.commands import serve_pipeline
 from racro_pl.commands.guard import refuse_keys
+from racro_pl.commands.suggestions import CommandParser
 from racro_pl.pretrained.folder import check_served
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
 from racro_pl.serving.vllm_process import VllmError, VllmServer
-from racro_pl.terminal import ArgumentParser
 
 POLL_S = 0.5
 
@@ -38,7 +39,7 @@ class _StopRequested(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of ``serve``."""
-    parser = ArgumentParser(prog="racro-pl serve", description="Start a server that training can use.")
+    parser = CommandParser(prog="racro-pl serve", description="Start a server that training can use.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     return serve_pipeline.run(args) if args.what == "pipeline" else run(args)
@@ -81,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
         VllmError: the server did not start, or has ended by itself.
     """
     refuse_keys(args.vllm_args, "VLLM_ARGS")
+    if args.python is None and find_spec("vllm") is None:
+        raise VllmError(
+            "vLLM is not installed in this environment. Install it (pip install 'racro-pl[vllm]'), or name the "
+            "interpreter of one that has it: --python /path/to/venv/bin/python"
+        )
     check_served(args.model, f"--model {args.model!r}", trusted="--trust-remote-code" in args.vllm_args)
     server = VllmServer(
         model=args.model,

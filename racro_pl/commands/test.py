@@ -16,7 +16,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 
-from racro_pl.commands.guard import HELP, GuardedErrors, guard, refuse_keys
+from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion, refuse_keys
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark
@@ -46,6 +46,7 @@ PATIENCE = datetime.timedelta(days=2)
 def main(arguments: list[str]) -> int:
     """Run ``test``; returns the exit code: 1 when some questions have no answer."""
     quiet_libraries()
+    offer_completion()
     options = build_parser().parse_args(guard(arguments))
     refuse_keys(options.as_dict())
     config = build_parser().instantiate(options)

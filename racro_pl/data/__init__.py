@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from racro_pl.data.readers import FigureWorldReader, JsonlReader, Reader, ReadResult, ViRL39KReader
+from racro_pl.data.readers import (
+    FigureWorldReader,
+    HubReader,
+    JsonlReader,
+    MixedReader,
+    Reader,
+    ReadResult,
+    TableReader,
+    ViRL39KReader,
+)
 from racro_pl.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -14,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchmarkDataModule",
     "FigureWorldReader",
+    "HubReader",
     "JsonlReader",
+    "MixedReader",
     "RacroDataModule",
     "ReadResult",
     "Reader",
+    "TableReader",
     "ViRL39KReader",
 ]
 

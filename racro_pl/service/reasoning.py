@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -15,6 +16,7 @@ from racro_pl.types import Messages
 
 LONGEST_ANSWER = 2_000_000
 """Bytes of a streamed answer; more is cut off with an error."""
+_FINISHED = re.compile(r'"finish_reason"\s*:\s*"')
 
 
 async def answer(reasoner: Reasoner, chat: Messages) -> AsyncGenerator[str]:
@@ -39,7 +41,7 @@ async def _streamed(reasoner: HttpReasoner, chat: Messages) -> AsyncGenerator[st
     client = reasoner.async_client()
     body = reasoner.request_body(chat) | {"stream": True}
     received = 0
-    any_text = False
+    any_text = ended = False
     try:
         async with client, client.stream("POST", "chat/completions", json=body) as response:
             if response.status_code != 200:
@@ -50,12 +52,20 @@ async def _streamed(reasoner: HttpReasoner, chat: Messages) -> AsyncGenerator[st
                     raise ServiceError(502, "the reasoner's answer does not end", "reasoner")
                 piece = _piece(line)
                 any_text = any_text or bool(piece)
+                ended = ended or _is_end(line)
                 if piece:
                     yield piece
     except httpx.HTTPError as error:
         raise ServiceError(502, "the reasoner is gone", "reasoner") from error
+    if not ended:  # a connection that is closed looks like an end to HTTP/1.0
+        raise ServiceError(502, "the reasoner's answer broke off", "reasoner")
     if not any_text:
         raise ServiceError(502, "the reasoner gave no answer", "reasoner")
+
+
+def _is_end(line: str) -> bool:
+    """Whether an event says that the answer is whole."""
+    return line[5:].strip() == "[DONE]" or _FINISHED.search(line) is not None
 
 
 def _piece(line: str) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from racro_pl.data.benchmarks.base import Benchmark, Found
-from racro_pl.data.benchmarks.sources.parquet import download, find_shards, looks_like_hub_id, read_shards
+from racro_pl.data.benchmarks.sources.parquet import find_shards, read_shards
 from racro_pl.data.benchmarks.sources.rows import IMAGE_COLUMNS, Row, read_json_rows
 from racro_pl.data.benchmarks.sources.tsv import data_folders, find_tsv, md5_of, read_tsv
 from racro_pl.data.benchmarks.sources.xlsx import read_xlsx
 from racro_pl.data.readers.base import Drops, RowError, first_process, keep_readable
+from racro_pl.data.readers.hub_files import download, looks_like_hub_id
 from racro_pl.data.readers.ids import UniqueIds
 from racro_pl.terminal import get_logger
 from racro_pl.types import Question, RacroError

@@ -25,6 +25,8 @@ _LONE_LETTER = re.compile(r"[(\[]?\s*([A-H])\s*[)\]]?\.?")
 
 MAX_LITERAL_CHARACTERS = 20_000
 """Longest Python list written as text that is parsed."""
+MAX_NAME_BYTES = 255
+"""Of a file or folder, as file systems have it; longer ones are images as text, or mistakes."""
 
 
 # ------------------------------------------------------------------ columns
@@ -83,6 +85,8 @@ def image_refs(value: Any, root: Path) -> tuple[ImageRef, ...]:
 def _inside(path: Any) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise RowError("image path is not a path", repr(path)[:80])
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in path.split("/")):
+        raise RowError("image path is not a path", f"a name of more than {MAX_NAME_BYTES} bytes: {path[:40]!r}")
     # A data file may come from anywhere: it must not make us open files elsewhere. (Links that the user has put
     # below the folder are the user's own choice.)
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor or ".." in re.split(r"[\\/]", path):

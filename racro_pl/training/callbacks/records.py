@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,7 @@ from racro_pl.files import append_private, write_atomically
 from racro_pl.images import open_image
 from racro_pl.reporting import surviving
 from racro_pl.terminal import Console
+from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered
@@ -94,6 +97,10 @@ class StepProgressBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the logger's version number."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar before reports are printed: it would stand below them, and as the last line."""
+        self._stop_progress()
 
 
 class SaveResult(Callback):
@@ -208,6 +215,7 @@ class LearningReport(Callback):
             f"({int(after['questions'])} questions)",
             highlight=False,
         )
+        console.print("\n".join(_last_words(folder, answered, captions_before)), highlight=False, soft_wrap=True)
 
     def _draw_curve(self, folder: Path) -> None:
         from racro_pl.training.callbacks.pictures import draw_curve
@@ -244,6 +252,19 @@ class LearningReport(Callback):
         if all_reduce(torch.tensor(float(failure is not None)), "max"):
             return failure or RacroError("another rank failed; its output says more")
         return metric.compute(), answered
+
+
+def _last_words(folder: Path, answered: list[Answered], captions_before: list[str]) -> list[str]:
+    """One caption before and after, where training changed one, and the command to type next."""
+    pairs = zip(answered, captions_before, strict=False)
+    changed = next(((item, before) for item, before in pairs if item.caption != before), None)
+    lines = []
+    if changed is not None:
+        item, before = changed
+        question = item.question.text.replace(IMAGE_TAG, "").strip()
+        lines = [f"  {name:<9} {escape(shorten(text, 300))}"
+                 for name, text in (("question", question), ("before", before), ("after", item.caption))]  # fmt: skip
+    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" --captioner {escape(str(folder))}']
 
 
 def _table(before: dict[str, float], after: dict[str, float]) -> Table:

@@ -28,6 +28,8 @@ READERS = {
     "texts of shards": "from racro_pl.data.benchmarks.sources.parquet import read_shards\n"
     "from racro_pl.data.readers.base import Drops\nread_shards([Path(sys.argv[1])], Drops(), images=False)",
     "virl39k": "from racro_pl.data import ViRL39KReader\nViRL39KReader(str(Path(sys.argv[1]).parent)).read('train')",
+    "hub": "from racro_pl.data import HubReader\nHubReader(sys.argv[1]).read('train')",
+    "table": "from racro_pl.data import TableReader\nTableReader(sys.argv[1]).read('train')",
     "json lines": "from racro_pl.data import JsonlReader\nJsonlReader(sys.argv[1]).read('train')",
     "json rows": "from racro_pl.data.benchmarks.sources.rows import read_json_rows\n"
     "from racro_pl.data.readers.base import Drops\nread_json_rows(Path(sys.argv[1]), Drops())",
@@ -104,6 +106,8 @@ def root(tmp_path):
         ("answer", "texts of shards", "string"),
         ("question", "shards", "string"),
         ("image", "shards", "binary"),
+        ("question", "hub", "string"),
+        ("image", "hub", "binary"),
     ],
 )
 def test_a_value_that_many_rows_share_is_not_multiplied(root, column, reader, kind):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from racro_pl.commands.data import main
 from racro_pl.types import RacroError
@@ -87,3 +88,44 @@ def test_check_of_the_figure_world(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_typo_in_the_name() -> None:
     with pytest.raises(RacroError, match="did you mean 'logicvista'"):
         main(["check", "logicvsta"])
+
+
+def test_check_reads_what_a_training_configuration_reads(tmp_path, capsys):
+    config = tmp_path / "mix.yaml"
+    config.write_text(
+        "data:\n  reader:\n    class_path: racro_pl.data.MixedReader\n    init_args:\n      readers:\n"
+        "        a: {class_path: FigureWorldReader, init_args: {train: 8, validation: 3}}\n"
+        "        b: {class_path: FigureWorldReader, init_args: {train: 2, seed: 1}}\n"
+        "      weights: {a: 1, b: 1}\n"
+    )
+    assert main(["check", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "above the weight of a" in said
+    assert "question a/" in said
+    assert main(["check", "--config", str(config), "--split", "validation"]) == 0
+    assert "usable" in capsys.readouterr().out
+    with pytest.raises(RacroError, match="got 'odd'"):
+        main(["check", "--config", str(config), "--split", "odd"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {}", "has no data.reader"),
+        ("a: [", "is no YAML file"),
+        ("data: {reader: {class_path: os.system}}", "outside racro_pl, lightning, torch"),
+        ("data: {reader: {class_path: racro_pl.data.MixedReader, init_args: {odd: 1}}}", "data.reader"),
+        ("data: {reader: {class_path: racro_pl.data.MixedReader, init_args: {readers: {}}}}", "no readers"),
+    ],
+)
+def test_check_says_what_a_configuration_lacks(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(RacroError, match=message):
+        main(["check", "--config", str(tmp_path / "c.yaml")])
+
+
+def test_own_questions_may_be_a_table(tmp_path, capsys):
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    (tmp_path / "own.csv").write_text("question,answer,image\nHow many?,3,a.png\n")
+    assert main(["check", "own", str(tmp_path / "own.csv")]) == 0
+    assert "How many?" in capsys.readouterr().out

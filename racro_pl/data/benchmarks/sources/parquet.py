@@ -1,4 +1,4 @@
-"""Hugging Face data sets: parquet shards, ``save_to_disk`` folders, or a hub id. Read with pyarrow alone."""
+"""Hugging Face data sets: parquet shards, ``save_to_disk`` folders. Read with pyarrow alone."""
 
 from __future__ import annotations
 
@@ -11,45 +11,12 @@ from typing import TYPE_CHECKING, Any
 from racro_pl.data.benchmarks.sources.rows import Row, file_images
 from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
-from racro_pl.types import ImageRef, RacroError
+from racro_pl.types import ImageRef
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NUMBERED_IMAGE = re.compile(r"image_(\d+)")
-
-
-def looks_like_hub_id(name: str) -> bool:
-    """Whether a name that is no path may be an ``owner/name`` of the hub."""
-    return _HUB_ID.fullmatch(name) is not None
-
-
-def download(hub_id: str, patterns: Sequence[str]) -> Path:
-    """Folder with the hub's files that match, from the local cache when they are there.
-
-    Raises:
-        RacroError: neither the hub nor the cache has it.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, repo_type="dataset", allow_patterns=[f"*{each}" for each in patterns]))
-    # The hub's client raises its own errors, those of its HTTP library and plain OSErrors, by version.
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RacroError(
-            f"{hub_id!r} is not a file or folder here, and no data set of that name is in the local Hugging Face cache "
-            f"or on the hub "
-            f"({type(error).__name__}: {reason[:160]}); download it where there is a network, and give its folder"
-        ) from error
-
-
-def cached(hub_id: str) -> bool:
-    """Whether the local Hugging Face cache holds something of a data set."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return (Path(HF_HUB_CACHE) / f"datasets--{hub_id.replace('/', '--')}" / "snapshots").is_dir()
 
 
 def find_shards(folder: Path, patterns: Sequence[str]) -> list[Path]:

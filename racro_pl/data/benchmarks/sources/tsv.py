@@ -13,15 +13,14 @@ from pathlib import Path
 
 from racro_pl.data.benchmarks.sources.rows import IMAGE_COLUMNS, Row, file_images
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
+from racro_pl.data.readers.cells import NO_UTF8, named_cells
 from racro_pl.images import MAX_FILE_BYTES
-from racro_pl.text.cleaning import clean
 from racro_pl.types import ImageRef, RacroError
 
 MAX_CELL_CHARACTERS = MAX_FILE_BYTES * 3 // 2
 """Longest cell: one image of the largest size as base64, with some room."""
 MAX_POINTER_CHARACTERS = 64
 """An image cell so short is no image but the index of the row that holds it."""
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
 _LISTED = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)""")
 
 
@@ -63,7 +62,7 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
             for number, cells in enumerate(reader, start=1):
                 where = f"{path.name}: row {number}"
                 try:
-                    values, repaired = _values(header, cells)
+                    values, repaired = named_cells(header, cells)
                     cell = values.pop("image", "").strip()
                     found: tuple[ImageRef, ...] = ()
                     if images and 0 < len(cell) <= MAX_POINTER_CHARACTERS:
@@ -80,25 +79,13 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
 
 
 def _header(path: Path, header: list[str], images: bool) -> list[str]:
-    if any(_NO_UTF8.search(name) or "\0" in name for name in header):
+    if any(NO_UTF8.search(name) or "\0" in name for name in header):
         raise RacroError(f"{path} is not a readable TSV file: its first line is not in UTF-8")
     if len(header) < 2:
         raise RacroError(f"{path} is not a TSV file: its first line has {len(header)} columns, expected several")
     if images and not set(IMAGE_COLUMNS) & set(header):
         raise RacroError(f"{path} lacks the column image; columns found: {', '.join(header)[:400]}")
     return header
-
-
-def _values(header: list[str], cells: list[str]) -> tuple[dict[str, str], bool]:
-    """A row's cells by their columns, cleaned, and whether they had to be."""
-    if len(cells) != len(header):
-        raise RowError("wrong number of cells", f"got {len(cells)}, the header has {len(header)}")
-    for name, cell in zip(header, cells, strict=True):
-        if not cell.isascii() and _NO_UTF8.search(cell):
-            raise RowError("not UTF-8", f"column {name!r:.40}: {cell!r:.60}")
-    values = dict(zip(header, cells, strict=True))
-    cleaned = clean(values)
-    return cleaned, cleaned is not values
 
 
 def _follow(rows: list[Row], pointers: dict[int, str], drops: Drops) -> list[Row]:

@@ -1,0 +1,231 @@
+"""The plain layout, whatever kind of file holds it: a row's columns, and how they become a question.
+
+docs/data.md describes it to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from racro_pl.data.readers.base import Drops, Reader, ReadResult, RowError, Split, keep_readable
+from racro_pl.data.readers.fields import (
+    check_share,
+    first_filled,
+    image_refs,
+    place_images,
+    plain_text,
+    read_literal,
+    read_options,
+    split_of,
+    typed_answer,
+)
+from racro_pl.data.readers.ids import UniqueIds
+from racro_pl.text.choices import with_choices
+from racro_pl.types import ImageRef, Question, RacroError
+
+COLUMNS = {
+    "id": ("id", "index", "qid"),
+    "question": ("question",),
+    "answer": ("answer",),
+    "images": ("image", "images"),
+    "options": ("options", "choices"),
+    "answer_type": ("answer_type",),
+    "category": ("category", "subject"),
+}
+"""What a row holds, and the names that its column may have; of several, the first that is not blank counts."""
+REQUIRED = ("question", "answer", "images")
+"""What every row must hold."""
+
+
+class PlainRow(NamedTuple):
+    """One row of a file in the plain layout."""
+
+    where: str
+    """Its place, for messages: ``train.jsonl:17``."""
+    key: str
+    """Its id where it states none."""
+    row: dict[str, Any] | RowError
+    repaired: bool
+    root: Path
+    """Folder that its image paths start from."""
+    source: str
+    """Name of the data set."""
+
+
+class ColumnNames:
+    """Which column of a data set holds what.
+
+    Args:
+        columns: from what a row holds (a key of :data:`COLUMNS`) to the data set's own name for it; what is not named
+            here is looked for under the usual names.
+
+    Raises:
+        RacroError: a key is none of those.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | None = None) -> None:
+        unknown = sorted(set(columns or {}) - set(COLUMNS))
+        if unknown:
+            raise RacroError(f"columns names {', '.join(unknown)}; expected some of {', '.join(COLUMNS)}")
+        self.names = {part: ((columns or {}).get(part),) if part in (columns or {}) else COLUMNS[part]
+                      for part in COLUMNS}  # fmt: skip
+        self.used = {str(name) for names in self.names.values() for name in names}
+
+    def of(self, part: str, row: Mapping[str, Any]) -> Any:
+        """What a row holds of a part; None where it holds nothing."""
+        return first_filled(row, [str(name) for name in self.names[part]])
+
+    def require(self, where: str, found: Iterable[str]) -> None:
+        """Raise :class:`RacroError` when a data set has no column of a part that every row must hold."""
+        found = list(found)
+        for part in REQUIRED:
+            if not set(self.names[part]) & set(found):
+                raise RacroError(
+                    f"{where} has no column {' or '.join(map(repr, self.names[part]))} for the {part}; it has "
+                    f"{', '.join(found)[:400]}. Say which it is: columns: {{{part}: NAME}}"
+                )
+
+
+class PlainReader(Reader):
+    """What readers of the plain layout share: column names, held-out shares, and the way from rows to questions.
+
+    Args:
+        columns: the data set's own column names, by what they hold.
+        validation_share: share of the training questions, chosen by a hash of their id, to hold out for validation.
+        test_share: the same for the test split.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | None, validation_share: float, test_share: float) -> None:
+        check_share("validation_share", validation_share)
+        check_share("test_share", test_share)
+        check_share("validation_share + test_share", validation_share + test_share)
+        self.columns = ColumnNames(columns)
+        self.validation_share = validation_share
+        self.test_share = test_share
+
+    def collect(self, rows: Iterable[PlainRow], split: Split, *, shared: bool) -> ReadResult:
+        """The questions of a split.
+
+        Args:
+            rows: in order.
+            split: which.
+            shared: the rows are of several splits, told apart by the shares; else all are of this one.
+
+        Raises:
+            RacroError: different rows have one id.
+        """
+        drops, ids = Drops(), UniqueIds()
+        questions = []
+        for where, default, row, repaired, root, source in rows:
+            # A row without an id is named by its place.
+            stated = None if isinstance(row, RowError) else plain_text(self.columns.of("id", row))
+            key = stated or default
+            if shared and split_of(key, self.validation_share, self.test_share) != split:
+                continue
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                question = self._question(row, key, root, source)
+                ids.add(key, where, question)
+                questions.append(question)
+                drops.repaired += [where] * repaired
+            except RowError as error:
+                drops.add(where, error)
+        ids.check()
+        return ReadResult(keep_readable(questions, drops), drops.counts)
+
+    def images(self, value: Any, root: Path) -> tuple[ImageRef, ...]:
+        """A row's image column as references; raises :class:`RowError` where it cannot be."""
+        return image_refs(value, root)
+
+    def _question(self, row: dict[str, Any], key: str, root: Path, source: str) -> Question:
+        text = self.columns.of("question", row)
+        if not isinstance(text, str) or not text.strip():
+            raise RowError("no question")
+        images = self.images(self.columns.of("images", row), root)
+        options = read_options(_listed(self.columns.of("options", row)))
+        declared = self.columns.of("answer_type", row)
+        answer, answer_type = typed_answer(self.columns.of("answer", row), text, options, declared)
+        text, images = place_images(with_choices(text, options), images)
+        return Question(
+            id=key,
+            images=images,
+            text=text,
+            answer=answer,
+            answer_type=answer_type,
+            choices=options,
+            source=source,
+            category=plain_text(self.columns.of("category", row)) or "",
+            metadata={name: value for name, value in row.items() if name not in self.columns.used},
+        )
+
+
+def _listed(value: Any) -> Any:
+    """Options: tables have no lists, and write them as text: ``"['left', 'right']"``."""
+    return read_literal(value.strip()) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
+
+
+class PlainFileReader(PlainReader):
+    """Reads the plain layout from files, one per split or one for all.
+
+    Args:
+        path: file of the training questions, or the only file.
+        validation_path: file of the validation questions.
+        test_path: file of the test questions.
+        images_root: folder that the rows' image paths start from; default: each file's own folder.
+        validation_share: share of the questions in ``path``, chosen by a hash of their id, to hold out for
+            validation; only without ``validation_path``.
+        test_share: the same for the test split; only without ``test_path``.
+        columns: the file's own column names, by what they hold, such as ``{question: problem, images: picture}``.
+    """
+
+    kind = "a file"
+    """What is expected of a file, for messages."""
+
+    def __init__(
+        self,
+        path: str | None = None,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        images_root: str | None = None,
+        validation_share: float = 0.0,
+        test_share: float = 0.0,
+        columns: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(columns, validation_share, test_share)
+        for name, other, share in (("validation", validation_path, validation_share), ("test", test_path, test_share)):
+            if share and (other or not path):
+                raise RacroError(f"{name}_share is cut from path: give path and no {name}_path, or no {name}_share")
+        if not (path or validation_path or test_path):
+            raise RacroError(f"{type(self).__name__} got no file: set path, validation_path or test_path")
+        self.files: dict[Split, Path | None] = {
+            "train": Path(path) if path else None,
+            "validation": Path(validation_path) if validation_path else None,
+            "test": Path(test_path) if test_path else None,
+        }
+        self.images_root = Path(images_root) if images_root else None
+
+    def rows(self, path: Path) -> Iterable[PlainRow]:
+        """The rows of one file, in order."""
+        raise NotImplementedError
+
+    def read(self, split: Split) -> ReadResult:
+        """The questions of a split.
+
+        Raises:
+            RacroError: the file is missing or unreadable, or different rows have one id.
+        """
+        own = self.files[split]
+        shared = self.files["train"] if split == "train" or own is None else None
+        path = shared or own
+        if path is None:
+            return ReadResult([])
+        if not path.is_file():
+            raise RacroError(f"data file not found: {path}; expected {self.kind}")
+        return self.collect(self.rows(path), split, shared=shared is not None)
+
+    def root_of(self, path: Path) -> Path:
+        """Folder that image paths in a file start from."""
+        return self.images_root or path.parent

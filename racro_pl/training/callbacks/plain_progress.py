@@ -1,0 +1,68 @@
+"""Progress as plain lines, where no terminal shows a bar: SLURM, nohup, a pipe."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+
+from racro_pl.terminal import Console
+
+EVERY_S = 10.0
+"""Seconds between two lines; the first and the last step always have theirs."""
+
+
+class PlainProgress(ProgressBar):
+    """One line every few seconds: step of all steps, seconds per step, time left, reward, accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._first: tuple[int, float] | None = None
+        self._told = 0.0
+
+    def disable(self) -> None:
+        """As Lightning asks on every process but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time is counted from here, and from the step that a resumed run begins with."""
+        self._first = (trainer.global_step, time.monotonic())
+        self._told = 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """A line, when one is due."""
+        now = time.monotonic()
+        last = trainer.global_step == trainer.max_steps
+        if self._enabled and self._first is not None and (last or now - self._told >= EVERY_S):
+            self._told = now
+            done, spent = trainer.global_step - self._first[0], now - self._first[1]
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            line = progress_line(trainer.global_step, int(trainer.max_steps), spent / max(1, done), metrics)
+            Console().print(line, soft_wrap=True, highlight=False)
+
+
+def progress_line(step: int, steps: int, seconds_per_step: float, metrics: dict[str, float]) -> str:
+    """What one line says.
+
+    Args:
+        step: steps made.
+        steps: steps of the whole run; -1 where it has no end.
+        seconds_per_step: mean over the steps of this process.
+        metrics: the newest.
+    """
+    rate = f"{seconds_per_step:.1f} s/step"
+    if steps > 0:
+        left = timedelta(seconds=round(seconds_per_step * (steps - step)))
+        parts = [f"step {step}/{steps}", rate, f"{left} left"]
+    else:
+        parts = [f"step {step}", rate]
+    parts += [f"{name} {metrics[name]:.3f}" for name in ("reward/mean", "val/accuracy") if name in metrics]
+    return ", ".join(parts)

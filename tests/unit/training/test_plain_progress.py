@@ -1,0 +1,58 @@
+"""Progress without a terminal: plain lines with all that a log needs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from racro_pl.training.callbacks import plain_progress
+from racro_pl.training.callbacks.plain_progress import PlainProgress, progress_line
+from racro_pl.training.callbacks.records import _last_words
+from racro_pl.types import ImageRef, Question
+
+
+def test_a_line_says_step_rate_and_time_left():
+    line = progress_line(20, 80, 2.0, {"reward/mean": 0.5, "val/accuracy": 0.25, "loss": 1.0})
+    assert line == "step 20/80, 2.0 s/step, 0:02:00 left, reward/mean 0.500, val/accuracy 0.250"
+    assert progress_line(5, -1, 0.26, {}) == "step 5, 0.3 s/step"
+
+
+def lines_of(capsys, monkeypatch, steps, first=0, enabled=True):
+    """What is printed by steps that take 4 seconds each."""
+    now = [100.0]
+    monkeypatch.setattr(plain_progress.time, "monotonic", lambda: now[0])
+    bar = PlainProgress()
+    if not enabled:
+        bar.disable()
+    trainer = SimpleNamespace(global_step=first, max_steps=steps, callback_metrics={"reward/mean": 0.5})
+    bar.on_train_start(trainer, None)
+    while trainer.global_step < steps:
+        trainer.global_step += 1
+        now[0] += 4.0
+        bar.on_train_batch_end(trainer, None)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_lines_come_every_ten_seconds_and_for_the_last_step(capsys, monkeypatch):
+    lines = lines_of(capsys, monkeypatch, steps=8)
+    assert [line.split(",")[0] for line in lines] == ["step 1/8", "step 4/8", "step 7/8", "step 8/8"]
+    assert "4.0 s/step, 0:00:16 left" in lines[1]
+    assert "0:00:00 left" in lines[-1]
+
+
+def test_a_resumed_run_counts_its_own_steps_for_the_rate(capsys, monkeypatch):
+    lines = lines_of(capsys, monkeypatch, steps=8, first=6)
+    assert lines[0].startswith("step 7/8, 4.0 s/step, 0:00:04 left")
+
+
+def test_other_processes_are_silent(capsys, monkeypatch):
+    assert lines_of(capsys, monkeypatch, steps=8, enabled=False) == []
+
+
+def test_a_run_ends_with_a_changed_caption_and_the_command_to_type_next(tmp_path):
+    question = Question("a", (ImageRef(data=b""),), "<image>How many?", "3", "math")
+    same, changed = (SimpleNamespace(question=question, caption=text) for text in ("as it was", "[red] new"))
+    lines = _last_words(tmp_path, [same, changed], ["as it was", "old"])
+    assert [line.split() for line in lines[:3]] == [["question", "How", "many?"], ["before", "old"],
+                                                    ["after", "\\[red]", "new"]]  # fmt: skip
+    assert lines[-1] == f'next: racro-pl ask IMAGE "QUESTION" --captioner {tmp_path}'
+    assert _last_words(tmp_path, [same], ["as it was"]) == lines[-1:]
