@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from racro_pl import reward
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.suggestions import CommandParser
 
@@ -21,6 +22,9 @@ def main(arguments: list[str]) -> int:
 
 def schema(command: str) -> dict[str, Any]:
     """The JSON schema of a command's configuration."""
+    # The classes that a file may name are those that are loaded, and these names load on first use.
+    for name in reward.__all__:
+        getattr(reward, name)
     return _fit() if command == "fit" else _test()
 
 
@@ -43,9 +47,9 @@ def _fit() -> dict[str, Any]:
         "ckpt_path": {"type": ["string", "null"], "description": "A checkpoint to resume from."},
         "weights_only": {"type": ["boolean", "null"]},
     }
-    reward = found["properties"]["model"]["properties"]["reward"]
+    rewarded = found["properties"]["model"]["properties"]["reward"]
     # A section without class_path is the plain Scorer's arguments.
-    reward["anyOf"].append(_init_args(found, "racro_pl.reward.Scorer"))
+    rewarded["anyOf"].append(_init_args(found, "racro_pl.reward.Scorer"))
     return _optional(found)
 
 

@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         VllmError: the server did not start, or has ended by itself.
     """
     refuse_keys(args.vllm_args, "VLLM_ARGS")
+    extra_args = [*_data_parallel(args.data_parallel_size), *args.vllm_args]
     if args.python is None and find_spec("vllm") is None:
         raise VllmError(
             "vLLM is not installed in this environment. Install it (pip install 'racro-pl[vllm]'), or name the "
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         served_model_name=args.served_model_name,
         max_model_len=args.max_model_len,
         gpu_memory_utilization=args.gpu_memory_utilization,
-        extra_args=[*_data_parallel(args.data_parallel_size), *args.vllm_args],
+        extra_args=extra_args,
         start_timeout_s=args.start_timeout,
         log_path=args.log,
     )

@@ -81,7 +81,7 @@ def test_a_number_beyond_all_floats_is_a_text_like_any_other(write_jsonl):
 def test_an_image_with_a_name_that_no_system_takes_costs_its_row(write_jsonl):
     result = JsonlReader(write_jsonl([row(), row(id="b", image="a" * 300)])).read("train")
     assert [question.id for question in result.questions] == ["a"]
-    assert result.dropped == {"image file not found": 1}
+    assert result.dropped == {"image path is not a path": 1}
 
 
 def test_odd_characters_in_options_written_as_text(tmp_path):

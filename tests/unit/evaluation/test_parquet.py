@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from racro_pl.data.benchmarks import find_benchmark
-from racro_pl.data.benchmarks.sources import parquet
 from racro_pl.data.benchmarks.sources.parquet import read_shards
 from racro_pl.data.readers.base import Drops
+from racro_pl.data.readers.hub_files import looks_like_hub_id
 from racro_pl.images import image_size
 from racro_pl.types import Question, RacroError
 from tests.unit.evaluation.benchmark_files import png, struct, table_of, write_parquet
@@ -186,7 +186,7 @@ def test_a_folder_without_the_split_says_what_it_holds(tmp_path: Path) -> None:
 def test_a_hub_id_is_read_from_what_the_hub_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def snapshot(hub_id: str, repo_type: str, allow_patterns: list[str]) -> str:
+    def snapshot(hub_id: str, repo_type: str, revision: str | None, allow_patterns: list[str]) -> str:
         asked.update(hub_id=hub_id, repo_type=repo_type, allow_patterns=allow_patterns)
         return str(tmp_path)
 
@@ -207,7 +207,7 @@ def test_no_network_and_no_cache_is_one_clear_line(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     with pytest.raises(
-        RacroError, match="'no/such' is not a file or folder here, and .*ConnectionError: Name or"
+        RacroError, match="'no/such' is no file or folder here, and .*ConnectionError: Name or"
     ) as error:
         find_benchmark("mathvision").read("no/such")
     assert "\n" not in str(error.value)
@@ -217,4 +217,4 @@ def test_no_network_and_no_cache_is_one_clear_line(monkeypatch: pytest.MonkeyPat
     ("name", "is_id"), [("a/b", True), ("We-Math/We-Math", True), ("a/b/c", False), ("/a/b", False), ("../b", False)]
 )
 def test_what_may_be_a_hub_id(name: str, is_id: bool) -> None:
-    assert parquet.looks_like_hub_id(name) is is_id
+    assert looks_like_hub_id(name) is is_id

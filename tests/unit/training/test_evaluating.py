@@ -95,7 +95,7 @@ def test_own_answers_are_scored_as_they_are(tmp_path, own):
         ({"validation": ["figures"], "validation_limit": 0}, "limit is 0"),
         ({"validation": ["dynamath=/nowhere.tsv"]}, "/nowhere.tsv is not there"),
         ({"validation": ["figures", "figures"]}, "there twice"),
-        ({"validation": ["own"]}, "own=PATH.jsonl"),
+        ({"validation": ["own"]}, "own questions need their file: own=PATH"),
     ],
 )
 def test_a_benchmark_that_cannot_be_read_stops_the_run_at_its_start(tmp_path, settings, message):

@@ -349,6 +349,7 @@ def test_data_settings_that_leave_the_order_apply(folder, in_mid_epoch, tmp_path
     data = on_figures(folder, tmp_path, in_mid_epoch, eval_batch_size=3, max_prompt_tokens=4000)
     assert (data.eval_batch_size, data.max_prompt_tokens) == (3, 4000)
     said = {"questions_per_step", "seed", "curriculum", "reader", "eval_batch_size", "max_prompt_tokens"}
+    said |= {"validation", "validation_limit"}
     assert said == FIELDS["data"]
 
 

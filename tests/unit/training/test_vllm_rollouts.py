@@ -113,6 +113,9 @@ def test_the_gap_between_sampler_and_policy_is_logged_whoever_samples(
     figures: dict[str, float] = {}
 
     class Keeps(Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            passes.clear()  # those of the look at the images, at the start
+
         def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
             figures.update({name: float(value) for name, value in trainer.callback_metrics.items()})
 
