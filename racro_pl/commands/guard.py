@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import set_parsing_settings
 
+from racro_pl.commands.moved import follow_moved
 from racro_pl.commands.suggestions import with_suggestion
 from racro_pl.text.printable import printable
 from racro_pl.types import RacroError
@@ -56,7 +57,7 @@ class GuardedErrors:
 
 
 def guard(arguments: Sequence[str]) -> list[str]:
-    """Restrict imports as the command line says, and refuse keys in its files and flags.
+    """Restrict imports as the command line says, refuse keys in its files and flags, and follow classes that moved.
 
     Args:
         arguments: of a command that reads configurations.
@@ -74,6 +75,7 @@ def guard(arguments: Sequence[str]) -> list[str]:
             rest[-1] = f"shtab-{shell}"
     for name, value in _raw_settings(rest):
         refuse_keys(value, name)
+        follow_moved(value)
     return rest
 
 

@@ -17,14 +17,19 @@ EMBEDDED = {
 architecture and saw other rows: no training asks it, so it tells whether captions are good for another reader."""
 
 
+_BEFORE = {f"racro_pl/figures/assets/{folder.name}": folder for folder in EMBEDDED.values()}
+"""Ends of the paths that adapters exported by earlier releases name as their base."""
+
+
 def resolve_model(path: str) -> str:
-    """The folder of an ``embedded:`` name; any other path or hub id unchanged.
+    """The folder of an ``embedded:`` name, or of where an earlier release kept it; any other path or hub id unchanged.
 
     Raises:
         RacroError: no model of that name is embedded.
     """
     if not path.startswith(PREFIX):
-        return path
+        moved = next((folder for end, folder in _BEFORE.items() if path.rstrip("/").endswith(end)), None)
+        return path if moved is None or Path(path).exists() else str(moved)
     name = path.removeprefix(PREFIX)
     if name not in EMBEDDED:
         known = ", ".join(PREFIX + known for known in sorted(EMBEDDED))
