@@ -30,7 +30,7 @@ def requirements(pyproject: Path = PYPROJECT, extras: tuple[str, ...] = ("dev",)
 
 
 def lower_bound(requirement: Requirement) -> str:
-    """The version behind ``>=``.
+    """The version after ``>=``.
 
     Raises:
         ValueError: the requirement has no lower bound, or several.

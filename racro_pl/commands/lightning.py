@@ -178,7 +178,7 @@ def _reason(error: BaseException) -> str:
     """What a part's constructor says against its arguments.
 
     Of a part that may also be null the parser tells it once for each kind that it tried, and repeats all values
-    behind it, mistyped keys included.
+    after it, mistyped keys included.
     """
     own: BaseException | None = error
     while own is not None and not isinstance(own, RacroError):

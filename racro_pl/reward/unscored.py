@@ -36,7 +36,7 @@ ADVICE = (
 
 
 class UnscoredError(RacroError):
-    """Too many captions have no score to go on training."""
+    """Too many captions have no score for training to continue."""
 
     @classmethod
     def build(cls, reasons: Sequence[str | None], limit: float) -> UnscoredError:

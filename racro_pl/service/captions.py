@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from racro_pl.evaluation.writers import Task, Writer, Written
+from racro_pl.terminal import get_logger
 from racro_pl.types import ImageRef, Question
 
 GATHER_S = 0.01
@@ -66,6 +67,10 @@ class CaptionBatcher:
         try:
             results = await loop.run_in_executor(self._thread, lambda: list(self._writer.write(work)))
         except Exception as error:  # whatever a model raises is this batch's, not the server's end
+            # The clients learn no more than that it failed.
+            get_logger(__name__).error(
+                "the captioner failed on %d texts: %s: %s", len(work), type(error).__name__, error
+            )
             for order in orders:
                 if not order.written.done():
                     order.written.set_exception(error)

@@ -191,7 +191,7 @@ def question_of(gold: str, choices: tuple[str, ...] = ()) -> Any:
 
 
 def split_pair(data: bytes) -> tuple[str, str]:
-    """A response, and behind its last line break a gold answer. Half an emoji is a lone surrogate, as in JSON."""
+    """A response, and after its last line break a gold answer. Half an emoji is a lone surrogate, as in JSON."""
     response, _, gold = data.decode("utf-8", "surrogateescape").rpartition("\n")
     return response, gold
 

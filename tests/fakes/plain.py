@@ -1,4 +1,4 @@
-"""The plain way, as a reference: every caption behind a prompt of its own, a stock forward, whole logits."""
+"""The plain way, as a reference: every caption after a prompt of its own, a stock forward, whole logits."""
 
 from __future__ import annotations
 

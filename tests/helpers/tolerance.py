@@ -41,7 +41,7 @@ FORWARD = (*_TOWER, *_LAYER * LAYERS, HIDDEN, VOCABULARY)
 BACKWARD = (*FORWARD, *FORWARD, TOKENS)
 """And between it and a gradient: there, back, and the sum over tokens."""
 ROUNDED_LAYERS = 7 * LAYERS
-"""Linear layers behind each other whose outputs are rounded to a dtype, their sums being in float32."""
+"""Linear layers in a row whose outputs are rounded to a dtype, their sums being in float32."""
 
 
 def rounding(dtype: torch.dtype, lengths: Sequence[int]) -> float:
@@ -49,7 +49,7 @@ def rounding(dtype: torch.dtype, lengths: Sequence[int]) -> float:
 
     Args:
         dtype: of the running sums.
-        lengths: of the sums behind each other.
+        lengths: of the sums, one after the other.
     """
     return torch.finfo(dtype).eps * sum(sqrt(length) for length in lengths)
 

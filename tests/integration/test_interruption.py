@@ -73,5 +73,5 @@ def test_a_signal_ends_the_run_behind_its_step_with_a_checkpoint(tmp_path, numbe
     done = steps_done(folder)
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == done[-1]
-    assert f"stopped by {signal.Signals(number).name}; go on with --ckpt_path" in output
+    assert f"stopped by {signal.Signals(number).name}; resume with --ckpt_path" in output
     assert "Traceback" not in output

@@ -162,7 +162,7 @@ def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
     wait(has_step(folder, 2, "captions-rank1.jsonl"), process)
     os.kill(rank_1_of(process.pid), signal.SIGTERM)
     output = end(process, 143)
-    assert "stopped by SIGTERM; go on with --ckpt_path" in output
+    assert "stopped by SIGTERM; resume with --ckpt_path" in output
     last = folder / "checkpoints/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
     end(start([*PYTHON, *arguments(tmp_path / "stopped", *more, "--ckpt_path", str(last))]))

@@ -142,7 +142,7 @@ STARTS = {
     "devices": ("--trainer.devices", "0"),
     "data": ("--data.reader.init_args.path", "missing.jsonl"),
     "checkpoint": ("--ckpt_path", "missing.ckpt"),
-    "captioner": ("--model.policy.path", "embedded:nobody"),
+    "captioner": ("--model.policy.path", "embedded:unknown"),
 }
 
 

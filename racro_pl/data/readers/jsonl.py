@@ -13,18 +13,7 @@ MAX_LINE_BYTES = 1_000_000
 
 
 class JsonlReader(PlainFileReader):
-    """Reads the plain layout, which is also MATH-V's: one JSON object a line.
-
-    Args:
-        path: file of the training questions, or the only file.
-        validation_path: file of the validation questions.
-        test_path: file of the test questions.
-        images_root: folder that the rows' image paths start from; default: each file's own folder.
-        validation_share: share of the questions in ``path``, chosen by a hash of their id, to hold out for
-            validation; only without ``validation_path``.
-        test_share: the same for the test split; only without ``test_path``.
-        columns: the file's own column names, by what they hold, such as ``{question: problem, images: picture}``.
-    """
+    """Reads the plain layout, which is also MATH-V's: one JSON object a line."""
 
     kind = "a file with one JSON object a line"
 

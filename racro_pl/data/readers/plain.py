@@ -5,6 +5,7 @@ docs/data.md describes it to users.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,7 +168,7 @@ def _listed(value: Any) -> Any:
     return read_literal(value.strip()) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
 
 
-class PlainFileReader(PlainReader):
+class PlainFileReader(PlainReader, ABC):
     """Reads the plain layout from files, one per split or one for all.
 
     Args:
@@ -207,9 +208,9 @@ class PlainFileReader(PlainReader):
         }
         self.images_root = Path(images_root) if images_root else None
 
+    @abstractmethod
     def rows(self, path: Path) -> Iterable[PlainRow]:
         """The rows of one file, in order."""
-        raise NotImplementedError
 
     def read(self, split: Split) -> ReadResult:
         """The questions of a split.

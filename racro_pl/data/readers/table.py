@@ -21,16 +21,6 @@ class TableReader(PlainFileReader):
     """Reads the plain layout from ``.csv`` or ``.tsv`` files in UTF-8 whose first line names the columns.
 
     Several images or options stand in one cell as a list written as text: ``['a.png', 'b.png']``.
-
-    Args:
-        path: file of the training questions, or the only file.
-        validation_path: file of the validation questions.
-        test_path: file of the test questions.
-        images_root: folder that the rows' image paths start from; default: each file's own folder.
-        validation_share: share of the questions in ``path``, chosen by a hash of their id, to hold out for
-            validation; only without ``validation_path``.
-        test_share: the same for the test split; only without ``test_path``.
-        columns: the file's own column names, by what they hold, such as ``{question: problem, images: picture}``.
     """
 
     kind = "a .csv or .tsv file"

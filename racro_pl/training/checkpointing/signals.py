@@ -28,7 +28,7 @@ class Stopped(BaseException):
             signum: the signal.
             checkpoint: what was saved; None when the run was to stop at once.
         """
-        then = "" if checkpoint is None else f"; go on with --ckpt_path {checkpoint}"
+        then = "" if checkpoint is None else f"; resume with --ckpt_path {checkpoint}"
         super().__init__(f"stopped by {signal.Signals(signum).name}{then}")
         self.signum = signum
 

@@ -23,7 +23,7 @@ from racro_pl.types import RacroError
 BASE = "embedded:figure-captioner"
 CPU = torch.device("cpu")
 S = "SENTINEL"
-"""Stands wherever something may be that is nobody else's business."""
+"""Stands wherever something may be that no one else may read."""
 CONFIG = {
     "name": S,
     "runs": f"/home/{S}/runs",

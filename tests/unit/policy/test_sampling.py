@@ -1,4 +1,4 @@
-"""Sampling behind prompts read once: a stock forward's best tokens, and the distribution that the trainer scores."""
+"""Sampling after prompts read once: a stock forward's best tokens, and the distribution that the trainer scores."""
 
 from __future__ import annotations
 

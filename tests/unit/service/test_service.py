@@ -109,13 +109,14 @@ def test_an_unusable_image_is_one_bad_request(service, image, why) -> None:
     assert service.chat(asking("how many ?", picture())).status_code == 200
 
 
-def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway() -> None:
+def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway(caplog: pytest.LogCaptureFixture) -> None:
     writer = SizeWriter()
     writer.error = RuntimeError("secret at 0x7f00")
     with running_service(writer, EchoReasoner()) as running:
         broken = running.chat(asking("how many ?", picture()))
         assert (broken.status_code, broken.json()["error"]["code"]) == (502, "captioner")
         assert "secret" not in broken.text
+        assert "the captioner failed on 1 texts: RuntimeError: secret at 0x7f00" in caplog.text
         writer.error = None
         assert running.chat(asking("how many ?", picture())).status_code == 200
     with running_service(SizeWriter(), EchoReasoner(error="timeout: at http://10.0.0.1")) as running:

@@ -131,7 +131,7 @@ def test_white_space_around_an_address_is_taken_off():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate of 127.0.0.1 that nobody else vouches for, with its key."""
+    """A certificate of 127.0.0.1 that no authority vouches for, with its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")

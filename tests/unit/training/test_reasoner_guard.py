@@ -52,7 +52,7 @@ def test_three_steps_without_any_answer_stop_the_run_and_two_only_warn(folder, t
         fit(module, tmp_path, steps=9)
     saved = torch.load(tmp_path / "checkpoints/stopped-step=3.ckpt", weights_only=True)
     assert saved["global_step"] == 3
-    # With a reasoner that answers it goes on from there.
+    # With a reasoner that answers it continues from there.
     resumed = make_module(folder)
     assert fit(resumed, tmp_path, steps=4, ckpt=str(tmp_path / "checkpoints/stopped-step=3.ckpt")).global_step == 4
 
@@ -146,7 +146,7 @@ def test_a_budget_stops_the_run_and_a_resumed_run_counts_what_was_spent(folder, 
         with pytest.raises(BudgetError, match="has cost"):
             fit(served(make_module(folder), server.url, budget=20.0, **price), tmp_path, steps=9, ckpt=stopped)
         assert len(server.bodies) == spent
-        # A higher one goes on, and counts on.
+        # With a higher one the run continues, and so does the count.
         module = served(make_module(folder), server.url, budget=spent + 10.0, **price)
         with pytest.raises(BudgetError, match=r"stopped-step=3\.ckpt"):
             fit(module, tmp_path, steps=9, ckpt=stopped)
