@@ -12,6 +12,7 @@ import httpx
 
 from racro_pl.reward import HttpReasoner, Reasoner
 from racro_pl.service.errors import ServiceError
+from racro_pl.terminal import get_logger
 from racro_pl.types import Messages
 
 LONGEST_ANSWER = 2_000_000
@@ -33,6 +34,8 @@ async def answer(reasoner: Reasoner, chat: Messages) -> AsyncGenerator[str]:
     # A model in this process computes on the thread that reads.
     reply = await asyncio.to_thread(future.result)
     if reply.text is None:
+        # The clients learn no more than that there is none.
+        get_logger(__name__).error("the reasoner gave no answer: %s", reply.error)
         raise ServiceError(502, "the reasoner gave no answer", "reasoner")
     yield reply.text
 
@@ -56,6 +59,7 @@ async def _streamed(reasoner: HttpReasoner, chat: Messages) -> AsyncGenerator[st
                 if piece:
                     yield piece
     except httpx.HTTPError as error:
+        get_logger(__name__).error("the reasoner is gone: %s: %s", type(error).__name__, error)
         raise ServiceError(502, "the reasoner is gone", "reasoner") from error
     if not ended:  # a connection that is closed looks like an end to HTTP/1.0
         raise ServiceError(502, "the reasoner's answer broke off", "reasoner")

@@ -123,6 +123,7 @@ def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway(caplog: pytest.LogC
         broken = running.chat(asking("how many ?", picture()))
         assert (broken.status_code, broken.json()["error"]["code"]) == (502, "reasoner")
         assert "10.0.0.1" not in broken.text
+        assert "the reasoner gave no answer: timeout: at http://10.0.0.1" in caplog.text
         events = running.chat(asking("how many ?", picture()), stream=True).text.split("\n\n")
         assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "reasoner"
 
