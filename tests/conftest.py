@@ -12,10 +12,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from jsonargparse import _common
 
 from tests.helpers import device
+
+# The same examples every time; "pytest --hypothesis-profile explore" looks for new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("explore", max_examples=5000)
+settings.load_profile("fixed")
 
 install_import_hook(["racro_pl.losses", "racro_pl.experience"], "beartype.beartype")
 

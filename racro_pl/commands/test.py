@@ -37,6 +37,7 @@ from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
 from racro_pl.reward import Grader
 from racro_pl.terminal import Console
+from racro_pl.training.distributed import disconnect_at_exit
 from racro_pl.types import RacroError
 
 PATIENCE = datetime.timedelta(days=2)
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
     plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
     fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
     fabric.launch()
+    disconnect_at_exit()
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     benchmarks = read_benchmarks(plan, console)
     if config.export:

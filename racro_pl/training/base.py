@@ -26,6 +26,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
+from racro_pl.pretrained import sandbox
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
@@ -36,6 +37,7 @@ from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.checkpointing.resuming import ORIGIN_KEY, check_weights, origin_of
+from racro_pl.training.distributed import disconnect_at_exit
 from racro_pl.training.evaluating import EvaluationScores, check_evaluation, check_monitors, sets_of
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
@@ -129,6 +131,7 @@ class CaptionerModule(LightningModule):
         return [_CloseServices()]
 
     def setup(self, stage: str) -> None:
+        disconnect_at_exit()
         check_trainer(self.trainer, self.policy_settings)
         check_evaluation(self.trainer, self.scorer)
         if stage == "fit":
@@ -197,6 +200,7 @@ class CaptionerModule(LightningModule):
 
     def teardown(self, stage: str) -> None:
         self.close_services()
+        sandbox.close()  # a later use starts it again
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -10,6 +11,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+
+def disconnect_at_exit() -> None:
+    """Leave the process group before the interpreter ends: gloo's threads may still be at work then, and abort it."""
+    if dist.is_available() and dist.is_initialized():
+        atexit.register(_disconnect)
+
+
+def _disconnect() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,8 +36,6 @@ class ShardedStrategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
-        # gloo's threads may still be at work when the process ends, which then aborts.
-        atexit.register(_disconnect)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
@@ -69,11 +66,6 @@ class ShardedStrategy(ModelParallelStrategy):
             }
             states.append(saved | {"state": moments})
         ParallelStrategy.load_optimizer_state_dict(self, {"optimizer_states": states})
-
-
-def _disconnect() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 StrategyRegistry.register("fsdp2", ShardedStrategy, description="weights spread over all processes (FSDP2)")

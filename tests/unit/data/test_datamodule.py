@@ -15,6 +15,7 @@ from racro_pl.data import FigureWorldReader, Reader, ReadResult
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.data.sampling import QuestionSampler
 from racro_pl.text.captioner_prompt import PromptError
+from racro_pl.training.distributed import disconnect_at_exit
 from racro_pl.types import ImageRef, Question, RacroError
 
 
@@ -41,6 +42,9 @@ class Recorder(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[list[str]] = []
         self.evaluated: list[list[str]] = []
+
+    def setup(self, stage: str) -> None:
+        disconnect_at_exit()
 
     def count_prompt_tokens(self, item: Question) -> int:
         if item.id == "bad":

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from racro_pl.losses import VARIANTS, divisor, grpo_loss, kl_estimate
+from racro_pl.losses.kl import K3_LIMIT
 
 ALL = tuple(VARIANTS)
 ONE_TOKEN = torch.ones(1, 1, dtype=torch.bool)
@@ -37,7 +38,8 @@ def kl(policy: float, ref: float, name: str) -> tuple[float, float]:
         return -d, 1.0
     if name == "k2":
         return d * d / 2, -d
-    return math.exp(d) - d - 1, 1 - math.exp(d)
+    value = math.exp(d) - d - 1
+    return (value, 1 - math.exp(d)) if value <= K3_LIMIT else (K3_LIMIT, 0.0)
 
 
 def plain_step(name: str, variant, policy, old, ref, advantages, mask, longest: int):
