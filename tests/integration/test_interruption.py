@@ -62,7 +62,7 @@ def _in_session(leader: int) -> list[str]:
     return [row[2] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_behind_its_step_with_a_checkpoint(tmp_path, number):
     process = start(tmp_path)
     folder = tmp_path / "quickstart/version_0"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import yaml
 
@@ -74,10 +71,9 @@ def test_a_reasoner_server_without_vllm_says_what_to_do(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completions_for_a_shell(shell):
+def test_completions_for_a_shell(shell, capsys):
     pytest.importorskip("shtab", reason="a dependency of the package")
-    done = subprocess.run(
-        [sys.executable, "-m", "racro_pl", "test", "--print_completion", shell], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--benchmarks" in done.stdout
+    with pytest.raises(SystemExit) as stop:
+        run(["test", "--print_completion", shell])
+    assert stop.value.code == 0
+    assert "--benchmarks" in capsys.readouterr().out

@@ -89,7 +89,8 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_equal_one(tmp_path):
-    multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    # Forked: a new interpreter would import torch again, twice.
+    multiprocessing.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
     expected = score(WORST, range(7)).compute()
     for rank in range(2):
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)

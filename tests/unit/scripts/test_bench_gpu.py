@@ -29,6 +29,7 @@ def shown(table: object) -> str:
     return captured.get()
 
 
+@pytest.mark.slow  # test_gpu_minutes rehearses a step of a model by the same parts
 def test_a_dry_run_takes_the_whole_path(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -138,6 +138,7 @@ def test_published_results_say_what_they_are(name):
     assert result["times_faster"] == pytest.approx(result["trl"]["seconds"] / result["racro_pl"]["seconds"], abs=0.01)
 
 
+@pytest.mark.slow  # a point whose sides are stubs is tested below
 def test_one_point_of_the_scaling_from_end_to_end(tmp_path, monkeypatch):
     out, plot = tmp_path / "scaling.json", tmp_path / "images" / "scaling.png"
     monkeypatch.setattr(bench_scaling, "FIXED_SIDE", 56)
