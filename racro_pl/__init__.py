@@ -18,11 +18,9 @@ __all__ = ["Answer", "BenchmarkDataModule", "Pipeline", "RacroDataModule", "Racr
 __getattr__ = lazy_names(
     __name__,
     {
-        "Answer": "racro_pl.pipeline",
-        "BenchmarkDataModule": "racro_pl.data.benchmark_datamodule",
-        "Pipeline": "racro_pl.pipeline",
-        "RacroDataModule": "racro_pl.data.datamodule",
-        "RacroModule": "racro_pl.training.module",
-        "load_captioner": "racro_pl.pipeline",
+        "racro_pl.pipeline": "Answer Pipeline load_captioner",
+        "racro_pl.data.benchmark_datamodule": "BenchmarkDataModule",
+        "racro_pl.data.datamodule": "RacroDataModule",
+        "racro_pl.training.module": "RacroModule",
     },
 )

@@ -1,29 +1,4 @@
 """Callbacks for ``trainer.callbacks``."""
 
-from __future__ import annotations
-
-from racro_pl.training.callbacks import (
-    CaptionGallery,
-    CaptionLog,
-    CaptionWatch,
-    LearningReport,
-    LivePage,
-    Preflight,
-    SaveResult,
-    SolvedQuestions,
-    StepProgressBar,
-    VllmReasonerServer,
-)
-
-__all__ = [
-    "CaptionGallery",
-    "CaptionLog",
-    "CaptionWatch",
-    "LearningReport",
-    "LivePage",
-    "Preflight",
-    "SaveResult",
-    "SolvedQuestions",
-    "StepProgressBar",
-    "VllmReasonerServer",
-]
+from racro_pl.training.callbacks import *  # noqa: F403
+from racro_pl.training.callbacks import __all__ as __all__

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from racro_pl.types import RacroError
@@ -50,6 +52,45 @@ def write_atomically(path: Path, content: str | bytes, *, owner_only: bool = Fal
 def partial_path(path: Path) -> Path:
     """The hidden name under which a file or folder is written until it is whole."""
     return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which gets the name ``target`` when it is filled and on the disk; after an error it goes.
+
+    Its files get the umask's mode. An earlier folder of the name is replaced.
+    """
+    folder = partial_path(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        follow_umask(folder)
+        for path in (*folder.rglob("*"), folder):
+            sync(path)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    replace_folder(folder, target)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """No call replaces a folder that has content: for a moment the name is free (see ``clear_leftovers``)."""
+    moved = old.with_name(f".{old.name}.old")
+    shutil.rmtree(moved, ignore_errors=True)
+    if old.exists():
+        old.replace(moved)
+    new.replace(old)
+    shutil.rmtree(moved, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, before continuing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append_private(path: Path, lines: Iterable[str]) -> None:

@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package that offers names of other modules.
 
     Args:
         package: its ``__name__``.
-        homes: the module of each name.
+        names: by module, what is offered of it, separated by spaces.
     """
+    homes = {name: module for module, offered in names.items() for name in offered.split()}
 
     def load(name: str) -> Any:
         if name not in homes:

@@ -16,9 +16,8 @@ __all__ = ["LoraSettings", "ObjectiveSettings", "PolicySettings", "RacroModule"]
 __getattr__ = lazy_names(
     __name__,
     {
-        "LoraSettings": "racro_pl.policy.config",
-        "ObjectiveSettings": "racro_pl.training.settings",
-        "PolicySettings": "racro_pl.policy.config",
-        "RacroModule": "racro_pl.training.module",
+        "racro_pl.policy.config": "LoraSettings PolicySettings",
+        "racro_pl.training.settings": "ObjectiveSettings",
+        "racro_pl.training.module": "RacroModule",
     },
 )

@@ -163,6 +163,8 @@ class Pipeline:
         written = next(iter(self._writer.write([(question, task)])))
         if written.text is None:
             raise RacroError(f"the captioner wrote no {task}: {written.error}")
+        if task == "caption" and written.only_thoughts:
+            raise RacroError("the caption holds only an unfinished thought: raise max_tokens")
         return written.text
 
     def _respond(self, question: Question, caption: str, tentative: str | None) -> str:

@@ -34,6 +34,46 @@ class RacroError(Exception):
     """A mistake or fault that the user can act on: the command line shows its message alone, without a traceback."""
 
 
+class SettingError(RacroError, ValueError):
+    """A constructor argument that cannot be: wherever the object is built, the user needs the message alone."""
+
+
+def require(condition: bool, got: str, expected: str) -> None:
+    """Refuse a constructor argument.
+
+    Raises:
+        SettingError: ``condition`` is false.
+    """
+    if not condition:
+        raise SettingError(f"got {got}, expected {expected}")
+
+
+def require_all(section: str, *checks: tuple[bool, str]) -> None:
+    """Refuse arguments that do not hold, all of them in one message.
+
+    Args:
+        section: of the configuration.
+        checks: what must hold, and the problem where it does not.
+
+    Raises:
+        SettingError: a check does not hold.
+    """
+    problems = [problem for holds, problem in checks if not holds]
+    if problems:
+        raise SettingError(f"{section}: {'; '.join(problems)}")
+
+
+def at_least(least: float, **values: float | None) -> list[tuple[bool, str]]:
+    """Checks for :func:`require_all`: every value is null, or ``least`` or more (not so for NaN)."""
+    return [(value is None or value >= least, f"{name} is {value}; expected {least:g} or more")
+            for name, value in values.items()]  # fmt: skip
+
+
+def positive(**values: float | None) -> list[tuple[bool, str]]:
+    """Checks for :func:`require_all`: every value is null, or more than 0."""
+    return [(value is None or value > 0, f"{name} is {value}; expected more than 0") for name, value in values.items()]
+
+
 @dataclass(frozen=True)
 class ImageRef:
     """Where one image is: a file, or its encoded bytes (PNG, JPEG, ...). Exactly one of the two is set."""

@@ -2,7 +2,7 @@
 
     python scripts/kill_moments.py [--moments 20] [--steps 6] [--seed 0]
 
-The run is the quickstart, smaller, with a sampling reasoner and a checkpoint behind every second step. Prints a table
+The run is the quickstart, smaller, with a sampling reasoner and a checkpoint after every second step. Prints a table
 with a line per moment, and exits with 1 when a line is not as promised. Every run is a process of its own, forked from
 this one when the libraries are loaded.
 """
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table("moment", "captions of step", "leftovers", "checkpoint", "goes on to the end", "as undisturbed")
+    table = Table("moment", "captions of step", "leftovers", "checkpoint", "resumes to the end", "as undisturbed")
     random.seed(options.seed)
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def one_moment(root: Path, steps: int, seconds: float, straight: Path) -> tuple[
     newest = newest_checkpoint(run_folder(root))
     line = [str(reached), ", ".join(left) or "-"]
     if newest is None:
-        # Nothing to go on from: a run that begins again takes a folder of its own.
+        # Nothing to resume from: a run that begins again takes a folder of its own.
         folder, step = root / f"quickstart/version_{int(run_folder(root).is_dir())}", "none yet"
         again = ended(start(root, steps))
     else:

@@ -43,7 +43,7 @@ connections that happen to be open."""
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process held behind a step."""
+    """What the process held after a step."""
 
     step: int
     rss_mib: float

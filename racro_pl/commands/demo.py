@@ -14,13 +14,15 @@ def main(arguments: list[str]) -> int:
     """Run ``demo``; returns the exit code."""
     options = _parse(arguments)
     quiet_libraries()
-    from racro_pl.commands.ask import CAPTIONER, default_captioner
+    from racro_pl.commands.ask import default_captioner
     from racro_pl.demo import Demo
     from racro_pl.evaluation.settings import SamplingSettings, open_reasoner
-    from racro_pl.pipeline import Pipeline
+    from racro_pl.pipeline import EMBEDDED_CAPTIONER, Pipeline
 
     trained = default_captioner()
-    usual = {"before training": CAPTIONER} | ({"after training": trained} if trained != CAPTIONER else {})
+    usual = {"before training": EMBEDDED_CAPTIONER}
+    if trained != EMBEDDED_CAPTIONER:
+        usual["after training"] = trained
     captioners = dict(map(_named, options.captioner)) or usual
     reasoners = dict(map(_named, options.reasoner)) or {
         "reasoner A": "embedded:figure-reasoner", "reasoner B": "embedded:figure-reasoner-b",

@@ -25,9 +25,9 @@ from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
-from racro_pl.training.callbacks.plain_progress import PlainProgress
 from racro_pl.training.callbacks.preflight import Preflight
-from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions, StepProgressBar
+from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar
+from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.checkpointing.io import RacroCheckpointIO, checkpoint_step, newest_checkpoint
 from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger
@@ -127,7 +127,7 @@ class RacroCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _choose_folder(self) -> tuple[Path, int | None]:
-        """The run's folder, and how many steps its checkpoint has seen when there is one to go on from."""
+        """The run's folder, and how many steps its checkpoint has seen when there is one to resume from."""
         run = Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name")
         asked = self._get(self.config_init, "ckpt_path")
         planned = NewFolder.planned(run)

@@ -15,7 +15,7 @@ from racro_pl.commands.guard import refuse_keys
 from racro_pl.commands.suggestions import CommandParser
 from racro_pl.pretrained.folder import check_served
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
-from racro_pl.serving.vllm_process import VllmError, VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmError, VllmServer
 
 POLL_S = 0.5
 
@@ -89,18 +89,16 @@ def run(args: argparse.Namespace) -> int:
             "interpreter of one that has it: --python /path/to/venv/bin/python"
         )
     check_served(args.model, f"--model {args.model!r}", trusted="--trust-remote-code" in args.vllm_args)
-    server = VllmServer(
-        model=args.model,
+    settings = ServerSettings(
         python=args.python,
         host=args.host,
         port=args.port,
-        served_model_name=args.served_model_name,
         max_model_len=args.max_model_len,
         gpu_memory_utilization=args.gpu_memory_utilization,
         extra_args=extra_args,
         start_timeout_s=args.start_timeout,
-        log_path=args.log,
     )
+    server = VllmServer(args.model, settings, served_model_name=args.served_model_name, log_path=args.log)
     handlers = {signum: signal.signal(signum, _request_stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         with server:

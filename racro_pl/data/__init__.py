@@ -36,7 +36,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "BenchmarkDataModule": "racro_pl.data.benchmark_datamodule",
-        "RacroDataModule": "racro_pl.data.datamodule",
+        "racro_pl.data.benchmark_datamodule": "BenchmarkDataModule",
+        "racro_pl.data.datamodule": "RacroDataModule",
     },
 )

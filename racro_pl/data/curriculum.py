@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 import torch
 
 from racro_pl.data.readers.base import Drops, RowError
-from racro_pl.types import Question, RacroError
+from racro_pl.types import Question, RacroError, require_all
 
 
 @dataclass
 class Curriculum:
-    """Options of the training questions' order; by default each comes once an epoch, shuffled."""
+    """Options of the training questions' order; by default each comes once an epoch, shuffled.
+
+    Experimental: no published configuration or experiment uses it.
+    """
 
     pass_rate: str | None = None
     """Name of the data set's pass rates, for the next three: ViRL39K has ``PassRate_32BTrained`` and
@@ -35,15 +38,20 @@ class Curriculum:
     A solved question that comes back and fails counts as unsolved again."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 <= self.lowest <= self.highest <= 1:
-            problems.append(f"lowest {self.lowest} and highest {self.highest}; expected 0 <= lowest <= highest <= 1")
-        if self.pass_rate is None and (self.easiest_first or (self.lowest, self.highest) != (0.0, 1.0)):
-            problems.append("lowest, highest and easiest_first need pass_rate, the name of the data set's pass rates")
+        bounded = self.easiest_first or (self.lowest, self.highest) != (0.0, 1.0)
         weights = {**self.category_weights, "solved questions (solved_weight)": self.solved_weight}
-        problems += [f"{name} weighs {weight}; expected 0 or more" for name, weight in weights.items() if weight < 0]
-        if problems:
-            raise ValueError("data.curriculum: " + "; ".join(problems))
+        require_all(
+            "data.curriculum",
+            (
+                0 <= self.lowest <= self.highest <= 1,
+                f"lowest {self.lowest} and highest {self.highest}; expected 0 <= lowest <= highest <= 1",
+            ),
+            (
+                self.pass_rate is not None or not bounded,
+                "lowest, highest and easiest_first need pass_rate, the name of the data set's pass rates",
+            ),
+            *((weight >= 0, f"{name} weighs {weight}; expected 0 or more") for name, weight in weights.items()),
+        )
 
     def select(self, questions: Sequence[Question], drops: Drops) -> list[Question]:
         """The questions whose pass rate is within bounds; the others go to ``drops``.

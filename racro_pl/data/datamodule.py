@@ -24,7 +24,7 @@ from racro_pl.images import ImageError
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.text.printable import printable
-from racro_pl.types import Question, RacroError
+from racro_pl.types import Question, RacroError, at_least, require_all
 
 
 class RacroDataModule(LightningDataModule):
@@ -55,13 +55,8 @@ class RacroDataModule(LightningDataModule):
         validation_limit: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("questions_per_step", questions_per_step),
-            ("eval_batch_size", eval_batch_size),
-            ("max_prompt_tokens", max_prompt_tokens),
-        ):
-            if value < 1:
-                raise RacroError(f"data.{name} is {value}; expected 1 or more")
+        sizes = {"questions_per_step": questions_per_step, "eval_batch_size": eval_batch_size}
+        require_all("data", *at_least(1, **sizes, max_prompt_tokens=max_prompt_tokens))
         self.reader = reader
         self.questions_per_step = questions_per_step
         self.eval_batch_size = eval_batch_size

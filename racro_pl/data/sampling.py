@@ -1,4 +1,4 @@
-"""In which order questions come, which rank gets which, and how a resumed run goes on in mid-epoch."""
+"""In which order questions come, which rank gets which, and how a resumed run continues in mid-epoch."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ResumableLoader(DataLoader[Question]):
         return {"batches_done": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind this position; a finished epoch is the start of the next."""
+        """Continue after this position; a finished epoch is the start of the next."""
         self._skip = state["batches_done"] % len(self)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from racro_pl.evaluation.store import Store, read_records
 from racro_pl.evaluation.writers import Writer
+from racro_pl.files import write_atomically
 from racro_pl.images import ImageError, image_size
 from racro_pl.types import ImageRef, Question, RacroError
 
@@ -95,14 +95,8 @@ class CaptionFile:
         """One file, in the order of the pictures. To be called on one rank, when all have closed theirs."""
         everything = Store(self.path.parent, self.path.stem, KEY)
         records = [everything.get((picture.name, picture.question)) for picture in pictures]
-        whole = self.path.with_name(f".{self.path.name}.partial")
-        with whole.open("w", encoding="utf-8") as file:
-            for record in records:
-                if record is not None:
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(self.path)
+        lines = [json.dumps(record, ensure_ascii=False) for record in records if record is not None]
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
         for part in self.path.parent.glob(f"{self.path.stem}-rank*.jsonl"):
             part.unlink()
 
@@ -114,10 +108,7 @@ class Sidecars:
         return _sidecar(picture).exists()
 
     def add(self, picture: Picture, caption: str, truncated: bool | None) -> None:
-        target = _sidecar(picture)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(caption + "\n", encoding="utf-8")
-        partial.replace(target)
+        write_atomically(_sidecar(picture), caption + "\n")
 
     def close(self) -> None:
         """Every file is whole when it has its name."""

@@ -57,14 +57,7 @@ def grpo_loss(
     # exp overflows near 88; a ratio of e^20 is clipped all the same, and a finite one keeps the gradient finite.
     token_log_ratio = (policy_logprobs - old).clamp(-20.0, 20.0)
     log_ratio = _masked_mean(token_log_ratio, mask) if variant.ratio == "sequence" else token_log_ratio
-    ratio = log_ratio.exp()
-    advantage = advantages.unsqueeze(1)
-    plain = -advantage * ratio
-    clipped = -advantage * ratio.clamp(1.0 - variant.clip_low, 1.0 + variant.clip_high)
-    bounded = torch.maximum(plain, clipped)
-    ceiling = -advantage * variant.dual_clip
-    beyond = (advantage < 0) & (bounded > ceiling)
-    token_loss = torch.where(beyond, ceiling, bounded)
+    token_loss, clipped, dual_clipped = _clipped_loss(advantages.unsqueeze(1), log_ratio.exp(), variant)
     if importance is not None:
         token_loss = importance * token_loss
 
@@ -78,10 +71,22 @@ def grpo_loss(
         sums = {
             "kl": _masked_sum(kl, mask),
             "approximate_kl": _masked_sum(-token_log_ratio, mask),
-            "clip_share": _masked_sum((clipped > plain).to(kl.dtype), mask),
-            "dual_clip_share": _masked_sum(beyond.to(kl.dtype), mask),
+            "clip_share": _masked_sum(clipped.to(kl.dtype), mask),
+            "dual_clip_share": _masked_sum(dual_clipped.to(kl.dtype), mask),
         }
     return LossOutput(loss=_masked_sum(total, mask), tokens=mask.sum().to(kl.dtype), sums=sums)
+
+
+def _clipped_loss(
+    advantage: Float[Tensor, "n 1"], ratio: Float[Tensor, "n t"], variant: Variant
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """Each token's loss, and whether its ratio was clipped and its loss bounded by the dual clip."""
+    plain = -advantage * ratio
+    clipped = -advantage * ratio.clamp(1.0 - variant.clip_low, 1.0 + variant.clip_high)
+    bounded = torch.maximum(plain, clipped)
+    ceiling = -advantage * variant.dual_clip
+    beyond = (advantage < 0) & (bounded > ceiling)
+    return torch.where(beyond, ceiling, bounded), clipped > plain, beyond
 
 
 def _masked_sum(values: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, ""]:

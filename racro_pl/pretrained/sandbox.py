@@ -7,20 +7,15 @@ that on every thread, so they run in a process of their own, one for all models,
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import os
-import queue
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from racro_pl.types import RacroError
+from racro_pl.worker_process import WorkerDiedError, WorkerProcess
 
-START_LIMIT_S = 120.0
-"""Seconds to start Python and import jinja2, on a busy machine."""
+WORKER = Path(__file__).with_name("sandbox_worker.py")
 LIMIT_S = 5.0
 """Seconds for one request. Honest ones take less than a thousandth."""
 
@@ -33,58 +28,8 @@ class RefusalError(SandboxError):
     """What ran ended in time, with an error of its own."""
 
 
-class _Worker:
-    """One running ``sandbox_worker.py``; ends by itself when this process dies."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("sandbox_worker.py")
-        self.owner = os.getpid()
-        # -P: the script's folder must not go on the path. A Ctrl-C in the terminal is for the run, not for the worker.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, encoding="utf-8", start_new_session=True,
-        )  # fmt: skip
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # A thread that reads lets any thread wait with a limit, on every platform.
-        threading.Thread(target=_read_lines, args=(self._process.stdout, self._lines), daemon=True).start()
-        if not self._next_line(START_LIMIT_S):
-            self.kill()
-            raise SandboxError("the process that renders chat templates did not start; is jinja2 installed?")
-
-    def _next_line(self, limit_s: float) -> str | None:
-        """The next reply; "" when the process is gone, None when the limit is over."""
-        try:
-            return self._lines.get(timeout=limit_s)
-        except queue.Empty:
-            return None
-
-    def ask(self, request: list[Any], limit_s: float) -> str | None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            return ""
-        return self._next_line(limit_s)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # what was not sent yet cannot be any more
-                    stream.close()
-
-
-def _read_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    with contextlib.suppress(ValueError):  # closed meanwhile
-        for line in stream:
-            lines.put(line)
-    lines.put("")
-
-
 _lock = threading.Lock()
-_worker: _Worker | None = None
+_worker: WorkerProcess | None = None
 
 
 def run_apart(request: list[Any], what: str) -> Any:
@@ -101,16 +46,15 @@ def run_apart(request: list[Any], what: str) -> Any:
     global _worker
     with _lock:
         if _worker is None or _worker.owner != os.getpid():  # a forked process must not share its parent's pipes
-            _worker = _Worker()
-        line = _worker.ask(request, LIMIT_S)
-        if not line:
+            _worker = WorkerProcess(WORKER, "renders chat templates", "jinja2")
+        try:
+            reply = _worker.ask(request, LIMIT_S)
+        except (TimeoutError, WorkerDiedError) as fault:
             _worker.kill()
             _worker = None
-    if line is None:
-        raise SandboxError(f"{what} did not end within {LIMIT_S:g} s")
-    if not line:
-        raise SandboxError(f"{what} ended the process it ran in (out of memory?)")
-    reply = json.loads(line)
+            if isinstance(fault, TimeoutError):
+                raise SandboxError(f"{what} did not end within {LIMIT_S:g} s") from None
+            raise SandboxError(f"{what} ended the process it ran in (out of memory?)") from None
     if "error" in reply:
         raise RefusalError(f"{what} failed: {reply['error']}")
     return reply["result"]
@@ -120,7 +64,7 @@ def close() -> None:
     """End the worker; a later request starts another."""
     global _worker
     with _lock:
-        if _worker is not None and _worker.owner == os.getpid():
+        if _worker is not None:
             _worker.kill()
         _worker = None
 

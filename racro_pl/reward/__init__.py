@@ -5,8 +5,9 @@ Names load on first use, so that ``import racro_pl.reward`` stays cheap.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from racro_pl.lazy import lazy_names
 
 if TYPE_CHECKING:
     from racro_pl.reward.cache import ReplyCache
@@ -23,29 +24,6 @@ if TYPE_CHECKING:
     from racro_pl.reward.scorer import Scorer
     from racro_pl.reward.several import SeveralReasoners
     from racro_pl.reward.unscored import UnscoredError
-
-_HOMES = {
-    "CaptionJudge": "caption_penalty",
-    "CaptionPenalty": "caption_penalty",
-    "FunctionReward": "function",
-    "GainScorer": "gain",
-    "Grader": "grader",
-    "HttpReasoner": "http",
-    "InProcessReasoner": "in_process",
-    "OwnAnswers": "own_answer",
-    "Reasoner": "reasoner",
-    "ReasonerError": "reasoner",
-    "ReasonerJudge": "caption_penalty",
-    "ReasonerPool": "pool",
-    "Reply": "reasoner",
-    "ReplyCache": "cache",
-    "RewardFunction": "reward_function",
-    "RewardFuture": "reward_function",
-    "RuleJudge": "caption_penalty",
-    "Scorer": "scorer",
-    "SeveralReasoners": "several",
-    "UnscoredError": "unscored",
-}
 
 __all__ = [
     "CaptionJudge",
@@ -70,8 +48,22 @@ __all__ = [
     "UnscoredError",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        f"{__name__}.caption_penalty": "CaptionJudge CaptionPenalty ReasonerJudge RuleJudge",
+        f"{__name__}.function": "FunctionReward",
+        f"{__name__}.gain": "GainScorer",
+        f"{__name__}.grader": "Grader",
+        f"{__name__}.http": "HttpReasoner",
+        f"{__name__}.in_process": "InProcessReasoner",
+        f"{__name__}.own_answer": "OwnAnswers",
+        f"{__name__}.reasoner": "Reasoner ReasonerError Reply",
+        f"{__name__}.pool": "ReasonerPool",
+        f"{__name__}.cache": "ReplyCache",
+        f"{__name__}.reward_function": "RewardFunction RewardFuture",
+        f"{__name__}.scorer": "Scorer",
+        f"{__name__}.several": "SeveralReasoners",
+        f"{__name__}.unscored": "UnscoredError",
+    },
+)

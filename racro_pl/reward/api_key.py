@@ -6,8 +6,9 @@ import os
 import re
 import sys
 
-from racro_pl.reward.reasoner import ReasonerError, require
+from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.serving.network import is_loopback
+from racro_pl.types import require
 
 _announced: set[tuple[str, str]] = set()
 """URLs and variables that this process has named so far."""

@@ -26,6 +26,8 @@ class GainScorer(Scorer):
     are not divided by the std (dr_grpo).
 
     Parts, beside a scorer's own: ``without_caption`` (b) and ``gain``. Where b is unknown, the captions go unscored.
+
+    Experimental: no published configuration or experiment uses it.
     """
 
     def __init__(self, reasoner: Reasoner, **options: Any) -> None:

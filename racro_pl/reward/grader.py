@@ -6,107 +6,23 @@ in a process of its own, because a symbolic comparison may run for ever and can 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import queue
 import re
-import subprocess
-import sys
-import tempfile
 import threading
-import weakref
 from collections import Counter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from racro_pl.reward.reasoner import require
 from racro_pl.text.latex import MAX_ANSWER_CHARS
 from racro_pl.text.verdict import is_right
-from racro_pl.types import Question, RacroError
+from racro_pl.types import Question, require
+from racro_pl.worker_process import WorkerDiedError, WorkerProcess
 
-START_LIMIT_S = 120.0
-"""Seconds that the worker may take to import sympy, on a busy machine."""
+WORKER = Path(__file__).with_name("math_worker.py")
 TRIES = 3
 """How often a comparison that hits its limit, or kills its worker, is asked; beyond, it stays ungraded."""
 _REMEMBERED = 10_000
 _PLAIN_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
-
-
-class GraderError(RacroError):
-    """The symbolic comparison cannot be started at all."""
-
-
-class _WorkerDiedError(Exception):
-    """The worker ended while it was asked, by no doing of ours."""
-
-
-def _read_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put("")  # the process is gone
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):  # what was not sent yet cannot be any more
-                stream.close()
-
-
-class _Worker:
-    """One running ``math_worker.py``: killed when this object is dropped, ends by itself when the parent dies."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("math_worker.py")
-        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        # -P: the script's folder must not go on the path, where its neighbours would hide standard modules (http).
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            # A Ctrl-C in the terminal is for the run; the worker then ends by its closed pipe.
-            start_new_session=True,
-        )
-        self.kill = weakref.finalize(self, _kill, self._process)
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # A thread that reads lets any thread wait with a limit, on every platform.
-        threading.Thread(target=_read_lines, args=(self._process.stdout, self._lines), daemon=True).start()
-        try:
-            ready = self._lines.get(timeout=START_LIMIT_S)
-        except queue.Empty:
-            ready = ""
-        if not ready:
-            self.kill()
-            errors.seek(0)
-            raise GraderError(
-                "the worker that compares formulas did not start; is math-verify installed? Its last words: "
-                f"{errors.read()[-500:].strip() or '(none)'}"
-            )
-        errors.close()
-
-    def ask(self, request: tuple[str, ...], limit_s: float) -> Any:
-        """The result of an operation and its arguments.
-
-        Raises:
-            queue.Empty: there was none within the limit; the worker cannot be asked again.
-            _WorkerDiedError: it was killed from outside.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps([*request, limit_s]) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise _WorkerDiedError from None
-        line = self._lines.get(timeout=limit_s)
-        if not line:
-            raise _WorkerDiedError
-        return json.loads(line)
 
 
 class Grader:
@@ -120,7 +36,7 @@ class Grader:
         require(limit_s > 0, f"limit_s={limit_s}", "a positive number of seconds")
         self.limit_s = limit_s
         self._lock = threading.Lock()
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._known: dict[tuple[str, ...], Any] = {}
         self._unanswered: Counter[tuple[str, ...]] = Counter()
 
@@ -135,7 +51,7 @@ class Grader:
             None when the comparison hit its limit: not graded, which is not the same as wrong.
 
         Raises:
-            GraderError: a symbolic comparison was needed and its worker cannot start.
+            RacroError: a symbolic comparison was needed and its worker cannot start.
         """
         if answer is None or not answer.strip():
             return False
@@ -150,7 +66,7 @@ class Grader:
             None when it stands for no finite real number, is longer than ``MAX_ANSWER_CHARS``, or hit the limit.
 
         Raises:
-            GraderError: the worker was needed and cannot start.
+            RacroError: the worker was needed and cannot start.
         """
         if _PLAIN_NUMBER.fullmatch(text):
             number = float(text)
@@ -163,7 +79,7 @@ class Grader:
         """Whether two formulas are equal by computer algebra; None when that hit its limit.
 
         Raises:
-            GraderError: the worker cannot start.
+            RacroError: the worker cannot start.
         """
         verdict: bool | None = self._ask("equal", answer, gold)
         return verdict
@@ -191,13 +107,13 @@ class Grader:
         # Twice: a worker may be killed for reasons of the machine's; one that dies of an expression dies again.
         for _ in range(2):
             if self._worker is None:
-                self._worker = _Worker()
+                self._worker = WorkerProcess(WORKER, "compares formulas", "math-verify")
             try:
-                return True, self._worker.ask(request, self.limit_s)
-            except (queue.Empty, _WorkerDiedError) as fault:
+                return True, self._worker.ask([*request, self.limit_s], self.limit_s)
+            except (TimeoutError, WorkerDiedError) as fault:
                 self._worker.kill()
                 self._worker = None
-                if isinstance(fault, queue.Empty):
+                if isinstance(fault, TimeoutError):
                     break
         return False, None
 

@@ -7,7 +7,6 @@ All requests live on one event loop in a background thread. Each ends by its own
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import threading
@@ -22,12 +21,12 @@ import httpx
 from racro_pl.reward import http_check
 from racro_pl.reward.api_key import announce, read_key, require_name
 from racro_pl.reward.http_session import HttpSession, Request, require_model
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter, require
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter
 from racro_pl.serving.addresses import issued_key
 from racro_pl.serving.chat_client import ChatClient, Fault, connection_settings
 from racro_pl.serving.network import clean_url
 from racro_pl.serving.replies import read_usage
-from racro_pl.types import Messages
+from racro_pl.types import Messages, require
 
 LIST_LIMIT_S = 15.0
 """Seconds for the server to list its models; it needs no computing."""
@@ -39,6 +38,28 @@ class HttpReasoner(Reasoner):
     When as many requests in a row as may be in flight get no answer in all their attempts, the server counts as down:
     what was already waiting in line fails at once instead of waiting out its deadline after them. Later prompts try
     again.
+
+    Args:
+        url: The server's base URL, such as ``http://127.0.0.1:8000/v1``; without a path, ``/v1`` is added.
+        model: Name under which the server serves the model. Default: the only one it serves. With a name, a server
+            without ``/models`` will do.
+        temperature: Of the reasoner's sampling; 0 is greedy, null leaves the field out.
+        top_p: Of the reasoner's sampling; null leaves the field out.
+        max_tokens: Longest answer, thoughts included; prompt and answer must fit the server's context. Null leaves
+            the field out, where another field bounds answers (``max_completion_tokens`` in ``extra_body``).
+        concurrency: Requests in flight at once; the others wait in line.
+        deadline_s: Seconds from a request's first attempt until it is given up, retries and waits included.
+        attempt_s: Seconds for one attempt.
+        attempts: Most attempts per request. Only timeouts, lost connections, 408, 409, 425, 429 and 5xx are
+            tried again.
+        backoff_s: Wait before the second attempt, doubled for each further one, give or take a half.
+        api_key_env: Name of the environment variable that holds the API key. Default: no key is sent.
+        extra_body: More fields for the request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``;
+            null leaves a field out.
+        verify: File or folder with the certificates to trust, for a private authority. Default: ``SSL_CERT_FILE``
+            or ``SSL_CERT_DIR``, else the public ones.
+        price_per_million_tokens: What a million prompt tokens and a million completion tokens cost, in any
+            currency; logged per step and in total, and what ``budget`` is measured by. Default: nothing is paid.
     """
 
     def __init__(
@@ -58,29 +79,6 @@ class HttpReasoner(Reasoner):
         verify: str | None = None,
         price_per_million_tokens: tuple[float, float] | None = None,
     ) -> None:
-        """
-        Args:
-            url: The server's base URL, such as ``http://127.0.0.1:8000/v1``; without a path, ``/v1`` is added.
-            model: Name under which the server serves the model. Default: the only one it serves. With a name, a server
-                without ``/models`` will do.
-            temperature: Of the reasoner's sampling; 0 is greedy, null leaves the field out.
-            top_p: Of the reasoner's sampling; null leaves the field out.
-            max_tokens: Longest answer, thoughts included; prompt and answer must fit the server's context. Null leaves
-                the field out, where another field bounds answers (``max_completion_tokens`` in ``extra_body``).
-            concurrency: Requests in flight at once; the others wait in line.
-            deadline_s: Seconds from a request's first attempt until it is given up, retries and waits included.
-            attempt_s: Seconds for one attempt.
-            attempts: Most attempts per request. Only timeouts, lost connections, 408, 409, 425, 429 and 5xx are
-                tried again.
-            backoff_s: Wait before the second attempt, doubled for each further one, give or take a half.
-            api_key_env: Name of the environment variable that holds the API key. Default: no key is sent.
-            extra_body: More fields for the request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``;
-                null leaves a field out.
-            verify: File or folder with the certificates to trust, for a private authority. Default: ``SSL_CERT_FILE``
-                or ``SSL_CERT_DIR``, else the public ones.
-            price_per_million_tokens: What a million prompt tokens and a million completion tokens cost, in any
-                currency; logged per step and in total, and what ``budget`` is measured by. Default: nothing is paid.
-        """
         url = clean_url(url)
         require_name(api_key_env)
         require(temperature is None or temperature >= 0, f"temperature={temperature}", "0 (greedy) or more, or null")
@@ -229,7 +227,7 @@ class HttpReasoner(Reasoner):
         session = self._open()
         work = session.client.call(method, path, payload, time.monotonic() + limit_s)
         try:
-            return asyncio.run_coroutine_threadsafe(work, session.loop).result()
+            return session.submit(work).result()
         except CancelledError:
             raise Fault("closed", "the reasoner was closed before it answered") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Any
 
 from racro_pl.reward.reasoner import BusyClock, Reply, UsageMeter
 from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
+from racro_pl.serving.loop_thread import LoopThread
 from racro_pl.serving.replies import (
     PROMPT_CUT,
     MalformedReply,
@@ -39,8 +39,8 @@ class Request:
     future: Future[Reply] = field(default_factory=Future)
 
 
-class HttpSession:
-    """An event loop in a thread of its own, with the connections to one server.
+class HttpSession(LoopThread):
+    """The requests to one server, each in its turn.
 
     Args:
         client: the connections.
@@ -53,8 +53,7 @@ class HttpSession:
     def __init__(
         self, client: ChatClient, concurrency: int, deadline_s: float, clock: BusyClock, meter: UsageMeter
     ) -> None:
-        self.client = client
-        self.loop = asyncio.new_event_loop()
+        super().__init__(client, "reasoner-http")
         self._concurrency = concurrency
         self._deadline_s = deadline_s
         self._clock = clock
@@ -63,9 +62,6 @@ class HttpSession:
         self._unanswered_in_a_row = 0
         self._down_since = 0.0
         self._slots = asyncio.Semaphore(concurrency)
-        # A daemon: a run that ends by an exception must not wait for the network.
-        self._thread = threading.Thread(target=self.loop.run_forever, name="reasoner-http", daemon=True)
-        self._thread.start()
 
     def start(self, requests: Sequence[Request]) -> None:
         """Begin requests, from any thread."""
@@ -121,21 +117,6 @@ class HttpSession:
             self._clock.stop()
         self._unanswered_in_a_row = 0
         return reply
-
-    async def _shut_down(self) -> None:
-        # All of the loop's, not only those begun here: another thread may be waiting for a check.
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
-
-    def close(self) -> None:
-        """End every request, then the loop and its thread."""
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
 
 
 def read_reply(data: Any, messages: Messages) -> Reply:

@@ -24,11 +24,11 @@ from racro_pl.pretrained.chat_template import (
 from racro_pl.pretrained.folder import fetch_folder, first_line
 from racro_pl.pretrained.sandbox import RefusalError
 from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter, require
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter
 from racro_pl.terminal import get_logger
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
-from racro_pl.types import Messages, RacroError
+from racro_pl.types import Messages, RacroError, require
 
 if TYPE_CHECKING:
     import torch

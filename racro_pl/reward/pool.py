@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.http_session import SERVER_DOWN
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, require
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage
 from racro_pl.serving.chat_client import CONNECTION_FAILED, TIMEOUT
 from racro_pl.serving.replies import FILTERED, NO_ANSWER, PROMPT_CUT
 from racro_pl.terminal import get_logger
-from racro_pl.types import Messages
+from racro_pl.types import Messages, require
 
 log = get_logger(__name__)
 CLOSED = "closed: the reasoner was closed before it answered"

@@ -185,17 +185,3 @@ class BusyClock:
         """The total so far, the running stretch included."""
         with self._lock:
             return self._total + (time.monotonic() - self._since if self._running else 0.0)
-
-
-class SettingError(RacroError, ValueError):
-    """A constructor argument that cannot be: wherever the object is built, the user needs the message alone."""
-
-
-def require(condition: bool, got: str, expected: str) -> None:
-    """Refuse a constructor argument.
-
-    Raises:
-        SettingError: ``condition`` is false.
-    """
-    if not condition:
-        raise SettingError(f"got {got}, expected {expected}")

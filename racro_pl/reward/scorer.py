@@ -16,7 +16,7 @@ from typing import Literal
 
 from racro_pl.reward.cache import ReplyCache, default_cache_path, reply_key
 from racro_pl.reward.grader import Grader
-from racro_pl.reward.reasoner import USAGE_FIELDS, Reasoner, Reply, Usage, require
+from racro_pl.reward.reasoner import USAGE_FIELDS, Reasoner, Reply, Usage
 from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.reward.unscored import GRADING_TIMED_OUT, count_reasons
 from racro_pl.seeds import seed_for
@@ -24,7 +24,7 @@ from racro_pl.text.answers import extract_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.text.thoughts import without_thoughts
-from racro_pl.types import Messages, Question, Rewards
+from racro_pl.types import Messages, Question, Rewards, require
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from racro_pl.reward.reasoner import Reasoner, require
+from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
-from racro_pl.types import Question, Rewards
+from racro_pl.types import Question, Rewards, require
 
 Combine = Literal["mean", "minimum"]
 
@@ -20,6 +20,8 @@ class SeveralReasoners(Scorer):
     all are right). A caption has a score when every reasoner gave it one: a mean over those that happened to answer
     would compare captions by who was reachable. Parts: ``correct`` combined likewise, ``correct/1``, ``correct/2``,
     ... of each reasoner in order, the others averaged.
+
+    Experimental: no published configuration or experiment uses it.
     """
 
     def __init__(

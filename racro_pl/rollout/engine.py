@@ -10,7 +10,7 @@ from typing import Literal
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
-from racro_pl.types import Prompt, Question, Rollout
+from racro_pl.types import Prompt, Question, Rollout, at_least, require_all
 
 EncodedQuestion = tuple[Question, Prompt]
 
@@ -49,17 +49,15 @@ class RolloutEngine(abc.ABC):
     """
 
     def __init__(self, group_size: int = 4, max_new_tokens: int = 1024, temperature: float = 1.0) -> None:
-        problems = []
-        if group_size < 2:
-            problems.append(
-                f"group_size is {group_size}; a group of one has nothing to compare with, expected 2 or more"
-            )
-        if max_new_tokens < 1:
-            problems.append(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
-        if not temperature > 0:
-            problems.append(f"temperature is {temperature}; expected more than 0 (greedy captions are all alike)")
-        if problems:
-            raise ValueError("rollout: " + "; ".join(problems))
+        require_all(
+            "rollout",
+            (
+                group_size >= 2,
+                f"group_size is {group_size}; a group of one has nothing to compare with, expected 2 or more",
+            ),
+            *at_least(1, max_new_tokens=max_new_tokens),
+            (temperature > 0, f"temperature is {temperature}; expected more than 0 (greedy captions are all alike)"),
+        )
         self.group_size = group_size
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, Placement, RolloutEngine
-from racro_pl.types import Rollout
+from racro_pl.types import Rollout, at_least, require_all
 
 
 class TransformersEngine(RolloutEngine):
@@ -31,8 +31,7 @@ class TransformersEngine(RolloutEngine):
         questions_per_batch: int = 8,
     ) -> None:
         super().__init__(group_size, max_new_tokens, temperature)
-        if questions_per_batch < 1:
-            raise ValueError(f"rollout: questions_per_batch is {questions_per_batch}; expected 1 or more")
+        require_all("rollout", *at_least(1, questions_per_batch=questions_per_batch))
         self.questions_per_batch = questions_per_batch
 
     def sample(

@@ -1,18 +1,18 @@
-"""An event loop in a thread of its own, with the connections to one server: calls from code that is not async."""
+"""Calls to one server from code that is not async."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from racro_pl.serving.chat_client import ChatClient, Fault
+from racro_pl.serving.loop_thread import LoopThread
 
 
-class ServerCalls:
+class ServerCalls(LoopThread):
     """Calls to one OpenAI-compatible server, each bounded in time, attempts and bytes.
 
     Args:
@@ -37,21 +37,17 @@ class ServerCalls:
         uds: Path | None = None,
         api_key: str | None = None,
     ) -> None:
+        client = ChatClient(url, api_key, attempts, attempt_s, 0.5, max_body_bytes, uds=uds)
+        super().__init__(client, "rollout-http")
         self.url = url
         self.where = url if uds is None else f"unix:{uds}"
         """The server's address, for messages."""
         self.deadline_s = deadline_s
-        self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(concurrency)
-        self._client = ChatClient(url, api_key, attempts, attempt_s, 0.5, max_body_bytes, uds=uds)
-        # A daemon: a run that ends by an exception must not wait for the network.
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rollout-http", daemon=True)
-        self._thread.start()
 
-    def submit(self, path: str, payload: dict[str, Any]) -> Future[Any]:
+    def post(self, path: str, payload: dict[str, Any]) -> Future[Any]:
         """Begin a POST; the future holds the decoded response, or a :class:`Fault`."""
-        work = self._call("POST", path, payload, plain=False, limit_s=self.deadline_s)
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self.submit(self._call("POST", path, payload, plain=False, limit_s=self.deadline_s))
 
     def call(
         self,
@@ -71,27 +67,12 @@ class ServerCalls:
         Raises:
             Fault: it brought nothing.
         """
-        work = self._call(method, path, payload, plain, min(limit_s, self.deadline_s))
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self.submit(self._call(method, path, payload, plain, min(limit_s, self.deadline_s))).result()
 
     async def _call(self, method: str, path: str, payload: dict[str, Any] | None, plain: bool, limit_s: float) -> Any:
         async with self._slots:
             deadline = time.monotonic() + limit_s
-            return await self._client.call(method, path, payload, deadline, plain=plain)
-
-    def close(self) -> None:
-        """Cancel what is under way, then end the loop and its thread."""
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _shut_down(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.close()
+            return await self.client.call(method, path, payload, deadline, plain=plain)
 
 
 __all__ = ["Fault", "ServerCalls"]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -42,6 +43,32 @@ class VllmError(RacroError):
     """The vLLM server could not be started, died while starting, or did not become healthy in time."""
 
 
+@dataclass
+class ServerSettings:
+    """How to start a vLLM server, whatever it serves."""
+
+    python: str | None = None
+    """Interpreter of the environment that holds vLLM; this one when null."""
+    host: str | None = None
+    """Address to listen on. Null: for rollouts a Unix socket that only this user can reach (with a host, which several
+    nodes need, requests need a key); for a reasoner 127.0.0.1. vLLM has no password unless it is given one."""
+    port: int = 0
+    """Port of ``host``; 0 picks a free one, which stays over a restart. Runs on several devices need a fixed one."""
+    gpu_memory_utilization: float | None = None
+    """Share of the GPU's memory to take; vLLM's default (which leaves a trainer no room beside it) when null."""
+    max_model_len: int | None = None
+    """Longest prompt and answer together, in tokens; the model's own when null."""
+    extra_args: Sequence[str] = ()
+    """Further arguments of the vLLM command line."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables to add to the server's environment, such as CUDA_VISIBLE_DEVICES."""
+    start_timeout_s: float = 600.0
+    """Seconds to wait for the server to be healthy, on every rank."""
+
+    def __post_init__(self) -> None:
+        addresses.refuse_written_keys(self.extra_args, self.env)
+
+
 class VllmServer:
     """A vLLM OpenAI-compatible server in a child process. Use it as a context manager, or call start() and stop().
 
@@ -50,52 +77,32 @@ class VllmServer:
 
     Args:
         model: model folder, or hub id.
-        python: interpreter of the environment that holds vLLM; this one when None.
-        host: address to listen on. vLLM has no password unless it is given one: keep the loopback default on
-            machines that others can reach.
-        port: 0 picks a free port, which then stays the same over ``restart()``.
+        settings: how to start it.
+        served_model_name: name that requests must use; the folder's name, or the hub id, when None.
+        log_path: file for the server's output, appended to; a new temporary file when None.
         uds: Unix socket to listen on instead, in a folder that is made for it and that only this user can enter.
         api_key: what requests below ``/v1`` need; None for what the environment's ``VLLM_API_KEY`` says.
-        served_model_name: name that requests must use; the folder's name, or the hub id, when None.
-        max_model_len: longest prompt and answer together, in tokens; the model's own when None.
-        gpu_memory_utilization: share of the GPU's memory to take, above 0 and up to 1; vLLM's default when None.
-        extra_args: further arguments of the vLLM command line.
-        env: variables to add to this process's environment, such as CUDA_VISIBLE_DEVICES.
-        start_timeout_s: seconds to wait for the server to be healthy.
-        log_path: file for the server's output, appended to; a new temporary file when None.
     """
 
     def __init__(
         self,
         model: str | Path,
-        python: str | Path | None = None,
-        host: str = "127.0.0.1",
-        port: int = 0,
+        settings: ServerSettings = ServerSettings(),  # noqa: B008 (never modified)
+        *,
+        served_model_name: str | None = None,
+        log_path: str | Path | None = None,
         uds: Path | None = None,
         api_key: str | None = None,
-        served_model_name: str | None = None,
-        max_model_len: int | None = None,
-        gpu_memory_utilization: float | None = None,
-        extra_args: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        start_timeout_s: float = 600.0,
-        log_path: str | Path | None = None,
     ) -> None:
-        addresses.refuse_written_keys(extra_args, env or {})
-        local = Path(model).is_dir()
-        self.model = str(Path(model).resolve()) if local else str(model)
-        self.is_local = local
-        self.python = str(python or sys.executable)
-        self.host = host
-        self.port = port
+        self.is_local = Path(model).is_dir()
+        self.model = str(Path(model).resolve()) if self.is_local else str(model)
+        self.settings = settings
+        self.python = str(settings.python or sys.executable)
+        self.host = settings.host or "127.0.0.1"
+        self.port = settings.port
         self.uds = uds
-        self.served_model_name = served_model_name or (Path(self.model).name if local else self.model)
-        self.max_model_len = max_model_len
-        self.gpu_memory_utilization = gpu_memory_utilization
-        self.extra_args = tuple(extra_args)
-        self.env = dict(env or {})
+        self.served_model_name = served_model_name or (Path(self.model).name if self.is_local else self.model)
         self.api_key = api_key or os.environ.get(KEY_VARIABLE) or None
-        self.start_timeout_s = start_timeout_s
         self.log_path = Path(log_path) if log_path is not None else None
         self.pid: int | None = None
         """Process id of the server, which leads its process group; None while it does not run."""
@@ -163,11 +170,11 @@ class VllmServer:
         Raises:
             VllmError: it was not within ``start_timeout_s``.
         """
-        deadline = time.monotonic() + self.start_timeout_s
+        deadline = time.monotonic() + self.settings.start_timeout_s
         while not addresses.is_healthy(self.root, uds=self.uds):
             if time.monotonic() > deadline:
                 raise VllmError(
-                    f"the vLLM server at {self.where} was not ready after {self.start_timeout_s:g} s; "
+                    f"the vLLM server at {self.where} was not ready after {self.settings.start_timeout_s:g} s; "
                     "the output of rank 0 says why"
                 )
             time.sleep(HEALTH_POLL_S)
@@ -211,12 +218,12 @@ class VllmServer:
         command = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
         command += ["--served-model-name", self.served_model_name]
         command += ["--uds", str(self.uds)] if self.uds else ["--host", self.host, "--port", str(self.port)]
-        if self.max_model_len is not None:
-            command += ["--max-model-len", str(self.max_model_len)]
-        if self.gpu_memory_utilization is not None:
-            command += ["--gpu-memory-utilization", str(self.gpu_memory_utilization)]
+        if self.settings.max_model_len is not None:
+            command += ["--max-model-len", str(self.settings.max_model_len)]
+        if self.settings.gpu_memory_utilization is not None:
+            command += ["--gpu-memory-utilization", str(self.settings.gpu_memory_utilization)]
         # One line per request would bury what the log is kept for.
-        return [*command, "--disable-uvicorn-access-log", *self.extra_args]
+        return [*command, "--disable-uvicorn-access-log", *self.settings.extra_args]
 
     def environment(self) -> dict[str, str]:
         """The server's environment variables."""
@@ -230,7 +237,7 @@ class VllmServer:
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         if self.is_local:
             env["HF_HUB_OFFLINE"] = "1"
-        return env | self.env | ({KEY_VARIABLE: self.api_key} if self.api_key else {})
+        return env | dict(self.settings.env) | ({KEY_VARIABLE: self.api_key} if self.api_key else {})
 
     def log_tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines that the server has written since it was last started."""
@@ -273,8 +280,8 @@ class VllmServer:
                 seconds = time.monotonic() - begin
                 if (code := self.poll()) is not None:
                     raise VllmError(self._with_tail(f"vLLM ended with status {code} before it was ready"))
-                if seconds > self.start_timeout_s:
-                    raise VllmError(self._with_tail(f"vLLM was not ready after {self.start_timeout_s:g} s"))
+                if seconds > self.settings.start_timeout_s:
+                    raise VllmError(self._with_tail(f"vLLM was not ready after {self.settings.start_timeout_s:g} s"))
                 line = f"starting vLLM with {self.served_model_name}: {seconds:.0f} s  {self.log_tail(1)}"
                 status.update(line[: console.width - 4])
                 if not console.is_terminal and seconds >= next_plain_line:

@@ -1,4 +1,4 @@
-"""Everything around the step: building the policy, answering questions for evaluation, checkpoints.
+"""Everything around the step: building the policy, opening the services, the optimizer, checkpoints.
 
 The method itself is in ``module.py``.
 """
@@ -10,7 +10,6 @@ import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,23 +24,34 @@ from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
-from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
+from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.pretrained import sandbox
 from racro_pl.reward.reward_function import RewardFunction
+from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
-from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.text.printable import printable
-from racro_pl.text.thoughts import without_thoughts
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
+from racro_pl.training import objectives
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
-from racro_pl.training.checkpointing.resuming import ORIGIN_KEY, check_weights, origin_of
+from racro_pl.training.checkpointing.resuming import (
+    ORIGIN_KEY,
+    SETTINGS_KEY,
+    check_run,
+    check_weights,
+    configured_hyperparameters,
+    origin_of,
+    run_settings,
+)
+from racro_pl.training.checkpointing.run_folder import run_folder, stop_with_checkpoint
 from racro_pl.training.distributed import disconnect_at_exit
-from racro_pl.training.evaluating import EvaluationScores, check_evaluation, check_monitors, sets_of
-from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight
+from racro_pl.training.evaluating import check_evaluation, check_monitors
+from racro_pl.training.reasoner_guard import ReasonerGuard
+from racro_pl.training.rollouts import StepRollouts
+from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
+from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight, unused_settings
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
-from racro_pl.types import Question
+from racro_pl.types import Question, RacroError
 
 
 class _CloseServices(Callback):
@@ -52,14 +62,7 @@ class _CloseServices(Callback):
 
 
 class CaptionerModule(LightningModule):
-    """A captioner and its reasoner under Lightning: set-up, evaluation and checkpoints.
-
-    Args:
-        policy: the captioner: weights, quantisation, adapters.
-        rollout: the engine that samples captions.
-        reward: gives what is sampled its rewards.
-        prompt_template: what the captioner is asked for.
-    """
+    """A captioner, its rollout engine and its reasoner under Lightning; arguments as in ``RacroModule``."""
 
     captioner: Captioner
     origin: dict[str, str | None]
@@ -69,8 +72,8 @@ class CaptionerModule(LightningModule):
         self,
         policy: PolicySettings,
         rollout: RolloutEngine,
-        reward: RewardFunction,
-        prompt_template: PromptTemplate = captioner_messages,
+        reward: Scorer | RewardFunction | None,
+        objective: ObjectiveSettings,
     ) -> None:
         super().__init__()
         # A checkpoint holds what was trained, not the base: loading is partial by design, and checked by hand.
@@ -81,8 +84,14 @@ class CaptionerModule(LightningModule):
             policy.adapter = str(find_adapter(policy.adapter))
         self.policy_settings = policy
         self.engine = rollout
-        self.scorer = reward
-        self.prompt_template = prompt_template
+        self.objective = objective
+        self.reward = reward
+        self.scorer = objectives.reward_function(objective, reward, lambda: self.captioner)
+        self.prompt_template = objectives.prompt_template(objective)
+        self._rollouts = StepRollouts(rollout, self.scorer)
+        self._guard = ReasonerGuard(lambda: self.scorer)
+        self._stop: RacroError | None = None
+        """Why the run ends after this step."""
         self.updates_done = 0
         self._encoder: PromptEncoder | None = None
         self.seed: int | None = None
@@ -134,8 +143,21 @@ class CaptionerModule(LightningModule):
         disconnect_at_exit()
         check_trainer(self.trainer, self.policy_settings)
         check_evaluation(self.trainer, self.scorer)
-        if stage == "fit":
-            check_monitors(self.trainer)
+        objectives.check_strategy(self.objective, self.trainer)
+        self._rollouts = StepRollouts(self.engine, self.scorer)
+        if stage != "fit":
+            return
+        check_monitors(self.trainer)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        questions = data.questions_per_step // self.trainer.world_size
+        curriculum = getattr(data, "curriculum", None)
+        for line in unused_settings(self.objective, self.engine, self.reward, questions, curriculum):
+            rank_zero_info(line)
+        if self.objective.sample_ahead:
+            rank_zero_info(
+                "sample_ahead: the first step only samples, here and after a resume; a resumed run continues without "
+                "the captions that were under way, so not bit for bit as the uninterrupted one"
+            )
 
     def configure_model(self) -> None:
         """Build the policy on this rank's device. Called again by a second ``fit`` or ``test``: then a no-op."""
@@ -153,6 +175,7 @@ class CaptionerModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Find out now, not half an hour in, that the reasoner is unreachable, or that images or gradients are lost."""
+        self._guard.begin()
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
         self._open_services()
@@ -167,14 +190,12 @@ class CaptionerModule(LightningModule):
         # and nothing that draws in between (a validation, a callback) changes what is learnt.
         self.step_seed = seed_for(self.seed or 0, self.trainer.global_step, self.trainer.global_rank)
         torch.manual_seed(self.step_seed)
+        self._rollouts.reward_stats()  # what was asked between two steps is of neither
 
-    def on_validation_start(self) -> None:
-        # Within a fit it was checked at the start; an outage later costs scores, not the run.
-        if self.trainer.state.fn == TrainerFn.VALIDATING:
-            self._open_services()
-
-    def on_test_start(self) -> None:
-        self._open_services()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop a run whose reasoner or rollout server is gone, leaving a checkpoint from which it can be resumed."""
+        if self._stop is not None:
+            stop_with_checkpoint(self.trainer, self._stop)
 
     def on_train_epoch_start(self) -> None:
         # Only this class may change the mode: gradient checkpointing depends on it, silently.
@@ -184,17 +205,14 @@ class CaptionerModule(LightningModule):
     def _open_services(self) -> None:
         self.scorer.check()
         # Every rank asks: the folder and the run's name are agreed on by broadcasts.
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        run_id, key = self.trainer.strategy.broadcast((uuid.uuid4().hex[:12], secrets.token_urlsafe(32)))
-        trainer = self.trainer
-        self.engine.open(
-            RunInfo(
-                self.policy_settings, folder, run_id, trainer.global_rank, trainer.world_size, trainer.num_nodes, key
-            )
-        )
+        trainer, folder = self.trainer, run_folder(self.trainer)
+        run_id, key = trainer.strategy.broadcast((uuid.uuid4().hex[:12], secrets.token_urlsafe(32)))
+        ranks = (trainer.global_rank, trainer.world_size, trainer.num_nodes)
+        self.engine.open(RunInfo(self.policy_settings, folder, run_id, *ranks, key))
 
     def close_services(self) -> None:
         """End what was asked of the reasoner and of the rollout engine, whether answered or not."""
+        self._rollouts.close()
         self.scorer.close()
         self.engine.close()
 
@@ -211,65 +229,36 @@ class CaptionerModule(LightningModule):
             yield
         self.captioner.sync_ranks()
 
-    # ------------------------------------------------------------------ evaluation
+    # ------------------------------------------------------------------ optimizer
 
-    def answer(self, questions: Sequence[Question], audited: bool = True) -> list[Answered]:
-        """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out.
-
-        Args:
-            questions: of one batch.
-            audited: whether the attached data set may know something about their captions; a benchmark does not.
-        """
-        encoded = self.encode_readable(questions)
-        texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
-        captions = [without_thoughts(text) for text in texts]
-        pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return [
-            Answered(question, caption, waiting.result(), data.audit_caption(question, caption) if audited else {})
-            for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
-        ]
-
-    def new_accuracy(self, split: str) -> PipelineAccuracy:
-        """An empty metric for one split of the attached data."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return PipelineAccuracy(data.categories(split), data.audit_names()).to(self.device)
-
-    def on_validation_epoch_start(self) -> None:
-        self._scores = EvaluationScores(
-            sets_of(self.trainer), lambda: self.new_accuracy("validation"), self.scorer, self.device
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        settings = self.objective
+        optimizer = torch.optim.AdamW(
+            self._trained, lr=self.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self._evaluating = ExitStack()
-        self._evaluating.callback(self._scores.close)
-        self._evaluating.enter_context(self.sampling())
+        optimizer.register_load_state_dict_pre_hook(configured_hyperparameters)
+        return optimizer
 
-    def validation_step(
-        self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, list[Answered]]:
-        """Answers to questions of the validation split; those to a benchmark's go into its score alone."""
-        split = self._scores.sets[dataloader_idx] is None
-        answered = self.answer(questions, audited=split)
-        self._scores.add(dataloader_idx, answered)
-        return {"answered": answered if split else []}
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        default = FULL_LEARNING_RATE if self.policy_settings.lora is None else LORA_LEARNING_RATE
+        return default if self.objective.learning_rate is None else self.objective.learning_rate
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update. It follows from the settings and the number of updates alone: a schedule object would
+        bring an old one back from a checkpoint."""
+        return self.peak_rate * min(1.0, (self.updates_done + 1) / (self.objective.warmup_updates + 1))
 
-    on_test_epoch_start = on_validation_epoch_start
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """The one optimizer, without Lightning's counting wrapper."""
+        return self.trainer.optimizers[0]
 
-    def test_step(self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Questions of :class:`racro_pl.data.BenchmarkDataModule`."""
-        CaptionerModule.validation_step(self, questions, batch_idx, dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, stage: str) -> None:
-        self._evaluating.close()
-        metrics = self._scores.compute()
-        if "accuracy" in metrics:
-            self.log(f"{stage}/accuracy", metrics.pop("accuracy"), prog_bar=True)
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
+    @property
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -287,6 +276,8 @@ class CaptionerModule(LightningModule):
         checkpoint["racro_updates_done"] = self.updates_done
         checkpoint["racro_seed"] = self.seed
         checkpoint[ORIGIN_KEY] = self.origin
+        checkpoint[SETTINGS_KEY] = self._run_settings()
+        checkpoint["racro_spent"] = self._guard.spent
         if self.policy_settings.lora is not None:
             checkpoint[ADAPTER_KEY] = adapter_config_json(self.captioner.model.peft_config[TRAINED])
 
@@ -297,5 +288,13 @@ class CaptionerModule(LightningModule):
         self.updates_done = checkpoint["racro_updates_done"]
         self.seed = checkpoint["racro_seed"]
         given = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it
-        if self.trainer.state.fn == TrainerFn.FITTING and given not in (None, str(self.seed)):
-            rank_zero_info(f"resume: the seed is the checkpoint's, {self.seed}; seed_everything {given} is not used")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            if given not in (None, str(self.seed)):
+                rank_zero_info(
+                    f"resume: the seed is the checkpoint's, {self.seed}; seed_everything {given} is not used"
+                )
+            check_run(self._run_settings(), self.origin, checkpoint)
+        self._guard.resume(checkpoint.get("racro_spent", 0.0))
+
+    def _run_settings(self) -> dict[str, Any]:
+        return run_settings(self.policy_settings, self.objective, self.peak_rate, self.engine, self.reward)

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from racro_pl.data.sampling import extra_indices
@@ -27,32 +23,23 @@ from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
-from racro_pl.training import objectives
-from racro_pl.training.accuracy import Answered
-from racro_pl.training.base import CaptionerModule
-from racro_pl.training.checkpointing.resuming import SETTINGS_KEY, check_run, configured_hyperparameters, run_settings
-from racro_pl.training.checkpointing.stopping import stop_with_checkpoint
 from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
 from racro_pl.training.gradients import normalise_gradients
 from racro_pl.training.metrics import TOKEN_SUMS, StepMetrics
-from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.rollouts import (
     MicroBatch,
     StepGroups,
-    StepRollouts,
     SubmittedGroup,
     micro_batches,
     other_questions,
     replace_flat,
 )
-from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.training.startup import unused_settings
-from racro_pl.types import Experience, Question, RacroError, Rewards, Rollout
-
-LOST_ON_ANOTHER_RANK = "another rank has lost its rollout server; its output says more"
+from racro_pl.training.settings import ObjectiveSettings
+from racro_pl.training.validation import LOST_ON_ANOTHER_RANK, AnsweringModule
+from racro_pl.types import Experience, Question, Rewards, Rollout
 
 
-class RacroModule(CaptionerModule):
+class RacroModule(AnsweringModule):
     """Captioner, reasoner and objective, wired into Lightning.
 
     Args:
@@ -69,52 +56,12 @@ class RacroModule(CaptionerModule):
         reward: Scorer | RewardFunction | None = None,
         objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 (never modified)
     ) -> None:
-        rewards = objectives.reward_function(objective, reward, lambda: self.captioner)
-        super().__init__(policy, rollout, rewards, objectives.prompt_template(objective))
+        super().__init__(policy, rollout, reward, objective)
         self.automatic_optimization = False
-        self.objective = objective
-        self.reward = reward
         self.last_step: list[tuple[Rollout, Rewards]] = []
         """The groups of the step just made, for callbacks."""
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
-        self._rollouts = StepRollouts(rollout, rewards)
-        self._guard = ReasonerGuard(lambda: self.scorer)
-        self._stop: RacroError | None = None
-        """Why the run ends after this step."""
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        objectives.check_strategy(self.objective, self.trainer)
-        self._rollouts = StepRollouts(self.engine, self.scorer)
-        if stage != "fit":
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        questions = data.questions_per_step // self.trainer.world_size
-        curriculum = getattr(data, "curriculum", None)
-        for line in unused_settings(self.objective, self.engine, self.reward, questions, curriculum):
-            rank_zero_info(line)
-        if self.objective.sample_ahead:
-            rank_zero_info(
-                "sample_ahead: the first step only samples, here and after a resume; a resumed run continues without "
-                "the captions that were under way, so not bit for bit as the uninterrupted one"
-            )
-
-    def on_fit_start(self) -> None:
-        self._guard.begin()
-        super().on_fit_start()
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self._rollouts.drain(self._all_ranks)  # a validation would push other weights
-
-    def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        self._rollouts.reward_stats()  # what was asked between two steps is of neither
-
-    def close_services(self) -> None:
-        self._rollouts.close()
-        super().close_services()
 
     # ------------------------------------------------------------------ the step
 
@@ -294,75 +241,3 @@ class RacroModule(CaptionerModule):
         kept, excluded = replace_flat(own, self.objective.refill_rounds, result, draw)
         metrics.add(replaced=sum(group is not before for group, before in zip(kept, own, strict=True)))
         return StepGroups(groups.count, iter(kept), excluded)
-
-    # ------------------------------------------------------------------ around the step
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop a run whose reasoner or rollout server is gone, leaving a checkpoint from which it can go on."""
-        if self._stop is not None:
-            stop_with_checkpoint(self.trainer, self._stop)
-
-    def validation_step(
-        self, questions: list[Question], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, list[Answered]]:
-        try:
-            return super().validation_step(questions, batch_idx, dataloader_idx)
-        except RolloutError as error:
-            self._rollouts.lost = error
-            return {"answered": []}
-
-    def on_validation_epoch_end(self) -> None:
-        """An accuracy of the questions that were captioned in time would be none: stop instead, on all ranks."""
-        if all_reduce(torch.tensor(float(self._rollouts.lost is not None)), "max"):
-            reason = self._rollouts.lost or RolloutError(LOST_ON_ANOTHER_RANK)
-            if self.trainer.state.fn != TrainerFn.FITTING:
-                raise reason
-            stop_with_checkpoint(self.trainer, reason)
-        self._guard.settle()
-        super().on_validation_epoch_end()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        settings = self.objective
-        optimizer = torch.optim.AdamW(
-            self._trained, lr=self.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
-        optimizer.register_load_state_dict_pre_hook(configured_hyperparameters)
-        return optimizer
-
-    @property
-    def peak_rate(self) -> float:
-        """The learning rate after the warm-up."""
-        default = FULL_LEARNING_RATE if self.policy_settings.lora is None else LORA_LEARNING_RATE
-        return default if self.objective.learning_rate is None else self.objective.learning_rate
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next update. It follows from the settings and the number of updates alone: a schedule object would
-        bring an old one back from a checkpoint."""
-        return self.peak_rate * min(1.0, (self.updates_done + 1) / (self.objective.warmup_updates + 1))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[SETTINGS_KEY] = self._run_settings()
-        checkpoint["racro_spent"] = self._guard.spent
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            check_run(self._run_settings(), self.origin, checkpoint)
-        self._guard.resume(checkpoint.get("racro_spent", 0.0))
-
-    def _run_settings(self) -> dict[str, Any]:
-        return run_settings(self.policy_settings, self.objective, self.peak_rate, self.engine, self.reward)
-
-    def _all_ranks(self) -> None:
-        self.trainer.strategy.barrier("captions of all ranks")
-
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """The one optimizer, without Lightning's counting wrapper."""
-        return self.trainer.optimizers[0]
-
-    @property
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from racro_pl.losses import VARIANTS, Estimator, LossName, Variant
+from racro_pl.types import at_least, positive, require_all
 
 ObjectiveName = Literal["cro", "qa", "vpo"]
 QA_CLIP_HIGH = 0.25
@@ -59,11 +60,13 @@ class ObjectiveSettings:
     """How the divergence is estimated: ``k1``, ``k2`` or ``k3``; null: k3. k1 has zero expected gradient."""
     refill_rounds: int = 0
     """How often in a step groups without signal (all captions right, or all wrong) are replaced by groups of further
-    questions. 0: never, as in the reference run; see training/rollouts.py for what it changes."""
+    questions. 0: never, as in the reference run; see training/rollouts.py for what it changes.
+    Experimental: no published configuration or experiment uses it."""
     sample_ahead: bool = False
     """Learn from the captions of the step before, while this step's are sampled and answered: no one waits for a slow
     reasoner, and a vLLM samples while the trainer learns. They are one step old, which the importance weights correct.
-    The first step, also after a resume, only samples."""
+    The first step, also after a resume, only samples.
+    Experimental: no published configuration or experiment uses it."""
     importance: Literal["token", "sequence"] = "token"
     """Importance ratio of policy and sampler, per token or sequence, where another engine (vLLM) sampled."""
     importance_cap: float = 2.0
@@ -71,30 +74,22 @@ class ObjectiveSettings:
 
     def __post_init__(self) -> None:
         values = {**vars(self), **self.resolved()}
-        problems = [
-            f"{name} is {values[name]}; expected {least} or more"
-            for name, least in (
-                ("updates_per_rollout", 1), ("micro_batch_size", 1), ("warmup_updates", 0), ("weight_decay", 0),
-                ("kl_coefficient", 0), ("clip_high", 0), ("refill_rounds", 0),
-            )
-            if values[name] < least
-        ]  # fmt: skip
-        if self.sample_ahead and self.refill_rounds:
-            problems.append("refill_rounds waits for rewards before it learns, which sample_ahead avoids; use only one")
-        if not 0 <= self.caption_penalty <= 1:
-            problems.append(f"caption_penalty is {self.caption_penalty}; expected between 0 and 1")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            problems.append(f"learning_rate is {self.learning_rate}; expected more than 0, or null for the default")
-        if not self.max_grad_norm > 0:
-            problems.append(f"max_grad_norm is {self.max_grad_norm}; expected more than 0")
-        if not self.importance_cap >= 1:
-            problems.append(f"importance_cap is {self.importance_cap}; expected 1 or more")
-        if not 0 <= self.variant.clip_low <= 1:
-            problems.append(f"clip_low is {self.variant.clip_low}; expected between 0 and 1")
-        if not self.variant.dual_clip > 1:
-            problems.append(f"dual_clip is {self.variant.dual_clip}; expected more than 1 (.inf for none)")
-        if problems:
-            raise ValueError("objective: " + "; ".join(problems))
+        counts = ("updates_per_rollout", "micro_batch_size")
+        amounts = ("warmup_updates", "weight_decay", "kl_coefficient", "clip_high", "refill_rounds")
+        require_all(
+            "objective",
+            *at_least(1, **{name: values[name] for name in counts}),
+            *at_least(0, **{name: values[name] for name in amounts}),
+            (
+                not (self.sample_ahead and self.refill_rounds),
+                "refill_rounds waits for rewards before it learns, which sample_ahead avoids; use only one",
+            ),
+            (0 <= self.caption_penalty <= 1, f"caption_penalty is {self.caption_penalty}; expected between 0 and 1"),
+            *positive(learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm),
+            *at_least(1, importance_cap=self.importance_cap),
+            (0 <= values["clip_low"] <= 1, f"clip_low is {values['clip_low']}; expected between 0 and 1"),
+            (values["dual_clip"] > 1, f"dual_clip is {values['dual_clip']}; expected more than 1 (.inf for none)"),
+        )
 
     @property
     def variant(self) -> Variant:

@@ -25,7 +25,7 @@ EVERY = 5
 
 
 def accuracy_by_step(folder: Path) -> dict[int, float]:
-    """A run's validation accuracy, behind the step that it was measured after; step 0 and the last from all 500."""
+    """A run's validation accuracy by the step that it was measured after; step 0 and the last from all 500."""
     figures = json.loads((folder / "held_out.json").read_text())
     curve = {0: figures["before"]["accuracy"]}
     with (folder / "metrics.csv").open(newline="") as file:

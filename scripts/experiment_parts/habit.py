@@ -4,7 +4,7 @@ r"""A captioner with the habit of solving: asked for a caption, it describes hal
 
 A short supervised stage puts a LoRA adapter on the embedded captioner. Both kinds of text are taught under the
 captioner's own prompt, and both are right: two true facts, the asked one first or second, or the asked fact as an
-answer in a box. It stands for what plain question answering leaves behind in a large model: texts that solve where a
+answer in a box. It stands for what plain question answering leaves in a large model: texts that solve where a
 caption is wanted.
 """
 

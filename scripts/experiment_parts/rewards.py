@@ -84,7 +84,7 @@ class TrustingReasoner(Reasoner):
     def submit_seeded(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Future[Reply]]:
         replies: list[Future[Reply] | None] = []
         for messages, seed in zip(prompts, seeds, strict=True):
-            # The caption stands before the question; behind it the prompt itself asks for a box.
+            # The caption stands before the question; after it the prompt itself asks for a box.
             stated = last_boxed(messages[-1]["content"].split("### Question:")[0])
             if stated is not None:
                 replies.append(_at_once(rf"\boxed{{{stated}}}"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from racro_pl.serving.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 SET_UP = (
     "set up both with `scripts/setup_cpu_vllm.sh .venv-vllm` and "
@@ -40,12 +40,9 @@ def vllm_server(vllm_python: Path, reasoner_path: Path, tmp_path_factory) -> Ite
     """One server for all tests. A test that kills it restarts it, on the same port."""
     server = VllmServer(
         reasoner_path,
-        python=vllm_python,
-        served_model_name="smollm2",
-        max_model_len=2048,
         # Compiling the model would take longer than the tests' tokens gain from it.
-        extra_args=["--enforce-eager"],
-        start_timeout_s=280,
+        ServerSettings(str(vllm_python), max_model_len=2048, extra_args=["--enforce-eager"], start_timeout_s=280),
+        served_model_name="smollm2",
         log_path=tmp_path_factory.mktemp("vllm") / "vllm.log",
     )
     with server:

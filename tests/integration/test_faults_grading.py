@@ -22,16 +22,16 @@ class Killer(Callback):
         self.armed = False
         self.killed: list[int] = []
         self.unscored: list[float] = []
-        ask = grader._Worker.ask
+        ask = grader.WorkerProcess.ask
 
         def ask_or_die(worker, request, limit_s):
-            if self.armed:
+            if self.armed and request[0] == "equal":  # not the process that renders chat templates
                 self.armed = False
                 self.killed.append(worker._process.pid)
                 os.kill(worker._process.pid, signal.SIGKILL)
             return ask(worker, request, limit_s)
 
-        monkeypatch.setattr(grader._Worker, "ask", ask_or_die)
+        monkeypatch.setattr(grader.WorkerProcess, "ask", ask_or_die)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
         self.armed = trainer.global_step == 1

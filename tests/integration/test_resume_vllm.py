@@ -12,7 +12,7 @@ from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import open_writer
 from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.figure_world.world import figure_questions
-from racro_pl.serving.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 from tests.fakes.runs import assert_same_run, captions
 
 pytestmark = pytest.mark.vllm
@@ -64,11 +64,10 @@ def test_what_is_exported_vllm_serves(vllm_python: Path, tmp_path):
     assert expected != written("embedded:figure-captioner", None)
     lora = ["--enable-lora", "--max-lora-rank", "16", "--lora-modules", f"trained={tmp_path / 'peft'}"]
     for model, name, more in ((EMBEDDED["figure-captioner"], "trained", lora), (tmp_path / "merged", "merged", [])):
-        server = VllmServer(
-            model, python=vllm_python, served_model_name="base" if more else name, max_model_len=512,
-            extra_args=["--enforce-eager", "--dtype", "float32", *more], start_timeout_s=280,
-            log_path=tmp_path / f"{name}.log",
-        )  # fmt: skip
+        arguments = ["--enforce-eager", "--dtype", "float32", *more]
+        start = ServerSettings(str(vllm_python), max_model_len=512, extra_args=arguments, start_timeout_s=280)
+        served_name, log = "base" if more else name, tmp_path / f"{name}.log"
+        server = VllmServer(model, start, served_model_name=served_name, log_path=log)
         with server:
             served = written(server.url, name)
         # Another engine rounds differently: a near-tie may turn, not more.

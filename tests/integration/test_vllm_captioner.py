@@ -11,7 +11,7 @@ from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.evaluation.writers import open_writer
 from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.figure_world.world import figure_questions
-from racro_pl.serving.vllm_process import VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 pytestmark = pytest.mark.vllm
 
@@ -20,10 +20,14 @@ def test_served_and_in_process_captions_are_the_same(vllm_python: Path, tmp_path
     questions = figure_questions("test", 24)
     work = [(question, task) for question in questions for task in ("caption", "tentative")]
     limits = {"max_new_tokens": 24, "batch_size": 8}
-    server = VllmServer(
-        EMBEDDED["figure-captioner"], python=vllm_python, served_model_name="captioner", max_model_len=512,
-        extra_args=["--enforce-eager", "--dtype", "float32"], start_timeout_s=280, log_path=tmp_path / "vllm.log",
-    )  # fmt: skip
+    start = ServerSettings(
+        str(vllm_python),
+        max_model_len=512,
+        extra_args=["--enforce-eager", "--dtype", "float32"],
+        start_timeout_s=280,
+    )
+    log = tmp_path / "vllm.log"
+    server = VllmServer(EMBEDDED["figure-captioner"], start, served_model_name="captioner", log_path=log)
     with server:
         served = open_writer(CaptionerSettings(server.url, "served", **limits), torch.device("cpu"))
         served.check()

@@ -21,11 +21,8 @@ pytestmark = pytest.mark.vllm
 def second_server(vllm_server: VllmServer, tmp_path: Path) -> Iterator[VllmServer]:
     server = VllmServer(
         vllm_server.model,
-        python=vllm_server.python,
+        vllm_server.settings,
         served_model_name=vllm_server.served_model_name,
-        max_model_len=vllm_server.max_model_len,
-        extra_args=vllm_server.extra_args,
-        start_timeout_s=280,
         log_path=tmp_path / "second.log",
     )
     with server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def test_servers_that_we_start_listen_on_this_machine_alone(tmp_path):
     serve.add_arguments(parser)
     assert parser.parse_args(["reasoner", "--model", "m"]).host == "127.0.0.1"
     policy = PolicySettings(path=str(tmp_path))
-    server = VllmServer(tmp_path, port=1)
+    server = VllmServer(tmp_path, ServerSettings(port=1))
     assert listens_on(server.command()) == "127.0.0.1"
     assert is_local_address(server.host)
     # Rollouts make the server read folders: not even this machine's other users may ask for that.
@@ -99,4 +98,4 @@ def test_no_function_here_listens_elsewhere_by_default():
         if argument.arg == "host" and ast.unparse(default) not in ("'127.0.0.1'", "'localhost'")
     ]
     assert hosts == []
-    assert inspect.signature(VllmServer).parameters["host"].default == "127.0.0.1"
+    assert VllmServer(".").host == "127.0.0.1"

@@ -19,7 +19,7 @@ class SplitInfo:
     """One split of a benchmark, as its authors published it."""
 
     questions: int
-    """Number of questions of the complete split; 0 where nobody has fixed one."""
+    """Number of questions of the complete split; 0 where no number is fixed."""
     tsv: str | None = None
     """Name of VLMEvalKit's file, without ``.tsv``."""
     md5: str | None = None

@@ -75,7 +75,7 @@ def lettered_options(row: Row) -> tuple[str, ...]:
     """Options that have a column each, ``A``, ``B``, ...: those before the first empty one.
 
     Raises:
-        RowError: there is one behind an empty one, whose letter would move.
+        RowError: there is one after an empty one, whose letter would move.
     """
     cells = [row.text(letter) for letter in LETTERS if letter in row.values]
     options = [cell for cell in cells if cell]

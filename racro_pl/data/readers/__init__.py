@@ -1,4 +1,4 @@
-"""One file per data set layout, behind one small protocol."""
+"""One file per data set layout, with one small interface."""
 
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, Reader, ReadResult, RowError, Split
 from racro_pl.data.readers.figures import FigureWorldReader

@@ -126,7 +126,7 @@ def keep_readable(questions: Sequence[Question], drops: Drops) -> list[Question]
 
 
 def quiet(items: int) -> bool:
-    """Whether work on so many items needs no progress bar, or has nobody to look at one."""
+    """Whether work on so many items needs no progress bar, or has no terminal to show one."""
     return items < MANY or not first_process() or not sys.stderr.isatty()
 
 

@@ -12,21 +12,20 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.engine import EncodedQuestion, Placement, RolloutEngine, RunInfo
 from racro_pl.rollout.vllm.adapter import AdapterPusher
 from racro_pl.rollout.vllm.answer import Asked, Sampled, read_captions
-from racro_pl.rollout.vllm.canary import CANARY_THRESHOLDS, check_gap, logprob_gap
-from racro_pl.rollout.vllm.checks import check_server
+from racro_pl.rollout.vllm.checks import CANARY_THRESHOLDS, check_gap, check_server, logprob_gap
 from racro_pl.rollout.vllm.protocol import RolloutError, exact_messages, sampling_request
 from racro_pl.rollout.vllm.server import (
     ServerSettings,
+    Sleeper,
     announce_key,
     given_key,
     required_arguments,
     start_server,
 )
-from racro_pl.rollout.vllm.sleep import Sleeper
 from racro_pl.serving.calls import Fault, ServerCalls
-from racro_pl.serving.network import ConnectionSettingError, clean_url
+from racro_pl.serving.network import clean_url
 from racro_pl.serving.vllm_process import VllmServer
-from racro_pl.types import Rollout
+from racro_pl.types import Rollout, at_least, positive, require_all
 
 BYTES_PER_TOKEN = 1_000
 """Bound on a token's share of a response: its id, its text, its bytes and its log-prob, as JSON."""
@@ -56,7 +55,8 @@ class VllmEngine(RolloutEngine):
             ``CANARY_THRESHOLDS`` of the base's dtype. A base that is quantised on one side only differs by more, and
             needs a threshold of its own.
         sleep: the server sleeps while the trainer computes, and gives it the GPU's memory: for one card that both
-            share. Sampling and learning then never overlap. One device only.
+            share. Sampling and learning then never overlap. One device only. Experimental: no published
+            configuration or experiment uses it.
         concurrency: questions in flight at once.
         deadline_s: seconds from a question's first attempt until the run gives up, retries and waits included.
         attempt_s: seconds for one attempt.
@@ -80,28 +80,17 @@ class VllmEngine(RolloutEngine):
         attempts: int = 4,
     ) -> None:
         super().__init__(group_size, max_new_tokens, temperature)
-        problems = []
-        if (url is None) == (server is None):
-            problems.append("give either the url of a running vLLM server, or server with how to start one")
-        if url is not None:
-            try:
-                url = clean_url(url)
-            except ConnectionSettingError as error:
-                problems.append(str(error))
-        for name, value in (
-            ("canary_every", canary_every), ("canary_questions", canary_questions), ("concurrency", concurrency),
-            ("attempts", attempts),
-        ):  # fmt: skip
-            if value < 1:
-                problems.append(f"{name} is {value}; expected 1 or more")
-        for name, seconds in (
-            ("canary_threshold", canary_threshold), ("deadline_s", deadline_s), ("attempt_s", attempt_s),
-        ):  # fmt: skip
-            if seconds is not None and not seconds > 0:
-                problems.append(f"{name} is {seconds}; expected more than 0")
-        if problems:
-            raise ValueError("rollout: " + "; ".join(problems))
-        self.url = url
+        require_all(
+            "rollout",
+            (
+                (url is None) != (server is None),
+                "give either the url of a running vLLM server, or server with how to start one",
+            ),
+            *at_least(1, canary_every=canary_every, canary_questions=canary_questions),
+            *at_least(1, concurrency=concurrency, attempts=attempts),
+            *positive(canary_threshold=canary_threshold, deadline_s=deadline_s, attempt_s=attempt_s),
+        )
+        self.url = None if url is None else clean_url(url)
         self.server_settings = server
         self.canary_every = canary_every
         self.canary_questions = canary_questions
@@ -233,7 +222,7 @@ class VllmEngine(RolloutEngine):
                 banned=banned,
                 eos_ids=sorted(captioner.eos_ids),
             )
-            waiting.append(calls.submit("chat/completions", request))
+            waiting.append(calls.post("chat/completions", request))
 
         def receive() -> Iterator[Rollout]:
             for encoded, future in zip(questions, waiting, strict=True):

@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from racro_pl.policy.config import PolicySettings
 from racro_pl.rollout.engine import RunInfo
-from racro_pl.rollout.vllm import sleep as vllm_sleep
 from racro_pl.rollout.vllm.protocol import RolloutError
-from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, refuse_written_keys, socket_path
-from racro_pl.serving.vllm_process import VllmServer
+from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, socket_path
+from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ``--max-lora-rank`` values that vLLM takes."""
-
-
-@dataclass
-class ServerSettings:
-    """How to start vLLM; it ends with the run."""
-
-    python: str | None = None
-    """Interpreter of the environment that holds vLLM; this one when null."""
-    host: str | None = None
-    """Address to listen on, for runs on several nodes; requests then need a key. Null listens on a Unix socket that
-    only this user can reach."""
-    port: int = 0
-    """Port of ``host``; 0 picks a free one, runs on several devices need a fixed one."""
-    gpu_memory_utilization: float | None = None
-    """Share of the GPU's memory to take; vLLM's default (which leaves a trainer no room beside it) when null."""
-    max_model_len: int | None = None
-    """Longest prompt and caption together, in tokens; the model's own when null."""
-    extra_args: Sequence[str] = ()
-    """Further arguments of the vLLM command line."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Variables to add to the server's environment, such as CUDA_VISIBLE_DEVICES."""
-    start_timeout_s: float = 600.0
-    """Seconds to wait for the server to be healthy."""
-
-    def __post_init__(self) -> None:
-        refuse_written_keys(self.extra_args, self.env)
+SLEEP_ARGUMENT = "--enable-sleep-mode"
+SLEEP_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+"""vLLM offers the two endpoints under its development mode only."""
 
 
 def start_server(settings: ServerSettings, run: RunInfo, sleep: bool) -> VllmServer:
@@ -78,24 +54,15 @@ def rollout_server(settings: ServerSettings, run: RunInfo, sleep: bool = False) 
     """
     _check_address(settings, run, sleep)
     policy = run.policy
+    own = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} | (SLEEP_ENVIRONMENT if sleep else {})
+    arguments = [*required_arguments(policy), *([SLEEP_ARGUMENT] if sleep else []), *settings.extra_args]
     return VllmServer(
         policy.path,
-        python=settings.python,
-        host=settings.host or "127.0.0.1",
-        port=settings.port,
+        replace(settings, extra_args=arguments, env={**own, **settings.env}),
+        served_model_name="captioner",
+        log_path=run.folder / "vllm-rollout.log",
         uds=socket_path(run.run_id) if settings.host is None else None,
         api_key=given_key() or (run.key if settings.host is not None else None),
-        served_model_name="captioner",
-        max_model_len=settings.max_model_len,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        extra_args=[*required_arguments(policy), *([vllm_sleep.ARGUMENT] if sleep else []), *settings.extra_args],
-        env={
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-            **(vllm_sleep.ENVIRONMENT if sleep else {}),
-            **settings.env,
-        },
-        start_timeout_s=settings.start_timeout_s,
-        log_path=run.folder / "vllm-rollout.log",
     )
 
 
@@ -159,3 +126,48 @@ def required_arguments(policy: PolicySettings) -> list[str]:
         # After temperature and bans, as the trainer takes them; vLLM's default is before both.
         "--logprobs-mode", "processed_logprobs", "--mm-processor-kwargs", json.dumps(pixels),
     ]  # fmt: skip
+
+
+class Sleeper:
+    """Lets the server sleep while the trainer learns: level 1, weights in the host's memory, KV cache dropped.
+
+    Args:
+        calls: to the server.
+    """
+
+    def __init__(self, calls: ServerCalls) -> None:
+        self._calls = calls
+        self._root = calls.url.removesuffix("/v1")
+        self._asleep = False
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back. Nothing may be in flight.
+
+        Raises:
+            RolloutError: the server is away or does not offer it.
+        """
+        self._post("sleep?level=1")
+        self._asleep = True
+
+    def wake(self) -> None:
+        """Ready for sampling again; does nothing when it is awake.
+
+        Raises:
+            RolloutError: the server is away.
+        """
+        if self._asleep:
+            self._post("wake_up")
+            self._asleep = False
+
+    def _post(self, what: str) -> None:
+        try:
+            self._calls.call("POST", f"{self._root}/{what}", plain=True)
+        except Fault as fault:
+            hint = ""
+            if fault.kind in ("HTTP 404", "HTTP 405"):
+                environment = " ".join(f"{name}={value}" for name, value in SLEEP_ENVIRONMENT.items())
+                hint = (
+                    f": sleep: true needs a server started with {SLEEP_ARGUMENT} "
+                    f"and the environment variable {environment}"
+                )
+            raise RolloutError(f"vLLM at {self._calls.where} did not answer POST /{what} ({fault}){hint}") from None

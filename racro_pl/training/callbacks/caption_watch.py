@@ -21,7 +21,7 @@ from racro_pl.training.accuracy import Answered
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
-from racro_pl.types import Question, Rewards, Rollout
+from racro_pl.types import Question, Rewards, Rollout, at_least, require_all
 
 Habit = Callable[[Rollout, int], bool]
 HABITS: dict[str, Habit] = {
@@ -48,11 +48,8 @@ class CaptionWatch(Callback):
     """
 
     def __init__(self, examples: int = 2, probe_every: int = 1, probe_questions: int = 64) -> None:
-        for name, value in (("examples", examples), ("probe_every", probe_every)):
-            if value < 0:
-                raise ValueError(f"CaptionWatch: {name} is {value}; expected 0 or more")
-        if probe_questions < 2:
-            raise ValueError(f"CaptionWatch: probe_questions is {probe_questions}; expected 2 or more")
+        checks = at_least(0, examples=examples, probe_every=probe_every)
+        require_all("CaptionWatch", *checks, *at_least(2, probe_questions=probe_questions))
         self.examples = examples
         self.probe_every = probe_every
         self.probe_questions = probe_questions

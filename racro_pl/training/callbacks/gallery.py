@@ -13,7 +13,7 @@ from PIL import Image
 
 from racro_pl.images import ImageError, open_image
 from racro_pl.training.module import RacroModule
-from racro_pl.types import Question, Rewards
+from racro_pl.types import Question, Rewards, at_least, require_all
 
 COLUMNS = ("step", "question", "gold", "caption", "answer", "verdict", "reward")
 SIDE_PX = 512
@@ -43,11 +43,12 @@ class CaptionGallery(Callback):
     """
 
     def __init__(self, every_n_steps: int = 20, fixed: int = 4, new: int = 4) -> None:
-        if every_n_steps < 1 or fixed < 0 or new < 0 or fixed + new == 0:
-            raise ValueError(
-                f"CaptionGallery: every_n_steps={every_n_steps}, fixed={fixed}, new={new}; expected 1 step or more and "
-                "at least one question"
-            )
+        require_all(
+            "CaptionGallery",
+            *at_least(1, every_n_steps=every_n_steps),
+            *at_least(0, fixed=fixed, new=new),
+            (fixed + new > 0, "fixed and new are 0; expected at least one question"),
+        )
         self.every_n_steps = every_n_steps
         self.fixed = fixed
         self.new = new

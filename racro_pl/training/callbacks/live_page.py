@@ -20,7 +20,7 @@ from racro_pl.training.checkpointing.resume_logs import METRICS, read_table
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.metrics import PHASES
 from racro_pl.training.module import RacroModule
-from racro_pl.types import ImageRef, Rewards, Rollout
+from racro_pl.types import ImageRef, Rewards, Rollout, at_least, require_all
 
 THUMBNAIL_PX = 192
 MAX_POINTS = 600
@@ -39,8 +39,7 @@ class LivePage(Callback):
     """
 
     def __init__(self, every_s: float = 5.0, captions: int = 6) -> None:
-        if every_s < 0 or captions < 0:
-            raise ValueError(f"LivePage: every_s is {every_s} and captions {captions}; expected 0 or more")
+        require_all("LivePage", *at_least(0, every_s=every_s, captions=captions))
         self.every_s = every_s
         self.captions = captions
         self._written = -math.inf

@@ -1,34 +1,18 @@
-"""What a run leaves: every caption, what was trained, and a report of what it learnt."""
+"""What a run leaves: every caption, what was trained, and which questions are solved."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.utilities import rank_zero_info
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from lightning.pytorch import Callback, Trainer
 
-from racro_pl.files import append_private, write_atomically
-from racro_pl.images import open_image
-from racro_pl.reporting import surviving
-from racro_pl.terminal import Console
-from racro_pl.text.captioner_prompt import IMAGE_TAG
+from racro_pl.files import append_private, whole_folder
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
-from racro_pl.training.accuracy import Answered
-from racro_pl.training.checkpointing.io import whole_folder
 from racro_pl.training.checkpointing.run_folder import run_folder
-from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
 from racro_pl.training.strategy import gather
-from racro_pl.types import RacroError
 
 
 class CaptionLog(Callback):
@@ -73,7 +57,7 @@ class SolvedQuestions(Callback):
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
-        """Join what all ranks found, so that they go on to draw the same order."""
+        """Join what all ranks found, so that they continue to draw the same order."""
         curriculum = getattr(trainer.datamodule, "curriculum", None)  # type: ignore[attr-defined]
         if curriculum is None or curriculum.solved_weight == 1:
             return
@@ -86,21 +70,6 @@ class SolvedQuestions(Callback):
             torch.distributed.all_gather_object(everywhere, found)
         for results in everywhere:
             trainer.datamodule.note_solved(results)  # type: ignore[attr-defined]
-
-
-class StepProgressBar(RichProgressBar):
-    """Lightning's bar; epochs are of no interest, and their number has no end here."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "training"
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Without the logger's version number."""
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar before reports are printed: it would stand below them, and as the last line."""
-        self._stop_progress()
 
 
 class SaveResult(Callback):
@@ -120,156 +89,3 @@ class SaveResult(Callback):
                 pl_module.captioner.save(folder, weights)
                 # PEFT's template: an empty card that names this machine's paths. `racro-pl export` writes a real one.
                 (folder / "README.md").unlink(missing_ok=True)
-
-
-class LearningReport(Callback):
-    """Held-out accuracy before and after, as a line, a table by question type, a curve and a sheet of captions.
-
-    Args:
-        questions: how many questions of the test split to answer before and after.
-        sheet_images: how many of them the sheet shows.
-    """
-
-    def __init__(self, questions: int = 500, sheet_images: int = 8) -> None:
-        if questions < 1:
-            raise ValueError(f"questions is {questions}; expected 1 or more")
-        self.questions = questions
-        self.sheet_images = sheet_images
-        self.reward: list[tuple[int, float]] = []
-        self.accuracy: list[tuple[int, float]] = []
-        self.before: tuple[dict[str, float], list[str]] | None = None
-        self.possible = False
-        """Whether there are held-out questions."""
-
-    def state_dict(self) -> dict[str, Any]:
-        asked = {"questions": self.questions, "sheet_images": self.sheet_images}
-        return asked | {"reward": self.reward, "accuracy": self.accuracy, "before": self.before}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in ("questions", "sheet_images"):
-            if getattr(self, name) != state_dict[name]:
-                raise RacroError(
-                    f"LearningReport: {name} is {getattr(self, name)}, but the run being resumed began with "
-                    f"{state_dict[name]}; what is compared before and after has to be the same: give that number"
-                )
-        self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
-        self.before = state_dict["before"]
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the test split now: before any model is loaded, and not when all steps have been made."""
-        if stage != "fit":
-            return
-        self.possible = bool(trainer.datamodule.questions["test"])  # type: ignore[attr-defined]
-        if not self.possible:
-            rank_zero_info(
-                "LearningReport: the data has no test split, so no held-out accuracy is compared before and after "
-                "training; give the reader a test split for it"
-            )
-
-    def on_train_start(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        """Answer the held-out questions with the captioner as it is.
-
-        Raises:
-            Exception: whatever goes wrong: now it costs no training.
-        """
-        if self.before is None and self.possible:
-            found = self._measure(trainer, pl_module)
-            if isinstance(found, Exception):
-                raise found
-            metrics, answered = found
-            self.before = (metrics, [item.caption for item in answered[: self.sheet_images]])
-            self.accuracy.append((trainer.global_step, metrics["accuracy"]))
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
-        self.reward.append((trainer.global_step, float(trainer.callback_metrics["reward/mean"])))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        # A run may validate on benchmarks alone.
-        if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
-            self.accuracy.append((trainer.global_step, float(trainer.callback_metrics["val/accuracy"])))
-
-    def on_train_end(self, trainer: Trainer, pl_module: RacroModule) -> None:  # type: ignore[override]
-        """Answer them again and write the report; what goes wrong is a warning, since the training is done."""
-        folder = run_folder(trainer)
-        found = self._measure(trainer, pl_module) if self.before is not None and self.possible else None
-        if not trainer.is_global_zero:
-            return
-        with surviving("curve.png", folder):
-            self._draw_curve(folder)
-        with surviving("the comparison of held-out accuracy", folder):
-            if isinstance(found, Exception):
-                raise found
-            if found is not None:
-                self._compare(folder, *found)
-
-    def _compare(self, folder: Path, after: dict[str, float], answered: list[Answered]) -> None:
-        assert self.before is not None
-        before, captions_before = self.before
-        write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
-        console = Console()
-        console.print(_table(before, after))
-        with surviving("captions.png", folder):
-            self._draw_captions(folder, answered, captions_before)
-        console.print(
-            f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
-            f"({int(after['questions'])} questions)",
-            highlight=False,
-        )
-        console.print("\n".join(_last_words(folder, answered, captions_before)), highlight=False, soft_wrap=True)
-
-    def _draw_curve(self, folder: Path) -> None:
-        from racro_pl.training.callbacks.pictures import draw_curve
-
-        if self.reward:
-            draw_curve(folder / "curve.png", self.accuracy, self.reward)
-            Console().print(f"curve: {folder / 'curve.png'}", soft_wrap=True)
-
-    def _draw_captions(self, folder: Path, answered: list[Answered], captions_before: list[str]) -> None:
-        from racro_pl.training.callbacks.pictures import draw_captions
-
-        shown = answered[: self.sheet_images]
-        if shown:
-            images = [open_image(item.question.images[0]) for item in shown]
-            draw_captions(folder / "captions.png", images, shown, captions_before)
-            Console().print(f"captions: {folder / 'captions.png'}", soft_wrap=True)
-
-    def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:
-        """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
-        questions = trainer.datamodule.questions["test"][: self.questions]  # type: ignore[attr-defined]
-        metric = module.new_accuracy("test")
-        answered: list[Answered] = []
-        failure: Exception | None = None
-        # Every rank answers its share; the metric adds them up.
-        mine = questions[trainer.global_rank :: trainer.world_size]
-        with module.sampling():
-            try:
-                for start in range(0, len(mine), 64):
-                    answered += module.answer(mine[start : start + 64])
-                for item in answered:
-                    metric.update(item)
-            except Exception as error:  # the other ranks would wait in the sums below
-                failure = error
-        if all_reduce(torch.tensor(float(failure is not None)), "max"):
-            return failure or RacroError("another rank failed; its output says more")
-        return metric.compute(), answered
-
-
-def _last_words(folder: Path, answered: list[Answered], captions_before: list[str]) -> list[str]:
-    """One caption before and after, where training changed one, and the command to type next."""
-    pairs = zip(answered, captions_before, strict=False)
-    changed = next(((item, before) for item, before in pairs if item.caption != before), None)
-    lines = []
-    if changed is not None:
-        item, before = changed
-        question = item.question.text.replace(IMAGE_TAG, "").strip()
-        lines = [f"  {name:<9} {escape(shorten(text, 300))}"
-                 for name, text in (("question", question), ("before", before), ("after", item.caption))]  # fmt: skip
-    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" --captioner {escape(str(folder))}']
-
-
-def _table(before: dict[str, float], after: dict[str, float]) -> Table:
-    table = Table("held-out", "before", "after")
-    for name in after:
-        if name != "questions":
-            table.add_row(Text(name), f"{before[name]:.1%}", f"{after[name]:.1%}")
-    return table

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from racro_pl.pretrained.folder import check_served
 from racro_pl.serving.addresses import is_local_address, issue_key, withdraw_key
-from racro_pl.serving.vllm_process import VllmError, VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmError, VllmServer
+from racro_pl.types import require
 
 
 class VllmReasonerServer(Callback):
@@ -24,48 +25,24 @@ class VllmReasonerServer(Callback):
 
     Args:
         model: model folder, or hub id.
-        python: interpreter of the environment that holds vLLM; this one when None.
-        host: address to listen on.
         port: fixed, since the reasoner's URL in the configuration names it.
         served_model_name: name that requests use; the folder's name, or the hub id, when None.
-        max_model_len: longest prompt and answer together, in tokens; the model's own when None.
-        gpu_memory_utilization: share of the GPU's memory to take; vLLM's default when None. The default leaves no
-            room for a trainer on the same GPU.
-        extra_args: further arguments of the vLLM command line.
-        env: variables to add to the server's environment, such as CUDA_VISIBLE_DEVICES.
-        start_timeout_s: seconds to wait for the server to be healthy, on every rank.
         log_path: file for the server's output; ``vllm.log`` in the run folder when None.
+        **settings: the others of :class:`~racro_pl.serving.vllm_process.ServerSettings`. vLLM's default share of the
+            GPU's memory leaves no room for a trainer on the same GPU.
     """
 
     def __init__(
         self,
         model: str,
-        python: str | None = None,
-        host: str = "127.0.0.1",
         port: int = 8000,
         served_model_name: str | None = None,
-        max_model_len: int | None = None,
-        gpu_memory_utilization: float | None = None,
-        extra_args: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        start_timeout_s: float = 600.0,
         log_path: str | None = None,
+        **settings: Any,
     ) -> None:
-        if port == 0:
-            raise ValueError("got port 0, expected a fixed port: the reasoner's url has to name it")
-        self.server = VllmServer(
-            model=model,
-            python=python,
-            host=host,
-            port=port,
-            served_model_name=served_model_name,
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
-            extra_args=extra_args,
-            env=env,
-            start_timeout_s=start_timeout_s,
-            log_path=log_path,
-        )
+        require(port > 0, f"port {port}", "a fixed port: the reasoner's url has to name it")
+        start = ServerSettings(port=port, **settings)
+        self.server = VllmServer(model, start, served_model_name=served_model_name, log_path=log_path)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the server, or waits for it. Runs before ``on_fit_start``, where the reasoner is checked.
@@ -81,7 +58,7 @@ class VllmReasonerServer(Callback):
             )
         check_served(
             self.server.model, f"VllmReasonerServer's model {self.server.model!r}",
-            trusted="--trust-remote-code" in self.server.extra_args,
+            trusted="--trust-remote-code" in self.server.settings.extra_args,
         )  # fmt: skip
         # Every rank asks: the answers are agreed on by a broadcast.
         run_folder = trainer.log_dir

@@ -1,4 +1,4 @@
-"""When a run is saved: ``checkpoints/last.ckpt`` to go on from, ``checkpoints/best.ckpt`` to use.
+"""When a run is saved: ``checkpoints/last.ckpt`` to resume from, ``checkpoints/best.ckpt`` to use.
 
 A checkpoint stands between two steps: all that belongs to the steps before it has happened and is on disk (captions,
 metrics, a validation that was due), and nothing of the steps after it. That is what makes a resumed run an exact
@@ -18,6 +18,7 @@ from racro_pl.training.checkpointing.io import clear_leftovers, rename_checkpoin
 from racro_pl.training.checkpointing.resume_logs import has_row, rewind
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.checkpointing.signals import Stopped, StopSignals
+from racro_pl.types import at_least, require_all
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -32,8 +33,7 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_steps: int = 50, monitor: str = "val/accuracy") -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"checkpoint: every_n_steps is {every_n_steps}; expected 1 or more")
+        require_all("checkpoint", *at_least(1, every_n_steps=every_n_steps))
         super().__init__(
             filename="best",
             monitor=monitor,

@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from racro_pl.files import follow_umask, partial_path
+from racro_pl.files import partial_path, replace_folder, sync, whole_folder
 from racro_pl.types import RacroError
 
 ADAPTER_KEY = "racro_adapter_config"
@@ -52,7 +50,7 @@ class RacroCheckpointIO(TorchCheckpointIO):
                 "from the checkpoint before, which is whole"
             ) from error
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Load tensors and plain values only: a checkpoint from elsewhere cannot run code.
@@ -81,9 +79,9 @@ def adapter_folder(checkpoint: Path) -> Path:
 def rename_checkpoint(old: Path, new: Path) -> None:
     """Give a checkpoint, and the folder beside it, another name; one that has the name goes."""
     if adapter_folder(old).is_dir():
-        _replace_folder(adapter_folder(old), adapter_folder(new))
+        replace_folder(adapter_folder(old), adapter_folder(new))
     old.replace(new)
-    _sync(new.parent)
+    sync(new.parent)
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -111,45 +109,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
     found = [*folder.glob("hpc_ckpt_*.ckpt"), *(folder / "checkpoints").glob("*.ckpt")]
     whole = [path for path in found if path.name != "finishing.ckpt"]
     return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which gets the name ``target`` when it is filled and on the disk; after an error it goes.
-
-    Its files get the umask's mode. An earlier folder of the name is replaced.
-    """
-    folder = partial_path(target)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        follow_umask(folder)
-        for path in (*folder.rglob("*"), folder):
-            _sync(path)
-    except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    _replace_folder(folder, target)
-
-
-def _replace_folder(new: Path, old: Path) -> None:
-    """No call replaces a folder that has content: for a moment the name is free (see ``clear_leftovers``)."""
-    moved = old.with_name(f".{old.name}.old")
-    shutil.rmtree(moved, ignore_errors=True)
-    if old.exists():
-        old.replace(moved)
-    new.replace(old)
-    shutil.rmtree(moved, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, before continuing."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_adapter(checkpoint: dict[str, Any], folder: Path) -> None:

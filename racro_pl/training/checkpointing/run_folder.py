@@ -1,10 +1,13 @@
-"""Where a run writes."""
+"""Where a run writes, and ending a run that cannot continue in a way that lets it be resumed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 from lightning.pytorch import Trainer
+
+from racro_pl.types import RacroError
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -13,3 +16,13 @@ def run_folder(trainer: Trainer) -> Path:
     To be asked by every rank or none: the ranks agree on the answer by a broadcast.
     """
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def stop_with_checkpoint(trainer: Trainer, reason: RacroError) -> NoReturn:
+    """Write ``checkpoints/stopped-step=N.ckpt`` in the run's folder, then raise the reason and how to resume.
+
+    To be called by all ranks or none: they write together.
+    """
+    path = run_folder(trainer) / "checkpoints" / f"stopped-step={trainer.global_step}.ckpt"
+    trainer.save_checkpoint(path, weights_only=False)
+    raise type(reason)(f"{reason}\nStopped after step {trainer.global_step}. Resume with --ckpt_path {path}")

@@ -38,3 +38,9 @@ def write_jsonl(folder: Path) -> Callable[..., str]:
 def row(**changes: Any) -> dict[str, Any]:
     """A good row with some columns changed."""
     return {"id": "a", "question": "How many?", "answer": "3", "image": "images/0.png"} | changes
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "images").mkdir()
+    return tmp_path

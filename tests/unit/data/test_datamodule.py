@@ -199,7 +199,7 @@ def test_data_that_cannot_be_trained_on_stops_the_run_before_a_model_is_built(tm
 
 @pytest.mark.parametrize("name", ["questions_per_step", "eval_batch_size", "max_prompt_tokens"])
 def test_sizes_below_one_are_refused(name):
-    with pytest.raises(RacroError, match=f"data.{name} is 0; expected 1 or more"):
+    with pytest.raises(RacroError, match=f"data: {name} is 0; expected 1 or more"):
         RacroDataModule(ListReader(), **{name: 0})
 
 

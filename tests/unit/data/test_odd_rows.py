@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from racro_pl.commands import score
-from racro_pl.commands.data import run_check
+from racro_pl.commands.data_check import run_check
 from racro_pl.data import JsonlReader, ReadResult, ViRL39KReader
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, load_benchmarks

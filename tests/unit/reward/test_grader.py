@@ -1,5 +1,4 @@
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -159,7 +158,7 @@ def test_the_worker_starts_only_when_needed_and_is_replaced_after_a_crash():
 
 def test_an_expression_that_kills_its_worker_is_not_graded_and_not_asked_for_ever(monkeypatch):
     asked = []
-    ask = grader_module._Worker.ask
+    ask = grader_module.WorkerProcess.ask
 
     def die(worker, request, limit_s):
         asked.append(request)
@@ -167,7 +166,7 @@ def test_an_expression_that_kills_its_worker_is_not_graded_and_not_asked_for_eve
         return ask(worker, request, limit_s)
 
     with Grader() as grader:
-        monkeypatch.setattr(grader_module._Worker, "ask", die)
+        monkeypatch.setattr(grader_module.WorkerProcess, "ask", die)
         for _ in range(grader_module.TRIES + 2):
             assert grader.grade(*(ALGEBRA[0], question(ALGEBRA[1]))) is None
         assert len(asked) == 2 * grader_module.TRIES  # each time by a second worker too
@@ -178,7 +177,7 @@ def test_an_expression_that_kills_its_worker_is_not_graded_and_not_asked_for_eve
 def test_one_busy_moment_does_not_make_a_pair_ungradable():
     class Busy:
         def ask(self, *_):
-            raise queue.Empty
+            raise TimeoutError
 
         def kill(self):
             pass

@@ -17,7 +17,7 @@ from racro_pl.commands import serve
 from racro_pl.pretrained.folder import FolderError
 from racro_pl.serving import vllm_process
 from racro_pl.serving.addresses import AddressError, is_healthy, socket_path
-from racro_pl.serving.vllm_process import VllmError, VllmServer
+from racro_pl.serving.vllm_process import ServerSettings, VllmError, VllmServer
 from tests.fakes.vllm import is_alive, recorded_pids, wait_until_gone, write_fake_vllm
 
 
@@ -30,8 +30,9 @@ def fake_server(tmp_path, monkeypatch):
 
     def make(mode: str, **options) -> VllmServer:
         env = {"FAKE_MODE": mode, "FAKE_PIDS": str(tmp_path / "pids")}
-        options = {"log_path": tmp_path / "vllm.log", "start_timeout_s": 30.0, "python": python, "env": env} | options
-        servers.append(VllmServer(tmp_path / "model", **options))
+        own = {name: options.pop(name) for name in ("uds", "api_key") if name in options}
+        start = ServerSettings(**{"start_timeout_s": 30.0, "python": str(python), "env": env} | options)
+        servers.append(VllmServer(tmp_path / "model", start, log_path=tmp_path / "vllm.log", **own))
         return servers[-1]
 
     yield make
@@ -93,7 +94,7 @@ def test_a_key_is_in_the_environment_of_the_server_alone(fake_server, tmp_path):
 @pytest.mark.parametrize("options", [{"extra_args": ["--api-key", "k3y"]}, {"env": {"VLLM_API_KEY": "k3y"}}])
 def test_a_key_among_the_settings_is_refused(tmp_path, options):
     with pytest.raises(AddressError, match="export VLLM_API_KEY before the run instead") as error:
-        VllmServer(tmp_path, **options)
+        VllmServer(tmp_path, ServerSettings(**options))
     assert "k3y" not in str(error.value)
 
 
@@ -160,14 +161,14 @@ def test_restart_after_a_crash_keeps_the_port(fake_server, tmp_path):
 def start_expression(server: VllmServer) -> str:
     """Python source that starts the same server in another process."""
     log_path = str(server.log_path)
-    return f"VllmServer({server.model!r}, {server.python!r}, env={server.env!r}, log_path={log_path!r}).start()"
+    return f"VllmServer({server.model!r}, {server.settings!r}, log_path={log_path!r}).start()"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
     server = fake_server("serve")
     program = (
-        "import sys, time\nfrom racro_pl.serving.vllm_process import VllmServer\n"
+        "import sys, time\nfrom racro_pl.serving.vllm_process import ServerSettings, VllmServer\n"
         f"{start_expression(server)}\n"
         "print('up', flush=True)\ntime.sleep(600)\n"
     )
@@ -181,7 +182,7 @@ def test_a_killed_parent_takes_the_server_along(fake_server, tmp_path, signum):
 
 def test_a_parent_that_exits_without_stopping_takes_the_server_along(fake_server, tmp_path):
     server = fake_server("serve")
-    program = f"from racro_pl.serving.vllm_process import VllmServer\n{start_expression(server)}\n"
+    program = f"from racro_pl.serving.vllm_process import ServerSettings, VllmServer\n{start_expression(server)}\n"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     # Ended when the parent is, not some time after.
     assert not any(map(is_alive, recorded_pids(tmp_path)))
@@ -190,10 +191,11 @@ def test_a_parent_that_exits_without_stopping_takes_the_server_along(fake_server
 def test_command_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    server = VllmServer(
-        tmp_path, python="/other/python", port=1234, max_model_len=64, gpu_memory_utilization=0.5,
+    settings = ServerSettings(
+        python="/other/python", port=1234, max_model_len=64, gpu_memory_utilization=0.5,
         extra_args=["--enforce-eager"], env={"CUDA_VISIBLE_DEVICES": "1"},
     )  # fmt: skip
+    server = VllmServer(tmp_path, settings)
     assert server.command() == [
         "/other/python", "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path),
         "--served-model-name", tmp_path.name, "--host", "127.0.0.1", "--port", "1234", "--max-model-len", "64",
@@ -210,7 +212,7 @@ def test_serve_command_prints_the_configuration_and_stops_on_sigterm(fake_server
     command = [sys.executable, "-c", "import sys; from racro_pl.commands import serve; sys.exit(serve.main())"]
     command += ["reasoner", "--model", server.model, "--python", server.python, "--port", "0"]
     command += ["--log", str(server.log_path), "--data-parallel-size", "2", "--", "--enforce-eager"]
-    env = os.environ | server.env | {"VLLM_API_KEY": "secret"}
+    env = os.environ | server.settings.env | {"VLLM_API_KEY": "secret"}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = []
@@ -247,7 +249,7 @@ def test_serve_command_starts_no_folder_with_code_in_it(fake_server, tmp_path):
 
 def test_serve_command_reports_a_server_that_ends_by_itself(fake_server, tmp_path, monkeypatch):
     server = fake_server("crash_later")
-    for name, value in server.env.items():
+    for name, value in server.settings.env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(VllmError, match="status 9"):
         serve.main(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
+from racro_pl.training.checkpointing import resuming
 from racro_pl.training.checkpointing.io import RacroCheckpointIO
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
@@ -104,3 +105,20 @@ def fit(module: RacroModule, root: Path, steps: int = 1, ckpt: str | None = None
 
 def adapter(module: RacroModule) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder, tmp_path_factory) -> Path:
+    """Of a run of two updates; its settings are those of ``make_module``."""
+    place = tmp_path_factory.mktemp("before")
+    trainer = fit(make_module(folder), place, steps=2)
+    trainer.save_checkpoint(place / "two.ckpt")
+    return place / "two.ckpt"
+
+
+@pytest.fixture
+def lines(monkeypatch) -> list[str]:
+    """What the user is told about the resumption."""
+    told: list[str] = []
+    monkeypatch.setattr(resuming, "rank_zero_info", told.append)
+    return told

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from racro_pl.training.callbacks import plain_progress
-from racro_pl.training.callbacks.plain_progress import PlainProgress, progress_line
-from racro_pl.training.callbacks.records import _last_words
+from racro_pl.training.callbacks import progress
+from racro_pl.training.callbacks.learning_report import _last_words
+from racro_pl.training.callbacks.progress import PlainProgress, progress_line
 from racro_pl.types import ImageRef, Question
 
 
@@ -19,7 +19,7 @@ def test_a_line_says_step_rate_and_time_left():
 def lines_of(capsys, monkeypatch, steps, first=0, enabled=True):
     """What is printed by steps that take 4 seconds each."""
     now = [100.0]
-    monkeypatch.setattr(plain_progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = PlainProgress()
     if not enabled:
         bar.disable()

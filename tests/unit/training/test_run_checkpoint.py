@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.training.accuracy import PipelineAccuracy
-from racro_pl.training.callbacks.records import CaptionLog, LearningReport
+from racro_pl.training.callbacks.learning_report import LearningReport
+from racro_pl.training.callbacks.records import CaptionLog
 from racro_pl.training.checkpointing import io as checkpoints
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.checkpointing.io import RacroCheckpointIO, clear_leftovers

@@ -93,7 +93,7 @@ def test_the_configurations_that_ship_hold_no_setting_without_effect(path: Path)
 
 def test_a_run_says_it_at_its_start(folder, tmp_path, monkeypatch):
     told: list[str] = []
-    monkeypatch.setattr("racro_pl.training.module.rank_zero_info", told.append)
+    monkeypatch.setattr("racro_pl.training.base.rank_zero_info", told.append)
     fit(make_module(folder, micro_batch_size=5), tmp_path, steps=0)
     assert told == [
         "objective.micro_batch_size is 5, and a group has 4 captions (rollout.group_size), which stay together: 4 "

@@ -96,7 +96,7 @@ def test_a_server_that_dies_stops_the_run_before_it_begins(tmp_path):
 
 def test_other_ranks_wait_no_longer_than_the_deadline(tmp_path):
     callback = make_callback(tmp_path, "serve")
-    callback.server.start_timeout_s = 1
+    callback.server.settings.start_timeout_s = 1
     with pytest.raises(VllmError, match=r"(?s)not ready after 1 s.*rank 0 says why"):
         callback.server.wait_for_other_process()
 

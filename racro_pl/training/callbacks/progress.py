@@ -1,4 +1,4 @@
-"""Progress as plain lines, where no terminal shows a bar: SLURM, nohup, a pipe."""
+"""Progress: a bar, or plain lines where no terminal shows one (SLURM, nohup, a pipe)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 from racro_pl.terminal import Console
 
 EVERY_S = 10.0
 """Seconds between two lines; the first and the last step always have theirs."""
+
+
+class StepProgressBar(RichProgressBar):
+    """Lightning's bar; epochs are of no interest, and their number has no end here."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "training"
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the logger's version number."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar before reports are printed: it would stand below them, and as the last line."""
+        self._stop_progress()
 
 
 class PlainProgress(ProgressBar):

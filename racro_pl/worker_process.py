@@ -1,0 +1,106 @@
+"""A script of this package in a process of its own, which can be killed: for work that may never end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from racro_pl.types import RacroError
+
+START_LIMIT_S = 120.0
+"""Seconds that a script may take to import what it needs, on a busy machine."""
+
+
+class WorkerDiedError(Exception):
+    """The worker ended while it was asked."""
+
+
+class WorkerProcess:
+    """A running script that answers one JSON line with one, the first when it is ready.
+
+    It is killed when this object is dropped, and ends by itself when this process dies: its input then closes.
+
+    Args:
+        script: the file.
+        purpose: what the script does, for errors: ``the worker that ...``.
+        needs: what it imports.
+
+    Raises:
+        RacroError: it did not start.
+    """
+
+    def __init__(self, script: Path, purpose: str, needs: str) -> None:
+        self.owner = os.getpid()
+        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        # -P: the script's folder must not go on the path, where its neighbours would hide standard modules (http).
+        # A session of its own: a Ctrl-C in the terminal is for the run; the worker then ends by its closed pipe.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            text=True, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+        self.kill = weakref.finalize(self, _kill, self._process, self.owner)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # A thread that reads lets any thread wait with a limit, on every platform.
+        threading.Thread(target=_read_lines, args=(self._process.stdout, self._lines), daemon=True).start()
+        try:
+            self._next(START_LIMIT_S)
+        except (TimeoutError, WorkerDiedError):
+            self.kill()
+            errors.seek(0)
+            raise RacroError(
+                f"the worker that {purpose} did not start; is {needs} installed? Its last words: "
+                f"{errors.read()[-500:].strip() or '(none)'}"
+            ) from None
+        errors.close()
+
+    def ask(self, request: Sequence[Any], limit_s: float) -> Any:
+        """The answer to a request, both plain JSON values.
+
+        Raises:
+            TimeoutError: there was none within the limit; the worker cannot be asked again.
+            WorkerDiedError: it ended.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise WorkerDiedError from None
+        return json.loads(self._next(limit_s))
+
+    def _next(self, limit_s: float) -> str:
+        try:
+            line = self._lines.get(timeout=limit_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if not line:
+            raise WorkerDiedError
+        return line
+
+
+def _read_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    with contextlib.suppress(ValueError):  # closed meanwhile
+        for line in stream:
+            lines.put(line)
+    lines.put("")  # the process is gone
+
+
+def _kill(process: subprocess.Popen[str], owner: int) -> None:
+    if os.getpid() != owner:  # a forked copy of its parent
+        return
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what was not sent yet cannot be any more
+                stream.close()
