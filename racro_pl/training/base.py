@@ -266,11 +266,8 @@ class CaptionerModule(LightningModule):
         """What was trained, without the frozen base."""
         if not hasattr(self, "captioner"):
             return {}
-        return {
-            f"captioner.{name}": parameter.detach()
-            for name, parameter in self.captioner.named_parameters()
-            if parameter.requires_grad
-        }
+        trained = ((name, value) for name, value in self.captioner.named_parameters() if value.requires_grad)
+        return {f"captioner.{name}": parameter.detach() for name, parameter in trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["racro_updates_done"] = self.updates_done

@@ -19,10 +19,9 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, dict]:
     # In a process of its own: the order of a schema's parts is that in which their modules were imported.
-    return {
-        command: json.loads(subprocess.check_output([sys.executable, "-m", "racro_pl", "schema", command]))
-        for command in ("fit", "test")
-    }
+    program = "from racro_pl.cli import run; run(['schema', 'fit']); print(chr(30)); run(['schema', 'test'])"
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True).split(chr(30))
+    return {command: json.loads(text) for command, text in zip(("fit", "test"), printed, strict=True)}
 
 
 def kind(path: Path) -> str:
