@@ -50,6 +50,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def quick_refusal(monkeypatch) -> None:
+    """A server that refuses the connection is asked for its models for one second, not for fifteen."""
+    monkeypatch.setattr("racro_pl.reward.http.LIST_LIMIT_S", 1.0)
+
+
+@pytest.fixture
 def on_device() -> torch.device:
     """The device that the run was given."""
     return device.device()

@@ -142,6 +142,7 @@ def test_a_config_file_with_an_unknown_key(capfd, tmp_path):
     assert "objectiv" in printed
 
 
+@pytest.mark.usefixtures("quick_refusal")
 def test_a_reasoner_that_refuses(capfd, tmp_path):
     code, printed = fit_own_data(capfd, tmp_path, good_rows(4), "http://127.0.0.1:9/v1")
     assert code == 1

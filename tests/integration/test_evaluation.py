@@ -117,6 +117,7 @@ def test_two_ranks_give_the_table_of_one(whole, tmp_path):
     assert cells(folder) == cells(whole)
 
 
+@pytest.mark.usefixtures("quick_refusal")
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -129,8 +130,7 @@ def test_two_ranks_give_the_table_of_one(whole, tmp_path):
         (["--devices", "two"], "expected auto or a number"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_1(tmp_path, capfd, monkeypatch, more, words):
-    monkeypatch.setattr("racro_pl.reward.http.LIST_LIMIT_S", 1.0)  # seconds of trying a port that refuses
+def test_bad_input_is_one_message_and_exit_code_1(tmp_path, capfd, more, words):
     assert run(arguments(tmp_path, *more)) == 1
     message = capfd.readouterr().err
     assert words in message

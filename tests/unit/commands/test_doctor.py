@@ -22,6 +22,7 @@ def test_a_good_configuration_passes(capsys, monkeypatch):
     assert "kept activations" in printed
 
 
+@pytest.mark.usefixtures("quick_refusal")
 def test_every_fault_is_told_with_what_to_do_and_fails_the_command(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
