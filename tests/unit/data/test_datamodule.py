@@ -213,11 +213,14 @@ def test_ranks_must_share_a_step_evenly(monkeypatch):
 
 
 def test_two_processes_share_every_step_and_repeat_nothing(tmp_path):
-    """Under Lightning's own DDP: nobody replaces the samplers, and both processes make equally many steps."""
+    """Under Lightning's own DDP, which replaces no sampler; both processes make equally many steps.
+
+    Forked: a new interpreter would import torch again, twice.
+    """
     items = [question(str(index)) for index in range(11)]
     alone = run(make(ListReader(train=items), 4), tmp_path, 4)
     together = trainer(
-        tmp_path, 4, strategy="ddp_spawn", devices=2, callbacks=[_Write(tmp_path)], val_check_interval=4,
+        tmp_path, 4, strategy="ddp_fork", devices=2, callbacks=[_Write(tmp_path)], val_check_interval=4,
         check_val_every_n_epoch=None,
     )  # fmt: skip
     together.fit(Recorder(), datamodule=make(ListReader(train=items, validation=items), 4))
