@@ -7,17 +7,15 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich import box
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import track
 from rich.table import Table
 
 from racro_pl.data.benchmarks import Benchmark, TableBenchmark
-from racro_pl.data.readers.base import Drops, RowError, quiet
+from racro_pl.data.readers.base import Drops, RowError, look_at
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.terminal import Console
 from racro_pl.types import ImageRef, Question
@@ -133,16 +131,7 @@ def undecodable(questions: Sequence[Question]) -> list[str]:
 
     Reading decodes headers alone.
     """
-    with ThreadPoolExecutor() as pool:
-        broken = track(
-            pool.map(_fault_of_pixels, questions),
-            "decoding images",
-            total=len(questions),
-            console=Console(stderr=True),
-            transient=True,
-            disable=quiet(len(questions)),
-        )
-        return [f"{question.id}: {why}" for question, why in zip(questions, broken, strict=True) if why]
+    return [f"{question.id}: {why}" for question, why in look_at(questions, _fault_of_pixels, "decoding images") if why]
 
 
 def _fault_of_pixels(question: Question) -> str:

@@ -12,16 +12,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from rich.progress import track
 from torch.utils.data import DataLoader
 
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark, load_benchmarks, parse_benchmark
 from racro_pl.data.curriculum import Curriculum
-from racro_pl.data.readers.base import Drops, Reader, RowError, Split, quiet
+from racro_pl.data.readers.base import Drops, Reader, RowError, Split, tracked
 from racro_pl.data.readers.ids import check_unique
 from racro_pl.data.sampling import PLAIN, QuestionSampler, ResumableLoader, in_order, place_of
 from racro_pl.images import ImageError
-from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.text.printable import printable
 from racro_pl.types import Question, RacroError, at_least, require_all
@@ -235,13 +233,7 @@ class RacroDataModule(LightningDataModule):
             return questions
         kept = []
         longest = 0
-        for question in track(
-            questions,
-            "counting prompt tokens",
-            console=Console(stderr=True),
-            transient=True,
-            disable=quiet(len(questions)),
-        ):
+        for question in tracked(questions, "counting prompt tokens", len(questions)):
             try:
                 tokens = count_tokens(question)
                 if tokens > self.max_prompt_tokens:

@@ -6,10 +6,10 @@ import abc
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.progress import track
 
@@ -19,6 +19,7 @@ from racro_pl.types import Question
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
 Split = Literal["train", "validation", "test"]
 MAX_IMAGES = 8
 """Images per question, as in the reference implementation; a row with more is left out."""
@@ -106,28 +107,28 @@ def first_process() -> bool:
 
 def keep_readable(questions: Sequence[Question], drops: Drops) -> list[Question]:
     """The questions all of whose images exist and have usable headers; the others go to ``drops``."""
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        problems = track(
-            pool.map(_image_problem, questions),
-            "reading image headers",
-            total=len(questions),
-            console=Console(stderr=True),
-            transient=True,
-            disable=quiet(len(questions)),
-        )
-        kept = []
-        for question, problem in zip(questions, problems, strict=True):
-            if problem is None:
-                kept.append(question)
-            else:
-                drops.add(f"question {question.id}", problem)
-        drops.tell_repaired()
+    kept = []
+    for question, problem in look_at(questions, _image_problem, "reading image headers", HEADER_THREADS):
+        if problem is None:
+            kept.append(question)
+        else:
+            drops.add(f"question {question.id}", problem)
+    drops.tell_repaired()
     return kept
 
 
-def quiet(items: int) -> bool:
-    """Whether work on so many items needs no progress bar, or has no terminal to show one."""
-    return items < MANY or not first_process() or not sys.stderr.isatty()
+def look_at(
+    questions: Sequence[Question], look: Callable[[Question], T], title: str, threads: int | None = None
+) -> Iterator[tuple[Question, T]]:
+    """Every question with what ``look`` says of it, on several threads."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from zip(questions, tracked(pool.map(look, questions), title, len(questions)), strict=True)
+
+
+def tracked(items: Iterable[T], title: str, total: int) -> Iterable[T]:
+    """The items, one by one; a terminal shows a bar where there are many."""
+    silent = total < MANY or not first_process() or not sys.stderr.isatty()
+    return track(items, title, total, console=Console(stderr=True), transient=True, disable=silent)
 
 
 def _image_problem(question: Question) -> RowError | None:
