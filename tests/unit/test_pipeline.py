@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from racro_pl.evaluation.writers import Written
 from racro_pl.pipeline import Part, Pipeline, joined, question_of
 from racro_pl.reward.reasoner import Reasoner, ReasonerError, Reply
 from racro_pl.types import ImageRef, RacroError
@@ -59,6 +60,16 @@ def test_bytes_paths_and_references_are_the_same_image() -> None:
             for image in (FIGURES, str(FIGURES), FIGURES.read_bytes(), ImageRef(path=FIGURES), [FIGURES])
         }
     assert len(captions) == 1
+
+
+def test_a_caption_of_nothing_but_thoughts_is_an_error_and_no_reasoner_is_asked(monkeypatch) -> None:
+    spy = Spy(Reply(text="no box"))
+    with Pipeline(reasoner=spy) as pipeline:
+        thinking = lambda work: [Written(work[0][0], "caption", "", thoughts="a square, or")]  # noqa: E731
+        monkeypatch.setattr(pipeline._writer, "write", thinking)
+        with pytest.raises(RacroError, match="only an unfinished thought: raise max_tokens"):
+            pipeline.ask(FIGURES, "what is the color of square ?")
+    assert spy.prompts == []
 
 
 def test_a_tentative_answer_without_a_box_is_not_shown_to_the_reasoner() -> None:
