@@ -1,7 +1,10 @@
 """Shapes promised in annotations are checked while testing."""
 
+import logging
 import os
 
+# Lightning keeps its messages from pytest if it is first imported while the root logger has no handler.
+logging.getLogger().addHandler(logging.NullHandler())
 # Two OpenMP threads that spin on a shared core make small steps many times slower; must be set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

@@ -59,7 +59,10 @@ class StandIn:
                 outer.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self._send(*reply(body))
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 128  # of five, a busy machine refuses some calls of a step
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -38,7 +38,7 @@ NEVER_ENDING = [HANGS, "{% macro f(n) %}{{ f(n - 1) if n }}{{ f(n - 1) if n }}{%
 
 
 @pytest.fixture
-def quick_refusal(monkeypatch):
+def impatient(monkeypatch):
     """A second instead of five; a test that waits for a limit to pass should not wait longer."""
     monkeypatch.setattr(sandbox, "LIMIT_S", 1.0)
 
