@@ -3,8 +3,6 @@
 import logging
 import os
 
-# Lightning keeps its messages from pytest if it is first imported while the root logger has no handler.
-logging.getLogger().addHandler(logging.NullHandler())
 # Two OpenMP threads that spin on a shared core make small steps many times slower; must be set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -20,6 +18,9 @@ from jaxtyping import install_import_hook
 from jsonargparse import _common
 
 from tests.helpers import device
+
+# Lightning keeps its messages from pytest if it is first imported while the root logger has no handler.
+logging.getLogger().addHandler(logging.NullHandler())
 
 # The same examples every time; "pytest --hypothesis-profile explore" looks for new ones.
 settings.register_profile("fixed", derandomize=True)
