@@ -6,8 +6,11 @@ import logging
 import os
 import warnings
 
-_NOISE = ("litlogger", "TPU available", "HPU available", "`weights_only` was not set")
-"""Advertising, and hardware that this program does not use."""
+_NOISE = (
+    "litlogger", "TPU available", "HPU available", "GPU available: False", "`weights_only` was not set",
+    "Detected KeyboardInterrupt",
+)  # fmt: skip
+"""Advertising, hardware that is not there or not used, and what the command line says in its own words."""
 
 
 def quiet_libraries() -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from racro_pl.training.callbacks.caption_watch import CaptionWatch
     from racro_pl.training.callbacks.gallery import CaptionGallery
     from racro_pl.training.callbacks.live_page import LivePage
+    from racro_pl.training.callbacks.parameter_count import ParameterCount
     from racro_pl.training.callbacks.preflight import Preflight
     from racro_pl.training.callbacks.records import (
         CaptionLog,
@@ -26,6 +27,7 @@ __all__ = [
     "CaptionWatch",
     "LearningReport",
     "LivePage",
+    "ParameterCount",
     "Preflight",
     "SaveResult",
     "SolvedQuestions",
@@ -43,6 +45,7 @@ __getattr__ = lazy_names(
         "CaptionGallery": f"{__name__}.gallery",
         "LivePage": f"{__name__}.live_page",
         "CaptionWatch": f"{__name__}.caption_watch",
+        "ParameterCount": f"{__name__}.parameter_count",
         "Preflight": f"{__name__}.preflight",
         "VllmReasonerServer": f"{__name__}.vllm_server",
     },

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from racro_pl.commands import caption
-from racro_pl.evaluation.captioning import CaptionFile, Picture, Sidecars, pictures_of, write_captions
+from racro_pl.evaluation.captioning import CaptionFile, Picture, PictureCaptions, Sidecars, pictures_of
 from racro_pl.types import RacroError
 from tests.helpers.service import SizeWriter
 
@@ -36,11 +36,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(pictures, output, writer=None) -> Counter:
-    problems: Counter[str] = Counter()
-    done = list(write_captions(pictures, writer or NamingWriter(), output, problems, lambda text: None))
-    output.close()
-    assert len(done) <= len(pictures)
-    return problems
+    job = PictureCaptions(pictures, output, lambda text: None)
+    left = job.left()
+    assert len(list(job.write(pictures, writer or NamingWriter()))) == left
+    job.end()
+    return job.problems
 
 
 def rows(path: Path) -> list[dict]:
@@ -123,7 +123,7 @@ def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path) -> None:
 
 def test_the_command_captions_resumes_and_tells_what_is_missing(folder, tmp_path, monkeypatch, capsys) -> None:
     writer = NamingWriter()
-    monkeypatch.setattr("racro_pl.evaluation.writers.open_writer", lambda settings, device: writer)
+    monkeypatch.setattr("racro_pl.evaluation.captioner_module.open_writer", lambda settings, device: writer)
     line = [
         str(folder),
         "--captioner",

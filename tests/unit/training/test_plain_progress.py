@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import torch
+
 from racro_pl.training.callbacks import plain_progress
+from racro_pl.training.callbacks.parameter_count import parameter_line
 from racro_pl.training.callbacks.plain_progress import PlainProgress, progress_line
 from racro_pl.training.callbacks.records import _last_words
 from racro_pl.types import ImageRef, Question
@@ -14,6 +17,14 @@ def test_a_line_says_step_rate_and_time_left():
     line = progress_line(20, 80, 2.0, {"reward/mean": 0.5, "val/accuracy": 0.25, "loss": 1.0})
     assert line == "step 20/80, 2.0 s/step, 0:02:00 left, reward/mean 0.500, val/accuracy 0.250"
     assert progress_line(5, -1, 0.26, {}) == "step 5, 0.3 s/step"
+
+
+def test_the_start_says_how_much_is_trained():
+    model = torch.nn.Sequential(torch.nn.Linear(10, 3), torch.nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    assert parameter_line(model) == "policy: 8 of 41 parameters are trained"
+    model[1].weight.quant_state = SimpleNamespace(shape=torch.Size([100, 10]))
+    assert parameter_line(model) == "policy: 1,002 of 1,035 parameters are trained"
 
 
 def lines_of(capsys, monkeypatch, steps, first=0, enabled=True):
