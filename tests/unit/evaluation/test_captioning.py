@@ -82,6 +82,31 @@ def test_what_is_there_is_not_written_again_whatever_a_kill_left(folder, tmp_pat
     assert list(tmp_path.glob("captions-rank*")) == []
 
 
+@pytest.mark.slow
+def test_three_broken_images_among_ten_thousand_are_named(tmp_path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (2, 2)).save(folder / "00000.png")
+    for index in range(1, 10_000):
+        (folder / f"{index:05}.png").hardlink_to(folder / "00000.png")
+    broken = ["00007.png", "05000.png", "09999.png"]
+    for name in broken:
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"no picture")
+    told: list[str] = []
+    output = CaptionFile(tmp_path / "captions.jsonl", 0)
+    pictures = pictures_of(folder, "What is it?")
+    job = PictureCaptions(pictures, output, told.append)
+    for start in range(0, len(pictures), 256):
+        list(job.write(pictures[start : start + 256], NamingWriter()))
+    job.end()
+    output.merge(pictures)
+    assert [line.split(":")[0] for line in told] == broken
+    assert job.problems == {"unusable image": 3}
+    assert len(rows(output.path)) == 9_997
+    assert job.left() == 3
+
+
 def test_sidecars_stand_beside_their_pictures(folder) -> None:
     pictures = pictures_of(folder, "What is it?")
     run(pictures, Sidecars())
