@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from racro_pl.commands.quiet import quiet_libraries
@@ -21,26 +22,41 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     quiet_libraries()
     from racro_pl.commands.ask import default_captioner
-    from racro_pl.commands.test import open_fabric
-    from racro_pl.evaluation.captioning import CaptionFile, Sidecars, pictures_of, write_captions
-    from racro_pl.evaluation.progress import stage
+    from racro_pl.data.sampling import in_order, place_of
+    from racro_pl.evaluation.captioner_module import CaptionerModule, batch_size_for, open_trainer, predict
+    from racro_pl.evaluation.captioning import CaptionFile, PictureCaptions, Sidecars, pictures_of
     from racro_pl.evaluation.settings import CaptionerSettings
-    from racro_pl.evaluation.writers import open_writer
+    from racro_pl.training.distributed import disconnect_at_exit, join_ranks
 
     pictures = pictures_of(options.source, options.question)
     captioner = options.captioner or default_captioner()
-    fabric = open_fabric(options.accelerator, options.devices, options.num_nodes)
-    fabric.launch()
-    first = fabric.is_global_zero
-    console = Console(stderr=True, quiet=not first)
-    console.print(f"{len(pictures)} pictures; captioner: {captioner}", markup=False, soft_wrap=True)
-    output = Sidecars() if options.output == SIDECARS else CaptionFile(Path(options.output), fabric.global_rank)
-    mine = pictures[fabric.global_rank :: fabric.world_size]
-    left = sum(not output.has(picture) for picture in mine)
     settings = CaptionerSettings(
         captioner, "captioner", max_new_tokens=options.max_tokens, batch_size=options.batch_size, model=options.model
     )
-    problems: Counter[str] = Counter()
+    trainer = open_trainer(options.accelerator, options.devices, options.num_nodes)
+    console = Console(stderr=True, quiet=not trainer.is_global_zero)
+    console.print(f"{len(pictures)} pictures; captioner: {captioner}", markup=False, soft_wrap=True)
+    rank, ranks = place_of(trainer)
+    output = Sidecars() if options.output == SIDECARS else CaptionFile(Path(options.output), rank)
+    job = PictureCaptions(pictures[rank::ranks], output, _teller(console))
+
+    def begin() -> PictureCaptions:
+        disconnect_at_exit()
+        return job
+
+    try:
+        loader = in_order(pictures, batch_size_for(settings), (rank, ranks))
+        predict(trainer, CaptionerModule(settings, begin), loader)
+    finally:
+        output.close()
+    trainer.strategy.barrier("captions of all ranks")
+    if trainer.is_global_zero:
+        output.merge(pictures)
+    return _conclude(console, pictures, sum(join_ranks([job.problems]), Counter()), options.output)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    """Tells the first few pictures without a caption."""
     told = 0
 
     def tell(text: str) -> None:
@@ -49,20 +65,7 @@ def main(arguments: list[str]) -> int:
         if told <= TOLD:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    writer = open_writer(settings, fabric.device)
-    try:
-        if left:
-            writer.check()
-        with stage("captions", left, first) as advance:
-            for _ in write_captions(mine, writer, output, problems, tell):
-                advance()
-    finally:
-        writer.close()
-        output.close()
-    fabric.barrier("captions of all ranks")
-    if first:
-        output.merge(pictures)
-    return _conclude(console, pictures, problems, options.output)
+    return tell
 
 
 def _conclude(console: Console, pictures: list, problems: Counter[str], output: str) -> int:

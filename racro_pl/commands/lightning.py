@@ -25,6 +25,7 @@ from racro_pl.files import write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
+from racro_pl.training.callbacks.parameter_count import ParameterCount
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions
@@ -259,8 +260,10 @@ def _run(arguments: list[str]) -> None:
             "log_every_n_steps": 1,
             # Tensors made under inference mode (validation) could never meet autograd again.
             "inference_mode": False,
+            "enable_model_summary": False,
             "callbacks": [
                 StepProgressBar() if sys.stdout.isatty() else PlainProgress(),
+                ParameterCount(),
                 Preflight(),
                 CaptionLog(),
                 CaptionWatch(),

@@ -6,8 +6,11 @@ import logging
 import os
 import warnings
 
-_NOISE = ("litlogger", "TPU available", "HPU available", "`weights_only` was not set")
-"""Advertising, and hardware that this program does not use."""
+_NOISE = (
+    "litlogger", "TPU available", "HPU available", "GPU available: False", "`weights_only` was not set",
+    "Detected KeyboardInterrupt",
+)  # fmt: skip
+"""Advertising, hardware that is not there or not used, and what the command line says in its own words."""
 
 
 def quiet_libraries() -> None:
@@ -18,6 +21,8 @@ def quiet_libraries() -> None:
     # A missing optional kernel package; NF4 works without it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    # Bold of a font that has one weight.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))
     for message in (

@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
-import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
+from lightning.pytorch import Trainer
 
 from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion, refuse_keys
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
+from racro_pl.data.benchmark_datamodule import BenchmarkDataModule
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark
+from racro_pl.evaluation.captioner_module import CaptionerModule, batch_size_for, open_trainer, predict
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.exporting import export_vlmevalkit, vlmevalkit_file
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.paper import paper_rows
-from racro_pl.evaluation.pipeline import Evaluation, Place, check_parts, read_benchmarks
+from racro_pl.evaluation.pipeline import BenchmarkCaptions, Evaluation, Place, check_parts, check_rules
 from racro_pl.evaluation.report.gallery import GalleryEntry, GalleryItem
 from racro_pl.evaluation.report.html import write_report
 from racro_pl.evaluation.report.table import ResultsView
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.run_folder import Identities, open_run
 from racro_pl.evaluation.scoring.judge import HttpJudge
-from racro_pl.evaluation.settings import EvaluationSettings, Plan
+from racro_pl.evaluation.settings import CaptionerSettings, EvaluationSettings, Plan
 from racro_pl.evaluation.verdicts import read_verdicts, score_all
 from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
 from racro_pl.reward import Grader
 from racro_pl.terminal import Console
-from racro_pl.training.distributed import disconnect_at_exit
-from racro_pl.types import RacroError
-
-PATIENCE = datetime.timedelta(days=2)
-"""How long a rank that is done waits for the others, whose questions may take longer."""
+from racro_pl.training.distributed import disconnect_at_exit, join_ranks
 
 
 def main(arguments: list[str]) -> int:
@@ -52,23 +50,52 @@ def main(arguments: list[str]) -> int:
     refuse_keys(options.as_dict())
     config = build_parser().instantiate(options)
     plan = EvaluationSettings(**{field.name: config[field.name] for field in fields(EvaluationSettings)}).plan()
-    fabric = open_fabric(config.accelerator, config.devices, config.num_nodes)
-    fabric.launch()
-    disconnect_at_exit()
-    console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    benchmarks = read_benchmarks(plan, console)
-    if config.export:
-        for loaded in benchmarks:
+    check_rules(plan)
+    trainer = open_trainer(config.accelerator, config.devices, config.num_nodes)
+    console = Console(stderr=True, quiet=not trainer.is_global_zero)
+    data = BenchmarkDataModule(*plan.benchmarks, limit=plan.limit)
+    with ExitStack() as files:
+
+        @functools.cache
+        def begin() -> Evaluation:
+            """In every process, when Lightning has started all of them and the questions are read."""
+            disconnect_at_exit()
+            evaluation = _open(trainer, plan, data.benchmarks, options, console)
+            files.callback(evaluation.close)
+            return evaluation
+
+        def job(captioner: CaptionerSettings) -> BenchmarkCaptions:
+            return BenchmarkCaptions(begin(), captioner)
+
+        for captioner in plan.captioners:
+            data.batch_size = batch_size_for(captioner)
+            predict(trainer, CaptionerModule(captioner, functools.partial(job, captioner)), data)
+        evaluation = begin()
+        evaluation.ask_reasoners()
+    trainer.strategy.barrier()
+    return _score(evaluation, config, plan, console)
+
+
+def _open(
+    trainer: Trainer, plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, console: Console
+) -> Evaluation:
+    """Find out what is wrong before hours of work, and open the run's folder."""
+    for loaded in benchmarks:
+        console.print(str(loaded), markup=False, soft_wrap=True)
+        if options.export:
             vlmevalkit_file(loaded)
-    check_parts(plan, fabric.device)
-    place = Place(fabric.device, fabric.global_rank, fabric.world_size)
-    folder = _folder(fabric, plan, benchmarks, options, console)
-    evaluation = Evaluation(plan, benchmarks, folder, place, console)
-    if fabric.is_global_zero:
-        write_atomically(folder / "config.yaml", build_parser().dump(options), owner_only=True)
-    fabric.barrier()
-    evaluation.run()
-    fabric.barrier()
+    place = Place(trainer.strategy.root_device, trainer.global_rank, trainer.world_size)
+    check_parts(plan, place.device)
+    chosen = ""
+    if trainer.is_global_zero:
+        chosen = _folder(plan, benchmarks, options, place.device.type != "cpu", console)
+        write_atomically(Path(chosen, "config.yaml"), build_parser().dump(options), owner_only=True)
+    return Evaluation(plan, benchmarks, Path(trainer.strategy.broadcast(chosen)), place, console)
+
+
+def _score(evaluation: Evaluation, config: Any, plan: Plan, console: Console) -> int:
+    """Verdicts by all ranks; table, results and report by the first."""
+    benchmarks, folder, place = evaluation.benchmarks, evaluation.folder, evaluation.place
     judge = HttpJudge(plan.judge) if plan.judge else None
     try:
         with Grader() as grader:
@@ -76,8 +103,8 @@ def main(arguments: list[str]) -> int:
     finally:
         if judge is not None:
             judge.close()
-    problems = _everybodys(evaluation.problems)
-    if not fabric.is_global_zero:
+    problems = sum(join_ranks([evaluation.problems]), Counter())
+    if place.rank != 0:
         return 0
     # Opened again: other ranks have written since this one looked.
     evaluation = Evaluation(plan, benchmarks, folder, place, console)
@@ -123,38 +150,16 @@ def build_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def open_fabric(accelerator: str, devices: str, num_nodes: int) -> Fabric:
-    """The processes that share a command's work.
-
-    Raises:
-        RacroError: ``devices`` is no number.
-    """
-    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
-        raise RacroError(f"devices is {devices!r}; expected auto or a number of processes")
-    count = int(devices) if devices != "auto" else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=num_nodes)
-    if fabric.world_size > 1:
-        strategy = DDPStrategy(timeout=PATIENCE)
-        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=count, num_nodes=num_nodes)
-    return fabric
-
-
-def _folder(fabric: Fabric, plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, console: Console) -> Path:
+def _folder(plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, on_gpu: bool, console: Console) -> str:
     """The run's folder, chosen by the first process."""
-    chosen = ""
-    if fabric.is_global_zero:
-        on_gpu = fabric.device.type != "cpu"
-        identities = Identities(
-            {loaded.name: _source(loaded.settings) for loaded in benchmarks},
-            {entry.name: identity(entry, on_gpu) for entry in plan.captioners},
-            {entry.name: entry.reasoner.identity for entry in plan.reasoners},
-        )
-        folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
-        chosen = str(folder)
-        console.print(
-            f"{'resuming' if found else 'run folder:'} {chosen}", highlight=False, markup=False, soft_wrap=True
-        )
-    return Path(fabric.broadcast(chosen))
+    identities = Identities(
+        {loaded.name: _source(loaded.settings) for loaded in benchmarks},
+        {entry.name: identity(entry, on_gpu) for entry in plan.captioners},
+        {entry.name: entry.reasoner.identity for entry in plan.reasoners},
+    )
+    folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
+    console.print(f"{'resuming' if found else 'run folder:'} {folder}", highlight=False, markup=False, soft_wrap=True)
+    return str(folder)
 
 
 def _source(settings: BenchmarkSettings) -> str:
@@ -175,15 +180,6 @@ def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:
         "captioners": {entry.name: public_place(entry.path) for entry in plan.captioners},
         "reasoners": {entry.name: public_identity(entry.reasoner.identity) for entry in plan.reasoners},
     }
-
-
-def _everybodys(problems: Counter[str]) -> Counter[str]:
-    """The problems of all ranks. Waits for the slowest."""
-    if not torch.distributed.is_initialized():
-        return problems
-    gathered: list[Counter[str]] = [Counter()] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, problems)
-    return sum(gathered, Counter())
 
 
 def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Counter[str], console: Console) -> int:

@@ -31,6 +31,9 @@ class BenchmarkDataModule(LightningDataModule):
         'test.jsonl'
     """
 
+    allow_zero_length_dataloader_with_multiple_devices = True
+    """More processes than questions are no mistake: some have nothing to do."""
+
     def __init__(self, *benchmarks: str | BenchmarkSettings, limit: int | None = None, batch_size: int = 64) -> None:
         super().__init__()
         if not benchmarks or batch_size < 1:
@@ -51,8 +54,9 @@ class BenchmarkDataModule(LightningDataModule):
             raise RacroError("a benchmark is no training data; train on a RacroDataModule and name it in validation")
         if not self.benchmarks:
             self.benchmarks = load_benchmarks(self.entries, self.limit)
-            for loaded in self.benchmarks:
-                rank_zero_info(printable(str(loaded)))
+            if stage != "predict":  # `racro-pl test`, which tells it in its own place
+                for loaded in self.benchmarks:
+                    rank_zero_info(printable(str(loaded)))
 
     @property
     def validation_sets(self) -> list[LoadedBenchmark | None]:
@@ -64,4 +68,4 @@ class BenchmarkDataModule(LightningDataModule):
         place = place_of(self.trainer)
         return [in_order(loaded.questions, self.batch_size, place) for loaded in self.benchmarks]
 
-    val_dataloader = test_dataloader
+    val_dataloader = predict_dataloader = test_dataloader

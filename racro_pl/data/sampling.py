@@ -113,16 +113,17 @@ class ResumableLoader(DataLoader[Question]):
 PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
 
 
-def in_order(questions: Sequence[Question], batch_size: int, place: tuple[int, int]) -> DataLoader:
+def in_order(questions: Sequence[Any], batch_size: int, place: tuple[int, int]) -> DataLoader:
     """Batches of this rank's share of questions, in order; none is left out or repeated.
 
     Args:
-        questions: of all ranks.
+        questions: of all ranks; or what else is to be shared out.
         batch_size: questions per batch.
         place: this rank, and how many there are.
     """
     sampler = QuestionSampler(len(questions), None, *place)
-    return DataLoader(questions, batch_size, sampler=sampler, **PLAIN, generator=torch.Generator())  # type: ignore[arg-type]
+    # By name: Lightning's prediction makes the loader anew, and would give it a second batch_size.
+    return DataLoader(questions, batch_size=batch_size, sampler=sampler, **PLAIN, generator=torch.Generator())  # type: ignore[arg-type]
 
 
 def place_of(trainer: Trainer | None) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from racro_pl.evaluation.store import Store, read_records
-from racro_pl.evaluation.writers import Writer
+from racro_pl.evaluation.writers import Task, Writer
 from racro_pl.files import write_atomically
 from racro_pl.images import ImageError, image_size
 from racro_pl.types import ImageRef, Question, RacroError
@@ -17,8 +17,6 @@ from racro_pl.types import ImageRef, Question, RacroError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 QUESTION = "Describe the image."
 KEY = ("image", "question")
-CHUNK = 256
-"""Pictures handed to the captioner at once; what is done of them is on disk when a process is killed."""
 
 
 @dataclass(frozen=True)
@@ -121,46 +119,59 @@ def _sidecar(picture: Picture) -> Path:
     return picture.path.with_suffix(".txt")
 
 
-def write_captions(
-    pictures: Sequence[Picture],
-    writer: Writer,
-    output: CaptionFile | Sidecars,
-    problems: Counter[str],
-    tell: Callable[[str], None],
-) -> Iterator[None]:
-    """Write what is missing; yields after every picture, also after those that cannot be used.
+class PictureCaptions:
+    """Captions that pictures have not yet; a picture that cannot be used is told and counted.
 
     Args:
-        pictures: this rank's.
-        writer: the captioner.
+        pictures: this process's.
         output: where captions go.
-        problems: counts pictures without a caption, by reason.
-        tell: is told of each of them.
+        tell: is told of each picture without a caption.
     """
 
-    def problem(picture: Picture, error: str) -> None:
-        problems[error.split(":", 1)[0]] += 1
-        tell(f"{picture.name}: {error}")
+    title = "captions"
 
-    todo = [picture for picture in pictures if not output.has(picture)]
-    for start in range(0, len(todo), CHUNK):
-        chunk: dict[str, Picture] = {}
-        work = []
-        for index, picture in enumerate(todo[start : start + CHUNK]):
+    def __init__(
+        self, pictures: Sequence[Picture], output: CaptionFile | Sidecars, tell: Callable[[str], None]
+    ) -> None:
+        self._pictures = pictures
+        self._output = output
+        self._tell = tell
+        self.problems: Counter[str] = Counter()
+        """Pictures without a caption, by reason."""
+
+    def left(self) -> int:
+        """Number of pictures without a caption."""
+        return sum(not self._output.has(picture) for picture in self._pictures)
+
+    def write(self, items: Sequence[Picture], writer: Writer) -> Iterator[None]:
+        """Write what is missing; yields after every picture, also after those that cannot be used."""
+        todo: dict[str, Picture] = {}
+        work: list[tuple[Question, Task]] = []
+        for index, picture in enumerate(items):
+            if self._output.has(picture):
+                continue
             image = ImageRef(path=picture.path)
             try:
                 image_size(image)
             except ImageError as error:
-                problem(picture, f"unusable image: {error}")
+                self._problem(picture, f"unusable image: {error}")
                 yield
                 continue
             question = Question(str(index), (image,), picture.question, answer="", answer_type="math")
-            chunk[question.id] = picture
+            todo[question.id] = picture
             work.append((question, "caption"))
-        for written in writer.write(work):  # type: ignore[arg-type]
-            picture = chunk[written.question.id]
+        for written in writer.write(work) if work else ():
+            picture = todo[written.question.id]
             if written.text is None:
-                problem(picture, written.error or "no caption")
+                self._problem(picture, written.error or "no caption")
             else:
-                output.add(picture, written.text, written.truncated)
+                self._output.add(picture, written.text, written.truncated)
             yield
+
+    def end(self) -> None:
+        """Have the disk hold everything."""
+        self._output.close()
+
+    def _problem(self, picture: Picture, error: str) -> None:
+        self.problems[error.split(":", 1)[0]] += 1
+        self._tell(f"{picture.name}: {error}")

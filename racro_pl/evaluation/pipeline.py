@@ -7,12 +7,12 @@ the end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from racro_pl.data.benchmarks.loading import LoadedBenchmark, load_benchmarks, refuse_doubles
+from racro_pl.data.benchmarks.loading import LoadedBenchmark, refuse_doubles
 from racro_pl.evaluation.asking import ask_all
 from racro_pl.evaluation.headlines import find_headline
 from racro_pl.evaluation.outcomes import Mode
@@ -25,7 +25,7 @@ from racro_pl.evaluation.settings import (
     short_name,
 )
 from racro_pl.evaluation.store import Store
-from racro_pl.evaluation.writers import Task, open_writer
+from racro_pl.evaluation.writers import Task, Writer, open_writer
 from racro_pl.terminal import Console
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.text.thoughts import without_thoughts
@@ -53,18 +53,14 @@ class Place:
     ranks: int = 1
 
 
-def read_benchmarks(plan: Plan, console: Console) -> list[LoadedBenchmark]:
-    """Read every benchmark of a plan, and say what was left out.
+def check_rules(plan: Plan) -> None:
+    """Refuse a benchmark that does not have the plan's rule, before anything is read.
 
     Raises:
-        RacroError: a benchmark is unknown, not found or empty, is there twice, or lacks the rule.
+        RacroError: names the benchmark and its rules.
     """
     for entry in plan.benchmarks:
         find_headline(entry.benchmark).rule(plan.rule)
-    loaded = load_benchmarks(plan.benchmarks, plan.limit)
-    for each in loaded:
-        console.print(str(each), markup=False, soft_wrap=True)
-    return loaded
 
 
 def check_parts(plan: Plan, device: torch.device) -> None:
@@ -109,6 +105,7 @@ class Evaluation:
     ) -> None:
         self.plan = plan
         self.benchmarks = benchmarks
+        self.folder = folder
         self.place = place
         self.console = console
         self.problems: Counter[str] = Counter()
@@ -127,54 +124,21 @@ class Evaluation:
                 systems += [System(captioner.name, mode, reasoner.name) for mode in modes]
         return systems
 
-    def run(self) -> None:
-        """All captions, then all answers; what failed is counted in ``problems`` and can be asked for again."""
-        try:
-            for captioner in self.plan.captioners:
-                self._write_captions(captioner)
-            for reasoner in self.plan.reasoners:
-                self._ask(reasoner)
-        finally:
-            self.captions.close()
-            self.answers.close()
+    def ask_reasoners(self) -> None:
+        """All answers, once the captions are there; what failed is counted in ``problems`` and can be asked again."""
+        for reasoner in self.plan.reasoners:
+            self._ask(reasoner)
 
-    def _mine(self) -> Iterator[tuple[LoadedBenchmark, Question]]:
-        every = ((loaded, question) for loaded in self.benchmarks for question in loaded.questions)
-        return (pair for index, pair in enumerate(every) if index % self.place.ranks == self.place.rank)
+    def close(self) -> None:
+        """Have the disk hold everything."""
+        self.captions.close()
+        self.answers.close()
 
-    def _write_captions(self, captioner: CaptionerSettings) -> None:
-        tasks = sorted({task for mode in self.plan.modes for task in TASKS[mode]})
-        work = [
-            (question, task)
-            for loaded, question in self._mine()
-            for task in tasks
-            if (loaded.name, question.id, captioner.name, task) not in self.captions
-        ]
-        if not work:
-            return
-        writer = open_writer(captioner, self.place.device)
-        only_thoughts = 0
-        try:
-            writer.check()
-            with stage(f"{captioner.name}: {' and '.join(tasks)}", len(work), self.place.rank == 0) as advance:
-                for written in writer.write(work):
-                    advance()
-                    if written.error is not None:
-                        self._problem(captioner.name, written.question, written.error)
-                        continue
-                    only_thoughts += written.only_thoughts
-                    thoughts = {"thoughts": written.thoughts} if written.thoughts else {}
-                    self.captions.append(
-                        {"benchmark": written.question.source, "id": written.question.id, "captioner": captioner.name,
-                         "task": written.task, "text": written.text, "truncated": written.truncated} | thoughts
-                    )  # fmt: skip
-        finally:
-            writer.close()
-        if only_thoughts:
-            self.console.print(
-                f"{captioner.name}: {only_thoughts} of {len(work)} texts are nothing but thoughts and count as empty; "
-                f"raise max_new_tokens (now {captioner.max_new_tokens})", markup=False, soft_wrap=True,
-            )  # fmt: skip
+    def mine(self) -> Iterator[tuple[LoadedBenchmark, Question]]:
+        """This process's share of the questions: the one that ``BenchmarkDataModule`` gives it, and that it scores."""
+        for loaded in self.benchmarks:
+            for question in loaded.questions[self.place.rank :: self.place.ranks]:
+                yield loaded, question
 
     def _ask(self, entry: ReasonerSettings) -> None:
         modes = [mode for mode in self.plan.modes if mode != "direct"]
@@ -182,7 +146,7 @@ class Evaluation:
             (question, captioner.name, mode, sample)
             for captioner in self.plan.captioners
             for mode in modes
-            for loaded, question in self._mine()
+            for loaded, question in self.mine()
             for sample in range(self.plan.samples)
             if (loaded.name, question.id, captioner.name, mode, entry.name, sample) not in self.answers
             and all(self.text(question, captioner.name, task) is not None for task in TASKS[mode])
@@ -196,7 +160,7 @@ class Evaluation:
                 for (question, name, mode, sample), reply in ask_all(entry.reasoner, prompts, WINDOW):
                     advance()
                     if reply.text is None:
-                        self._problem(entry.name, question, reply.error or "no answer")
+                        self.note_problem(entry.name, question, reply.error or "no answer")
                         continue
                     self.answers.append(
                         {"benchmark": question.source, "id": question.id, "captioner": name, "mode": mode,
@@ -227,8 +191,57 @@ class Evaluation:
         records = [self.answers.get((*key, sample)) for sample in range(self.plan.samples)]
         return [record["text"] for record in records if record is not None]
 
-    def _problem(self, who: str, question: Question, error: str) -> None:
+    def note_problem(self, who: str, question: Question, error: str) -> None:
+        """Count a text that did not come; the first few of a kind are told."""
         kind = f"{who}: {error.split(':', 1)[0]}"
         self.problems[kind] += 1
         if self.problems[kind] <= 3:
             self.console.print(f"{who}: {question.source} {question.id}: {error}", markup=False, soft_wrap=True)
+
+
+class BenchmarkCaptions:
+    """The captions and tentative answers of one captioner that an evaluation needs and does not have yet."""
+
+    def __init__(self, evaluation: Evaluation, captioner: CaptionerSettings) -> None:
+        self._evaluation = evaluation
+        self._captioner = captioner
+        self._tasks = sorted({task for mode in evaluation.plan.modes for task in TASKS[mode]})
+        self.title = f"{captioner.name}: {' and '.join(self._tasks)}"
+        self._written = self._only_thoughts = 0
+
+    def left(self) -> int:
+        """Number of texts that this process has to write."""
+        return len(self._missing(question for _, question in self._evaluation.mine()))
+
+    def write(self, items: Sequence[Question], writer: Writer) -> Iterator[None]:
+        """Write what a batch of questions has not yet."""
+        name, work = self._captioner.name, self._missing(items)
+        for written in writer.write(work) if work else ():
+            if written.error is not None:
+                self._evaluation.note_problem(name, written.question, written.error)
+            else:
+                self._written += 1
+                self._only_thoughts += written.only_thoughts
+                thoughts = {"thoughts": written.thoughts} if written.thoughts else {}
+                self._evaluation.captions.append(
+                    {"benchmark": written.question.source, "id": written.question.id, "captioner": name,
+                     "task": written.task, "text": written.text, "truncated": written.truncated} | thoughts
+                )  # fmt: skip
+            yield
+
+    def end(self) -> None:
+        """Say what is odd about the texts."""
+        if self._only_thoughts:
+            self._evaluation.console.print(
+                f"{self._captioner.name}: {self._only_thoughts} of {self._written} texts are nothing but thoughts and "
+                f"count as empty; raise max_new_tokens (now {self._captioner.max_new_tokens})",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
+
+    def _missing(self, questions: Iterable[Question]) -> list[tuple[Question, Task]]:
+        return [
+            (question, task)
+            for question in questions
+            for task in self._tasks
+            if (question.source, question.id, self._captioner.name, task) not in self._evaluation.captions
+        ]

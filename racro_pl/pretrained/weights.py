@@ -7,7 +7,8 @@ answers; only the results are noise.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,16 @@ def load_whole(auto_class: Any, path: str, what: str, **options: Any) -> Any:
     check_weights(folder, what)
     config = _config(folder, what)
     try:
-        model, report = auto_class.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the report lists them: refused below
-            **options,
-        )
+        with _without_bars():
+            model, report = auto_class.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that the report lists them: refused below
+                **options,
+            )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -79,6 +81,20 @@ def load_whole(auto_class: Any, path: str, what: str, **options: Any) -> Any:
     # The name that adapters write down as their base: not where a download lies on this machine.
     model.name_or_path = model.config._name_or_path = path
     return model
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar for each model that is loaded: in a log it is one line that never ends. Downloads keep theirs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def refuse_halves(

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torchmetrics import Metric
 
 from racro_pl.text.printable import printable
 from racro_pl.types import Question, Rewards
+
+
+class Shown(NamedTuple):
+    """A caption and what it led to, for people."""
+
+    caption: str
+    found: str | None = None
+    """The answer that the reasoner gave; of several votes, the first."""
+    correct: float | None = None
+    """Share of votes that were right; None where none came back, or where release 0.1.0 did not note it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,12 @@ class Answered:
     def correct(self) -> float | None:
         """Share of the reasoner's votes that were right; None when no vote came back."""
         return self.rewards.parts["correct"][0] if self.rewards.scored[0] else None
+
+    @property
+    def shown(self) -> Shown:
+        """Caption and verdict."""
+        votes = self.rewards.extracted[0]
+        return Shown(self.caption, votes[0] if votes else None, self.correct)
 
 
 class PipelineAccuracy(Metric):

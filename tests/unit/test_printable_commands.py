@@ -20,7 +20,7 @@ from racro_pl.evaluation.results import System
 from racro_pl.evaluation.store import Store
 from racro_pl.images import ImageError
 from racro_pl.terminal import Console
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
+from racro_pl.training.accuracy import Answered, PipelineAccuracy, Shown
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.learning_report import _table
@@ -145,12 +145,12 @@ def test_pictures_of_a_run(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(pictures, "_save", lambda figure, *place: figures.append(figure))
     pictures.draw_captions(
-        tmp_path / "x.png", [Image.new("RGB", (4, 4))], [Answered(QUESTION, EVIL, REWARDS, {})], [EVIL]
+        tmp_path / "x.png", [[Image.new("RGB", (4, 4))]], [Answered(QUESTION, EVIL, REWARDS, {})], [Shown(EVIL, EVIL)]
     )
-    texts = [text.get_text() for axes in figures[0].axes for text in axes.texts]
-    assert len(texts) == 3
-    for text in texts:
-        quiet(text)
+    texts = [text.get_text() for text in figures[0].texts]
+    assert len(texts) >= 6
+    assert [active(text) for text in texts] == [[]] * len(texts)
+    quiet("\n".join(texts))
 
 
 def test_the_page_of_a_test(tmp_path):

@@ -1,9 +1,9 @@
 """The report: ``report.html``, which opens from ``file://`` and asks nothing of the network.
 
-Questions, captions and answers are other people's and models' text. In the fixed parts they are escaped; in the
-gallery they are JSON that the script puts into text nodes. A content policy enforces that: the only script and
-style that run are the page's own, by their hash, with what that script loads from the folder beside the page;
-pictures come from ``data:`` addresses alone, and nothing else may be loaded, sent or embedded.
+Questions, captions and answers are other people's and models' text. The fixed parts are Jinja templates that escape
+every value; in the gallery texts are JSON that the script puts into text nodes. A content policy enforces that: the
+only script and style that run are the page's own, by their hash, with what that script loads from the folder beside
+the page; pictures come from ``data:`` addresses alone, and nothing else may be loaded, sent or embedded.
 
 A large report has a folder ``report_files`` beside the page (see :mod:`.gallery`): keep the two together.
 """
@@ -13,10 +13,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from html import escape
 from importlib import resources
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from racro_pl.evaluation.report import sections
 from racro_pl.evaluation.report.gallery import FOLDER, Gallery, GalleryItem, build_gallery, script_json
@@ -56,24 +57,23 @@ def _page(results: Results, gallery: Gallery) -> str:
         "questions": gallery.index,
         "folder": FOLDER if gallery.external else None,
     }
-    chunks = "\n".join(
-        f'<script type="application/json" id="chunk-{number}">{text}</script>'
-        for number, text in enumerate(gallery.inline)
-    )
-    return Template(_asset("template.html")).substitute(
+    templates = Environment(
+        loader=FunctionLoader(_asset), autoescape=True, finalize=_printable, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return templates.get_template("report.html.j2").render(
+        sections.context(results),
         policy=_policy(style, script),
-        name=escape(printable(results.name)),
-        created=escape(results.created),
-        settings=sections.settings_list(results.settings),
-        scores=sections.score_table(results),
-        chart=sections.chart(results),
-        comparisons=sections.comparisons(results),
-        categories=sections.categories(results),
         index=script_json(index),
-        chunks=chunks,
+        chunks=gallery.inline,
         style=style,
         script=script,
     )
+
+
+def _printable(value: object) -> object:
+    """Every value that a template shows, before it is escaped; markup that a template made stays as it is."""
+    return value if isinstance(value, Markup) else printable(str(value), lines=True)
 
 
 def _policy(style: str, script: str) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from racro_pl.training.callbacks.gallery import CaptionGallery
     from racro_pl.training.callbacks.learning_report import LearningReport
     from racro_pl.training.callbacks.live_page import LivePage
+    from racro_pl.training.callbacks.parameter_count import ParameterCount
     from racro_pl.training.callbacks.preflight import Preflight
     from racro_pl.training.callbacks.progress import StepProgressBar
     from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions
@@ -22,6 +23,7 @@ __all__ = [
     "CaptionWatch",
     "LearningReport",
     "LivePage",
+    "ParameterCount",
     "Preflight",
     "SaveResult",
     "SolvedQuestions",
@@ -37,6 +39,7 @@ __getattr__ = lazy_names(
         f"{__name__}.caption_watch": "CaptionWatch",
         f"{__name__}.learning_report": "LearningReport",
         f"{__name__}.live_page": "LivePage",
+        f"{__name__}.parameter_count": "ParameterCount",
         f"{__name__}.preflight": "Preflight",
         f"{__name__}.progress": "StepProgressBar",
         f"{__name__}.vllm_server": "VllmReasonerServer",

@@ -19,7 +19,7 @@ from racro_pl.images import open_image
 from racro_pl.reporting import surviving
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
-from racro_pl.training.accuracy import Answered
+from racro_pl.training.accuracy import Answered, Shown
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
@@ -40,13 +40,15 @@ class LearningReport(Callback):
         self.sheet_images = sheet_images
         self.reward: list[tuple[int, float]] = []
         self.accuracy: list[tuple[int, float]] = []
-        self.before: tuple[dict[str, float], list[str]] | None = None
+        self.before: tuple[dict[str, float], list[Shown]] | None = None
         self.possible = False
         """Whether there are held-out questions."""
 
     def state_dict(self) -> dict[str, Any]:
         asked = {"questions": self.questions, "sheet_images": self.sheet_images}
-        return asked | {"reward": self.reward, "accuracy": self.accuracy, "before": self.before}
+        # Plain values: checkpoints are read without unpickling classes.
+        noted = None if self.before is None else (self.before[0], [tuple(shown) for shown in self.before[1]])
+        return asked | {"reward": self.reward, "accuracy": self.accuracy, "before": noted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in ("questions", "sheet_images"):
@@ -56,7 +58,9 @@ class LearningReport(Callback):
                     f"{state_dict[name]}; what is compared before and after has to be the same: give that number"
                 )
         self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
-        self.before = state_dict["before"]
+        before = state_dict["before"]
+        # Release 0.1.0 noted captions without verdicts.
+        self.before = before and (before[0], [Shown(it) if isinstance(it, str) else Shown(*it) for it in before[1]])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look for the test split now: before any model is loaded, and not when all steps have been made."""
@@ -80,7 +84,7 @@ class LearningReport(Callback):
             if isinstance(found, Exception):
                 raise found
             metrics, answered = found
-            self.before = (metrics, [item.caption for item in answered[: self.sheet_images]])
+            self.before = (metrics, [item.shown for item in answered[: self.sheet_images]])
             self.accuracy.append((trainer.global_step, metrics["accuracy"]))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
@@ -107,17 +111,18 @@ class LearningReport(Callback):
 
     def _compare(self, folder: Path, after: dict[str, float], answered: list[Answered]) -> None:
         assert self.before is not None
-        before, captions_before = self.before
+        before, shown_before = self.before
         write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
         console = Console()
         console.print(_table(before, after))
         with surviving("captions.png", folder):
-            self._draw_captions(folder, answered, captions_before)
+            self._draw_captions(folder, answered)
         console.print(
             f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
             f"({int(after['questions'])} questions)",
             highlight=False,
         )
+        captions_before = [earlier.caption for earlier in shown_before]
         console.print("\n".join(_last_words(folder, answered, captions_before)), highlight=False, soft_wrap=True)
 
     def _draw_curve(self, folder: Path) -> None:
@@ -127,13 +132,13 @@ class LearningReport(Callback):
             draw_curve(folder / "curve.png", self.accuracy, self.reward)
             Console().print(f"curve: {folder / 'curve.png'}", soft_wrap=True)
 
-    def _draw_captions(self, folder: Path, answered: list[Answered], captions_before: list[str]) -> None:
+    def _draw_captions(self, folder: Path, answered: list[Answered]) -> None:
         from racro_pl.training.callbacks.pictures import draw_captions
 
         shown = answered[: self.sheet_images]
-        if shown:
-            images = [open_image(item.question.images[0]) for item in shown]
-            draw_captions(folder / "captions.png", images, shown, captions_before)
+        if shown and self.before is not None:
+            images = [[open_image(ref) for ref in item.question.images] for item in shown]
+            draw_captions(folder / "captions.png", images, shown, self.before[1])
             Console().print(f"captions: {folder / 'captions.png'}", soft_wrap=True)
 
     def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:

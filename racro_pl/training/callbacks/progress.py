@@ -13,13 +13,26 @@ from racro_pl.terminal import Console
 
 EVERY_S = 10.0
 """Seconds between two lines; the first and the last step always have theirs."""
+SPEED_PERIOD_S = 3600
+"""The bar's rate and time left come from so many seconds; by rich's own 30 a step of a minute would have neither."""
 
 
 class StepProgressBar(RichProgressBar):
-    """Lightning's bar; epochs are of no interest, and their number has no end here."""
+    """Lightning's bar over all steps of the run, with the time left; epochs are of no interest."""
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "training"
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first one adds the bar, which a resumed run begins where it stopped."""
+        if self.is_enabled and self.progress is not None and self.train_progress_bar_id is None:
+            self.progress.speed_estimate_period = SPEED_PERIOD_S
+            steps = trainer.estimated_stepping_batches
+            self.train_progress_bar_id = self.progress.add_task("training", total=steps, completed=trainer.global_step)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """One step further."""
+        self.on_train_epoch_start(trainer, pl_module)  # a run that is resumed in mid-epoch has had none
+        self._update(self.train_progress_bar_id, trainer.global_step)
+        self._update_metrics(trainer, pl_module)
+        self.refresh()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the logger's version number."""

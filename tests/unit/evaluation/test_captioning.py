@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from racro_pl.commands import caption
-from racro_pl.evaluation.captioning import CaptionFile, Picture, Sidecars, pictures_of, write_captions
+from racro_pl.evaluation.captioning import CaptionFile, Picture, PictureCaptions, Sidecars, pictures_of
 from racro_pl.types import RacroError
 from tests.helpers.service import SizeWriter
 
@@ -36,11 +36,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(pictures, output, writer=None) -> Counter:
-    problems: Counter[str] = Counter()
-    done = list(write_captions(pictures, writer or NamingWriter(), output, problems, lambda text: None))
-    output.close()
-    assert len(done) <= len(pictures)
-    return problems
+    job = PictureCaptions(pictures, output, lambda text: None)
+    left = job.left()
+    assert len(list(job.write(pictures, writer or NamingWriter()))) == left
+    job.end()
+    return job.problems
 
 
 def rows(path: Path) -> list[dict]:
@@ -80,6 +80,31 @@ def test_what_is_there_is_not_written_again_whatever_a_kill_left(folder, tmp_pat
     output.merge(pictures)
     assert [row["image"] for row in rows(path)] == ["0.png", "1.png", "2.png", "deep/3.png", "deep/4.png"]
     assert list(tmp_path.glob("captions-rank*")) == []
+
+
+@pytest.mark.slow
+def test_three_broken_images_among_ten_thousand_are_named(tmp_path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (2, 2)).save(folder / "00000.png")
+    for index in range(1, 10_000):
+        (folder / f"{index:05}.png").hardlink_to(folder / "00000.png")
+    broken = ["00007.png", "05000.png", "09999.png"]
+    for name in broken:
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"no picture")
+    told: list[str] = []
+    output = CaptionFile(tmp_path / "captions.jsonl", 0)
+    pictures = pictures_of(folder, "What is it?")
+    job = PictureCaptions(pictures, output, told.append)
+    for start in range(0, len(pictures), 256):
+        list(job.write(pictures[start : start + 256], NamingWriter()))
+    job.end()
+    output.merge(pictures)
+    assert [line.split(":")[0] for line in told] == broken
+    assert job.problems == {"unusable image": 3}
+    assert len(rows(output.path)) == 9_997
+    assert job.left() == 3
 
 
 def test_sidecars_stand_beside_their_pictures(folder) -> None:
@@ -123,7 +148,7 @@ def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path) -> None:
 
 def test_the_command_captions_resumes_and_tells_what_is_missing(folder, tmp_path, monkeypatch, capsys) -> None:
     writer = NamingWriter()
-    monkeypatch.setattr("racro_pl.evaluation.writers.open_writer", lambda settings, device: writer)
+    monkeypatch.setattr("racro_pl.evaluation.captioner_module.open_writer", lambda settings, device: writer)
     line = [
         str(folder),
         "--captioner",

@@ -148,3 +148,12 @@ def test_a_folder_in_a_download_cache_is_looked_at_like_any_other(spoil, tmp_pat
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(RacroError, match="neither model.safetensors nor"):
         captioner(snapshot)
+
+
+def test_no_bar_is_shown_for_a_model_that_is_loaded(spoil, capfd):
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    captioner(spoil("captioner"))
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()  # downloads have theirs

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from openai import BadRequestError, OpenAI
@@ -196,6 +196,24 @@ def test_a_large_body_is_refused_before_it_is_read() -> None:
             "/v1/chat/completions", content=chunked, headers={"Content-Type": "application/json"}
         )
         assert answer.status_code == 413
+
+
+def test_fifty_megabytes_are_refused_by_their_length_alone(service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(_head(service.port, 50_000_000))
+        assert b" 413 " in connection.recv(100)
+    assert service.chat({"role": "user", "content": "hi"}).status_code == 200
+
+
+def test_a_reasoner_that_never_ends_is_cut_off_at_the_deadline() -> None:
+    class Silent(EchoReasoner):
+        def submit(self, prompts):
+            return [Future() for _ in prompts]
+
+    with running_service(SizeWriter(), Silent(), limits=Limits(deadline_s=0.3, working=1, waiting=0)) as running:
+        for _ in range(2):  # the first one's place is free again
+            answer = running.chat(asking("how many ?", picture()))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline")
 
 
 def test_a_slow_client_is_hung_up_on() -> None:

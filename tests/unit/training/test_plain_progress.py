@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
 from racro_pl.training.callbacks import progress
 from racro_pl.training.callbacks.learning_report import _last_words
-from racro_pl.training.callbacks.progress import PlainProgress, progress_line
+from racro_pl.training.callbacks.parameter_count import parameter_line
+from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar, progress_line
 from racro_pl.types import ImageRef, Question
 
 
@@ -14,6 +19,14 @@ def test_a_line_says_step_rate_and_time_left():
     line = progress_line(20, 80, 2.0, {"reward/mean": 0.5, "val/accuracy": 0.25, "loss": 1.0})
     assert line == "step 20/80, 2.0 s/step, 0:02:00 left, reward/mean 0.500, val/accuracy 0.250"
     assert progress_line(5, -1, 0.26, {}) == "step 5, 0.3 s/step"
+
+
+def test_the_start_says_how_much_is_trained():
+    model = torch.nn.Sequential(torch.nn.Linear(10, 3), torch.nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    assert parameter_line(model) == "policy: 8 of 41 parameters are trained"
+    model[1].weight.quant_state = SimpleNamespace(shape=torch.Size([100, 10]))
+    assert parameter_line(model) == "policy: 1,002 of 1,035 parameters are trained"
 
 
 def lines_of(capsys, monkeypatch, steps, first=0, enabled=True):
@@ -56,3 +69,41 @@ def test_a_run_ends_with_a_changed_caption_and_the_command_to_type_next(tmp_path
                                                     ["after", "\\[red]", "new"]]  # fmt: skip
     assert lines[-1] == f'next: racro-pl ask IMAGE "QUESTION" --captioner {tmp_path}'
     assert _last_words(tmp_path, [same], ["as it was"]) == lines[-1:]
+
+
+class Steps(LightningModule):
+    """Four steps an epoch, without anything to learn."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.optimizers().step()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(range(4))
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 10, "max_epochs": -1}, {"max_epochs": 3}])
+def test_the_bar_counts_all_steps_and_tells_the_time_left(tmp_path, capfd, limit):
+    now, seen = [0.0], []
+
+    class Note(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            bar = trainer.progress_bar_callback
+            bar.progress.get_time = bar.train_progress_bar._get_time = lambda: now[0]
+            now[0] += 60.0  # longer than rich looks back by itself
+
+        def on_train_batch_end(self, trainer, *args):
+            task = trainer.progress_bar_callback.train_progress_bar
+            seen.append((task.completed, task.total, task.time_remaining))
+
+    Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False, **limit,
+        default_root_dir=tmp_path, callbacks=[StepProgressBar(), Note()],
+    ).fit(Steps())  # fmt: skip
+    total = limit.get("max_steps", 12)
+    assert [(done, of) for done, of, _ in seen] == [(step, total) for step in range(1, total + 1)]
+    assert [left for *_, left in seen[1:4]] == [60 * (total - step) for step in (2, 3, 4)]
