@@ -1,17 +1,15 @@
-"""The few facts that the trainer needs about a family of models."""
+"""What cannot be read off a model and its processor, and so has to be said of a family."""
 
 from dataclasses import dataclass
+
+from racro_pl.policy.families.image_limits import ImageLimit, leave_size
 
 
 @dataclass(frozen=True)
 class Family:
-    """Names inside a model of one family, as transformers spells them."""
+    """A family of models on the shared-prefix path; all else is derived (``policy/structure.py``)."""
 
     model_type: str
     """``config.model_type`` of the checkpoint."""
-    vision_prefix: str
-    """Module path of the vision tower."""
-    lora_targets: str
-    """Regular expression that matches, as a whole, the linear layers of the language model."""
-    vision_token_fields: tuple[str, ...]
-    """Fields of the config that hold the ids of vision tokens: a caption must never contain one."""
+    image_limit: ImageLimit = leave_size
+    """How limits on pixels are told to its image processor."""
