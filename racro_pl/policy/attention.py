@@ -9,6 +9,7 @@ object; any other forward attends as usual.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,14 +20,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from racro_pl.policy.bounded_attention import bounded_attention
+from racro_pl.policy.recurrent import LayerState, LeftRows, Run, install_recurrent, spread
+from racro_pl.policy.structure import decoder_of
 from racro_pl.types import RacroError
 
 NAME = "racro_shared_prefix"
 Attend = Callable[[int, Tensor, Tensor, Tensor, float, int | None], Tensor]
 """(layer, queries, keys, values, scaling, window) -> output; (1, heads, tokens, d) in, (1, tokens, heads, d) out.
 A token sees those at most ``window - 1`` tokens before it, or all where there is none."""
-LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""Of decoder layers, as configs name them: those that a packed row can go through."""
+ATTENTION = {"full_attention", "sliding_attention"}
+RECURRENT = {"linear_attention", "conv"}
+"""Kinds of decoder layers, as configs name them, that a packed row can go through."""
 _NO_MASK = {
     "dropout", "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
     "logits_to_keep", "output_router_logits", "mm_token_type_ids", "token_type_ids", "return_dict",
@@ -63,18 +67,25 @@ def attention(
     return shared_prefix(module.layer_idx, query, key, value, scaling, window), None
 
 
-def install(model: Any) -> None:
+def install(model: Any, recurrent: str | None = None) -> None:
     """Let the language model of ``model`` share prompts; its vision tower keeps the attention it has.
+
+    Args:
+        model: a transformers image-text-to-text model.
+        recurrent: how the class of its recurrent layers is called, from its end; None where it has none.
 
     Raises:
         RacroError: the language model has layers of a kind that a packed row cannot go through.
     """
+    known = ATTENTION | RECURRENT if recurrent is not None else ATTENTION
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    if kinds - LAYER_TYPES:
+    if kinds - known:
         raise RacroError(
-            f"policy.path: the language model has layers of the kind {', '.join(sorted(kinds - LAYER_TYPES))}, which "
-            f"are not supported; expected {', '.join(sorted(LAYER_TYPES))}"
+            f"policy.path: the language model has layers of the kind {', '.join(sorted(kinds - known))}, which are "
+            f"not supported; expected {', '.join(sorted(known))}"
         )
+    if recurrent is not None:
+        install_recurrent(decoder_of(model), recurrent)
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation({"text_config": NAME})
@@ -132,25 +143,36 @@ class _Unpad(torch.autograd.Function):
 
 
 class PromptSight:
-    """Which tokens of its prompt each prompt token sees: those before it, within a layer's window.
+    """Which tokens of its prompt each prompt token sees: those before it and those of its block, within a window.
+
+    A window bounds the past alone: all of a block that begins within it is seen.
 
     Args:
         prompts: (b, p) their tokens, padded on the right.
+        blocks: (b, p) number of the two-way block that a token is in, -1 in none; None without blocks.
+        windowed: blocks count in layers that have a window, and in no others.
     """
 
-    def __init__(self, prompts: Rows) -> None:
+    def __init__(self, prompts: Rows, blocks: Int[Tensor, "b p"] | None = None, windowed: bool = False) -> None:
         self._prompts = prompts
-        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._blocks = blocks
+        self._windowed = windowed
+        self._masks: dict[tuple[int, bool, torch.dtype], Tensor] = {}
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Float[Tensor, "1 1 p p"] | None:
-        """What is added to scores; None where every token sees all before it."""
+    def mask(self, window: int | None, dtype: torch.dtype) -> Float[Tensor, "m 1 p p"] | None:
+        """What is added to scores, for all prompts alike where m is 1; None where every token sees all before it."""
         size = self._prompts.real.shape[1]
-        if window is None or window >= size:
+        blocks = self._blocks if window is not None or not self._windowed else None
+        if (window is None or window >= size) and blocks is None:
             return None
-        key = (window, dtype)
+        bound = size if window is None else min(window, size)
+        key = (bound, blocks is None, dtype)
         if key not in self._masks:
-            seen = torch.ones(size, size, dtype=torch.bool, device=self._prompts.real.device).tril().triu(1 - window)
-            self._masks[key] = _bias(seen, dtype)[None, None]
+            every = torch.ones(1, size, size, dtype=torch.bool, device=self._prompts.real.device)
+            seen = every.tril()
+            if blocks is not None:
+                seen = seen | ((blocks[:, :, None] == blocks[:, None]) & (blocks >= 0)[:, :, None])
+            self._masks[key] = _bias(seen & every.triu(1 - bound), dtype)[:, None]
         return self._masks[key]
 
 
@@ -164,21 +186,22 @@ class GroupAttention:
         prompts: (b, p) tokens of the prompts.
         captions: (n, t) tokens of the captions; t may be 0.
         group: which prompt each caption follows.
+        sight: what prompt tokens see of their prompt; all before them where it is not given.
     """
 
-    def __init__(self, prompts: Rows, captions: Rows, group: Int[Tensor, " n"]) -> None:
+    def __init__(
+        self, prompts: Rows, captions: Rows, group: Int[Tensor, " n"], sight: PromptSight | None = None
+    ) -> None:
         self.prompts = prompts
         self.captions = captions
         self.group = group
-        self.sight = PromptSight(prompts)
+        self.sight = sight or PromptSight(prompts)
         self._longest = prompts.real.shape[1] + captions.real.shape[1]
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
     ) -> Tensor:
-        if window is not None and window >= self._longest:
-            window = None
         sizes = [len(self.prompts.cells), len(self.captions.cells)]
         parts = [x[0].transpose(0, 1).split(sizes) for x in (query, key, value)]
         q, k, v = (self.prompts.pad(of_prompts) for of_prompts, _ in parts)
@@ -186,8 +209,25 @@ class GroupAttention:
         flat = self.prompts.unpad(out)
         if sizes[1]:
             own_q, own_k, own_v = (self.captions.pad(of_captions) for _, of_captions in parts)
-            attended = self._attend_captions(own_q, own_k, own_v, k, v, scaling, window)
+            # A window that holds the longest caption with its prompt hides nothing.
+            bound = window if window is not None and window < self._longest else None
+            attended = self._attend_captions(own_q, own_k, own_v, k, v, scaling, bound)
             flat = torch.cat([flat, self.captions.unpad(attended)])
+        return flat[None]
+
+    @cached_property
+    def _left(self) -> LeftRows:
+        return LeftRows(self.prompts.real)
+
+    def recur(self, layer: int, run: Run, hidden: Float[Tensor, "1 tokens h"]) -> Float[Tensor, "1 tokens h"]:
+        """A recurrent layer over prompts, and over captions from their prompts' states on."""
+        of_prompts, of_captions = hidden[0].split([len(self.prompts.cells), len(self.captions.cells)])
+        state = LayerState()
+        flat = self._left.run(run, of_prompts, state)
+        if len(of_captions):
+            cells = self.captions.cells
+            out = run(spread(of_captions, cells, self.captions.real.shape), None, state.select(self.group))
+            flat = torch.cat([flat, out.flatten(0, 1).index_select(0, cells)])
         return flat[None]
 
     def _attend_captions(

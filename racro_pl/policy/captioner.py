@@ -27,6 +27,7 @@ from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups, read_row
 from racro_pl.policy.structure import head_of, vision_parameters
+from racro_pl.policy.two_way import two_way_of
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
@@ -74,9 +75,10 @@ class Captioner(nn.Module):
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
         self._lockstep: Lockstep | None = None
+        self._two_way = two_way_of(family, model.config)
         for part in self.parts():
             check_forward(part.model)
-            attention.install(part)
+            attention.install(part, family.recurrent)
 
     @property
     def device(self) -> torch.device:
@@ -134,6 +136,7 @@ class Captioner(nn.Module):
                 banned=self.banned,
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
+                two_way=self._two_way,
             )
             token_ids, logprobs = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
@@ -215,7 +218,7 @@ class Captioner(nn.Module):
         """Forward every prompt once and every caption once, whatever the number of captions per prompt."""
         model = _without_adapters(model)
         prompts, prompt_index = drop_idle(prompts, prompt_index, mask)
-        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device)
+        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device, self._two_way)
         images = self._look(model, prompts)
         hidden = read_row(model, packed.input_ids, packed.position_ids, packed.attention, images)
         predicting = hidden.index_select(0, packed.predictors)

@@ -41,6 +41,10 @@ def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = cap
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a stranger's files can be wrong in any way
+        if "num2words" in str(error):
+            raise RacroError(
+                f"{what}: its processor needs a package that is not installed: pip install 'racro-pl[smolvlm]'"
+            ) from error
         raise RacroError(
             f"{what}: cannot load a processor ({first_line(error)}). Expected a folder (or hub id) of an "
             "image-text-to-text model with config.json, safetensors weights and processor files"

@@ -98,13 +98,14 @@ class PromptEncoder:
         text = self._chat_text(question, self.prompt_template)
         count = len(self.tokenizer(text, **self._text_options(text))["input_ids"])
         sizes = tuple(image_size(ref) for ref in question.images)
-        return count + self._added_by_images(sizes) if sizes else count
+        return count + self._added_by_images(sizes)
 
     def _added_by_images(self, sizes: tuple[tuple[int, int], ...]) -> int:
         """Tokens that the processor adds to the placeholders of images of these widths and heights.
 
         Where images are patches that merge, by the processor's own formula. Elsewhere a prompt of blank images tells,
-        once per size. (In Gemma 3 the newlines around an image may merge with those of the text, by a token or two.)
+        once for the same sizes, and one without images what the processor adds by itself. (In Gemma 3 the newlines
+        around an image may merge with those of the text, by a token or two.)
         """
         processor = self.processor.image_processor
         if hasattr(processor, "merge_size"):
@@ -157,7 +158,11 @@ class PromptEncoder:
         """
         self._refuse_special_tokens("".join(message["content"] for message in messages), "the chat's text")
         text = self._template.render(messages)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        if any(message["content"].strip() not in text for message in messages):
+            # The template walks parts, and finds none in a text.
+            parts = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in messages]
+            text = self._template.render(parts)
+        ids = self._process(text, [])["input_ids"][0]
         return Prompt(ids, ids.new_zeros(len(ids)))
 
     def _chat_text(self, question: Question, prompt_template: PromptTemplate) -> str:

@@ -6,7 +6,7 @@ token, and carries finished captions along to the end. Here a group's captions s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 from racro_pl.policy.attention import PromptSight, Rows
 from racro_pl.policy.bounded_attention import bounded_attention
 from racro_pl.policy.partial_attention import as_autocast, attend, hiding_bias, join
+from racro_pl.policy.recurrent import LayerState, LeftRows, Run
 from racro_pl.policy.shared_prefix import pack_prompts, read_row
 from racro_pl.policy.structure import head_of
+from racro_pl.policy.two_way import TwoWay
 from racro_pl.types import Prompt
 
 FIRST_ROOM = 64
@@ -34,6 +36,7 @@ def sample_captions(
     banned: Bool[Tensor, " vocab"],
     eos_ids: frozenset[int],
     pad_id: int,
+    two_way: TwoWay | None = None,
 ) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
     """Draw ``group_size`` captions after each prompt, those of one prompt side by side.
 
@@ -47,17 +50,18 @@ def sample_captions(
         banned: tokens that must not be drawn.
         eos_ids: tokens that end a caption.
         pad_id: fills the cells after an end.
+        two_way: which image tokens see each other both ways.
 
     Returns:
         Tokens, and the log-probs that they were drawn with (nats; 0 after an end, and where greedy).
     """
     device = banned.device
-    packed = pack_prompts(model.model, prompts, device)
-    prefill = PromptAttention(packed.rows)
+    packed = pack_prompts(model.model, prompts, device, two_way)
+    prefill = PromptAttention(packed.rows, packed.sight)
     head = head_of(model)
     hidden = read_row(model, packed.input_ids, packed.position_ids, prefill, images)
     logits = head(hidden[packed.last]).repeat_interleave(group_size, dim=0)
-    attention = GrowingAttention(prefill.states, packed.rows.real, group_size)
+    attention = GrowingAttention(prefill.states, packed.rows.real, group_size, prefill.recurrent)
     ends = torch.tensor(sorted(eos_ids), device=device)
     captions = torch.full((len(logits), max_new_tokens), pad_id, device=device)
     logprobs = torch.zeros(captions.shape, device=device)
@@ -93,11 +97,13 @@ def _draw(
 class PromptAttention:
     """Prompts attend to themselves, and their keys and values are kept."""
 
-    def __init__(self, prompts: Rows) -> None:
+    def __init__(self, prompts: Rows, sight: PromptSight | None = None) -> None:
         self.prompts = prompts
-        self.sight = PromptSight(prompts)
+        self.sight = sight or PromptSight(prompts)
         self.states: dict[int, tuple[Tensor, Tensor]] = {}
         """Keys and values (b, kv_heads, p, d), by layer."""
+        self.recurrent: dict[int, LayerState] = {}
+        """States after the prompts, by layer."""
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
@@ -106,6 +112,11 @@ class PromptAttention:
         self.states[layer] = (k.contiguous(), v.contiguous())
         out = bounded_attention(q, k, v, scaling, self.sight.mask(window, q.dtype))
         return self.prompts.unpad(out)[None]
+
+    def recur(self, layer: int, run: Run, hidden: Float[Tensor, "1 tokens h"]) -> Float[Tensor, "1 tokens h"]:
+        """A recurrent layer over the prompts, whose state is kept."""
+        self.recurrent[layer] = LayerState()
+        return LeftRows(self.prompts.real).run(run, hidden[0], self.recurrent[layer])[None]
 
 
 class GrowingAttention:
@@ -118,15 +129,21 @@ class GrowingAttention:
         prompt_states: keys and values of the prompts, by layer.
         real: (b, p) False on the prompts' padding.
         group_size: captions per prompt.
+        recurrent: states of the recurrent layers after the prompts, by layer.
     """
 
     def __init__(
-        self, prompt_states: dict[int, tuple[Tensor, Tensor]], real: Bool[Tensor, "b p"], group_size: int
+        self,
+        prompt_states: dict[int, tuple[Tensor, Tensor]],
+        real: Bool[Tensor, "b p"],
+        group_size: int,
+        recurrent: Mapping[int, LayerState] | None = None,
     ) -> None:
         self._prompts = prompt_states
         self._dtype = next(iter(prompt_states.values()))[0].dtype
         self._real = real
         self._group = torch.arange(len(real), device=real.device).repeat_interleave(group_size)
+        self._recurrent = {layer: state.select(self._group) for layer, state in (recurrent or {}).items()}
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
         self._written = 0
         self._hide()
@@ -135,6 +152,7 @@ class GrowingAttention:
     def keep(self, rows: Int[Tensor, " m"]) -> None:
         """Let all captions but these leave, and with a group's last one its prompt."""
         self._own = {i: (k.index_select(0, rows), v.index_select(0, rows)) for i, (k, v) in self._own.items()}
+        self._recurrent = {layer: state.select(rows) for layer, state in self._recurrent.items()}
         present, self._group = self._group[rows].unique(return_inverse=True)
         if len(present) < len(self._real):
             self._prompts = {
@@ -191,6 +209,10 @@ class GrowingAttention:
             lse = lse.masked_fill(gone, float("-inf"))
         joined = join((self._by_caption(out), self._by_caption(lse)), own)
         return joined.reshape(1, n, -1, d)
+
+    def recur(self, layer: int, run: Run, hidden: Float[Tensor, "1 n h"]) -> Float[Tensor, "1 n h"]:
+        """A recurrent layer over the new token of every caption."""
+        return run(hidden.transpose(0, 1), None, self._recurrent[layer]).transpose(0, 1)
 
     def _by_caption(self, grouped: Float[Tensor, "b kv_heads queries x"]) -> Float[Tensor, "n kv_heads repeats x"]:
         rectangle = grouped.unflatten(2, (self._captions.real.shape[1], -1)).transpose(1, 2).flatten(0, 1)

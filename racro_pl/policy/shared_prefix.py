@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from racro_pl.policy.attention import Attend, GroupAttention, Rows
+from racro_pl.policy.attention import Attend, GroupAttention, PromptSight, Rows
+from racro_pl.policy.two_way import TwoWay, sight_of
 from racro_pl.types import Prompt
 
 
@@ -44,6 +45,7 @@ class PackedPrompts:
     input_ids: Int[Tensor, "1 tokens"]
     position_ids: Int[Tensor, "*axes 1 tokens"]
     rows: Rows
+    sight: PromptSight
     last: Int[Tensor, " b"]
     """Place of each prompt's last token."""
     next_position: Int[Tensor, " b"]
@@ -59,20 +61,25 @@ def drop_idle(
     return [prompts[i] for i in used.tolist()], place
 
 
-def pack_prompts(model: Any, prompts: Sequence[Prompt], device: torch.device) -> PackedPrompts:
+def pack_prompts(
+    model: Any, prompts: Sequence[Prompt], device: torch.device, two_way: TwoWay | None = None
+) -> PackedPrompts:
     """Prompts without padding, each with its own positions.
 
     Args:
         model: the inner transformers model; where positions are 3-D it knows them (``get_rope_index``).
         prompts: at least one.
         device: where the tensors go.
+        two_way: which image tokens see each other both ways.
     """
     lengths = torch.tensor([len(prompt.input_ids) for prompt in prompts])
     positions = [_positions(model, prompt) for prompt in prompts]
+    rows = Rows((torch.arange(int(lengths.max())) < lengths[:, None]).to(device))
     return PackedPrompts(
         input_ids=torch.cat([prompt.input_ids for prompt in prompts])[None].to(device),
         position_ids=torch.cat(positions, dim=-1).to(device),
-        rows=Rows((torch.arange(int(lengths.max())) < lengths[:, None]).to(device)),
+        rows=rows,
+        sight=sight_of(rows, prompts, two_way),
         last=(lengths.cumsum(0) - 1).to(device),
         next_position=torch.stack([position.max() + 1 for position in positions]).to(device),
     )
@@ -85,15 +92,16 @@ def pack_groups(
     token_ids: Int[Tensor, "n t"],
     mask: Bool[Tensor, "n t"],
     device: torch.device,
+    two_way: TwoWay | None = None,
 ) -> Packed:
     """Prompts and their captions in one row.
 
     Args:
-        model, prompts, device: as in :func:`pack_prompts`.
+        model, prompts, device, two_way: as in :func:`pack_prompts`.
         group: which prompt each caption follows.
         token_ids, mask: captions, padded on the right.
     """
-    head = pack_prompts(model, prompts, device)
+    head = pack_prompts(model, prompts, device, two_way)
     group, token_ids, mask = group.to(device), token_ids.to(device), mask.to(device)
     forwarded = mask[:, 1:]  # one fewer than there are tokens: the last one predicts nothing
     longest = int(forwarded.sum(dim=1).max()) if len(mask) else 0
@@ -106,7 +114,7 @@ def pack_groups(
     return Packed(
         input_ids=torch.cat([head.input_ids, written[None]], dim=1),
         position_ids=torch.cat([head.position_ids, own], dim=-1),
-        attention=GroupAttention(head.rows, captions, group),
+        attention=GroupAttention(head.rows, captions, group, head.sight),
         predictors=predictors[mask[:, : longest + 1]],
         targets=token_ids[mask],
         mask=mask,
@@ -128,6 +136,9 @@ def read_row(
         attention: how its tokens see each other.
         images: what stands in the places of image tokens, as ``mm_encoder_outputs``.
     """
+    # Wanted by some in train mode; the images of the row are in ``images``, and what they see in ``attention``.
+    named = "mm_token_type_ids" in signature(model.model.forward).parameters
+    types = {"mm_token_type_ids": torch.zeros_like(input_ids)} if named else {}
     return model.model(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -137,6 +148,7 @@ def read_row(
         # anew, and builds a mask of tokens x tokens.
         attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
         use_cache=False,
+        **types,
     ).last_hidden_state[0]
 
 

@@ -62,12 +62,17 @@ class Shape:
 def shape_of(model: Any) -> Shape:
     """Read it off a model on the meta device."""
     text = model.config.get_text_config()
-    d = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+    def widest(name: str) -> int:
+        """Some models give layers sizes of their own; a mixture's experts may be all that its MLP is."""
+        return max(getattr(layer, name, None) or 0 for layer in text.per_layer_config)
+
+    d = widest("head_dim") or text.hidden_size // text.num_attention_heads
     return Shape(
         h=text.hidden_size,
-        i=text.intermediate_size,
+        i=widest("intermediate_size") or widest("moe_intermediate_size"),
         q=text.num_attention_heads * d,
-        k=text.num_key_value_heads * d,
+        k=widest("num_key_value_heads") * d,
         d=d,
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,

@@ -29,12 +29,16 @@ def tower_of(config: Any) -> Tower:
         config: of an image-text-to-text model.
     """
     vision = config.vision_config
+
+    def field(*names: str, default: Any = None) -> Any:
+        """The first of these that the config has."""
+        return next((found for name in names if (found := getattr(vision, name, None)) is not None), default)
+
     # Qwen2-VL's ``hidden_size`` is that of the language model.
-    width = getattr(vision, "embed_dim", None) or vision.hidden_size
-    inner = getattr(vision, "intermediate_size", None) or round(width * getattr(vision, "mlp_ratio", 4))
+    width = field("embed_dim", "hidden_size")
+    inner = field("intermediate_size", default=round(width * field("mlp_ratio", default=4)))
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    channels = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", 3)
-    frames = getattr(vision, "temporal_patch_size", 1)
+    channels, frames = field("in_channels", "num_channels", default=3), field("temporal_patch_size", default=1)
     return Tower(width, inner, channels * frames * patch**2, patch**2, _patches_per_token(config, patch))
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from racro_pl.policy.captioner import Captioner
 from tests.helpers.families import save_small_family
+from tests.unit.policy.conftest import build
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return folders[kind]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def captioner_of(small: Callable[[str], Path]) -> Callable[[str], Captioner]:
+    """The captioner of a family with LoRA and gradient checkpointing, shared by tests that leave it as it is."""
+    built: dict[str, Captioner] = {}
+
+    def captioner(kind: str) -> Captioner:
+        if kind not in built:
+            built[kind] = build(small(kind))
+        return built[kind]
+
+    return captioner
