@@ -123,8 +123,14 @@ class Prompt:
     input_ids: Int[Tensor, " p"]
     mm_token_type_ids: Int[Tensor, " p"]
     """0 for text, 1 for image tokens: without them transformers falls back to 1-D positions."""
-    pixel_values: Float[Tensor, "patches features"] | None
-    image_grid_thw: Int[Tensor, "images 3"] | None
+    vision: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the processor made of the images, by the names that the model reads it by; empty without images.
+    ``pixel_values`` is always among them."""
+
+    @property
+    def pixel_values(self) -> Tensor | None:
+        """The processed pixels, in the family's own layout; None without images."""
+        return self.vision.get("pixel_values")
 
 
 @dataclass(frozen=True)

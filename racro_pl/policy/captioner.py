@@ -25,7 +25,9 @@ from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.sampling import sample_captions
-from racro_pl.policy.shared_prefix import drop_idle, pack_groups
+from racro_pl.policy.shared_prefix import drop_idle, pack_groups, read_row
+from racro_pl.policy.structure import head_of, vision_parameters
+from racro_pl.policy.two_way import two_way_of
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
@@ -49,7 +51,7 @@ class Captioner(nn.Module):
     Args:
         model: a transformers image-text-to-text model, or a PEFT model around one.
         encoder: turns questions into prompts.
-        family: names inside the model.
+        family: what cannot be read off the model.
         reference: the frozen copy for full fine-tuning; None when switching adapters gives the reference.
         image_cache: keeps what the frozen vision tower made of images from step to step; None for not at all.
     """
@@ -68,16 +70,15 @@ class Captioner(nn.Module):
         self.family = family
         self.reference = reference
         self.eos_ids, self.pad_id = end_tokens(model, encoder.tokenizer)
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        banned = torch.zeros(vocabulary, dtype=torch.bool)
-        banned[list(banned_tokens(model.config, encoder.tokenizer, family, self.eos_ids))] = True
         self.banned: Tensor
+        banned = banned_tokens(_without_adapters(model), encoder.processor, self.eos_ids)
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
         self._lockstep: Lockstep | None = None
+        self._two_way = two_way_of(family, model.config)
         for part in self.parts():
             check_forward(part.model)
-            attention.install(part)
+            attention.install(part, family.recurrent)
 
     @property
     def device(self) -> torch.device:
@@ -135,6 +136,7 @@ class Captioner(nn.Module):
                 banned=self.banned,
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
+                two_way=self._two_way,
             )
             token_ids, logprobs = self(sample)
         mask = mask_to_first_end(token_ids, self.eos_ids)
@@ -216,16 +218,11 @@ class Captioner(nn.Module):
         """Forward every prompt once and every caption once, whatever the number of captions per prompt."""
         model = _without_adapters(model)
         prompts, prompt_index = drop_idle(prompts, prompt_index, mask)
-        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device)
-        hidden = model.model(
-            input_ids=packed.input_ids,
-            position_ids=packed.position_ids,
-            mm_encoder_outputs=self._look(model, prompts),
-            shared_prefix=packed.attention,
-            use_cache=False,
-        ).last_hidden_state[0]
+        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device, self._two_way)
+        images = self._look(model, prompts)
+        hidden = read_row(model, packed.input_ids, packed.position_ids, packed.attention, images)
         predicting = hidden.index_select(0, packed.predictors)
-        logprobs, entropies = head_logprobs(model.lm_head, predicting, packed.targets, self.banned, temperature)
+        logprobs, entropies = head_logprobs(head_of(model), predicting, packed.targets, self.banned, temperature)
         return packed.spread(logprobs), packed.spread(entropies)
 
     # ------------------------------------------------------------------ weights spread over devices
@@ -252,7 +249,7 @@ class Captioner(nn.Module):
 
     def _empty_pass(self, kind: Pass) -> None:
         token = torch.tensor([min(self.eos_ids)])
-        prompt = Prompt(token, torch.zeros_like(token), None, None)
+        prompt = Prompt(token, torch.zeros_like(token))
         inputs = ([prompt], torch.tensor([0]), token[None], torch.ones(1, 1, dtype=torch.bool), 1.0)
         if kind == Pass.TRAINED:
             logprobs, _ = self(partial(self._score, self.model, *inputs))
@@ -275,8 +272,7 @@ class Captioner(nn.Module):
         return self._images.cache.drain_metrics() if self._images.cache is not None else {}
 
     def _look(self, model: Any, prompts: Sequence[Prompt]) -> dict[str, ImageFeatures] | None:
-        tower = model.get_submodule(self.family.vision_prefix)
-        if any(parameter.requires_grad for parameter in tower.parameters()):
+        if any(parameter.requires_grad for parameter in vision_parameters(model)):
             return join_features(encode_images(model, prompts))
         return join_features(self._images.look(model, prompts))
 

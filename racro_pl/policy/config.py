@@ -25,7 +25,7 @@ class PolicySettings:
     """The captioner: which weights, how they are stored, and what of them is trained."""
 
     path: str
-    """Folder or hub id of an image-text-to-text model (Qwen2.5-VL, Qwen3-VL), or ``embedded:figure-captioner``."""
+    """Folder or hub id of an image-text-to-text model (families: docs/models.md), or ``embedded:figure-captioner``."""
     quantization: Literal["none", "nf4"] = "none"
     """``nf4``: 4-bit base with double quantisation and bf16 compute (QLoRA); the vision tower stays as it is."""
     lora: LoraSettings | None = field(default_factory=LoraSettings)
@@ -44,9 +44,11 @@ class PolicySettings:
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass (non-reentrant): a third more time for much less memory."""
     min_pixels: int = 512 * 512
-    """Smaller images are scaled up to this width * height (the reference's value)."""
+    """Smaller images are scaled up to this width * height (the reference's value). Of no effect where a family's
+    processor cuts tiles or has fixed sizes."""
     max_pixels: int = 2048 * 2048
-    """Larger images are scaled down to this width * height (the reference's value)."""
+    """Larger images are scaled down to this width * height (the reference's value). Where a family's processor cuts
+    tiles, it bounds their number; where sizes are fixed it has no effect."""
 
     def __post_init__(self) -> None:
         problems = []

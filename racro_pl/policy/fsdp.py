@@ -19,6 +19,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from racro_pl.policy.structure import decoder_of, vision_parameters
+
 
 class Pass(IntEnum):
     """Kinds of passes; ranks that want different ones make the highest first."""
@@ -71,7 +73,7 @@ def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype:
     """
     whole = {parameter for name, parameter in captioner.named_parameters() if "lora_" in name}
     for part in captioner.parts():
-        whole |= set(part.get_submodule(captioner.family.vision_prefix).parameters())
+        whole |= set(vision_parameters(part))
     options: dict[str, Any] = {
         "mesh": mesh,
         "ignored_params": whole,
@@ -81,7 +83,7 @@ def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype:
         "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32),
     }
     for part in captioner.parts():
-        for layer in part.model.language_model.layers:
+        for layer in decoder_of(part).layers:
             fully_shard(layer, **options)
     captioner.to(device)
     fully_shard(captioner, **options)

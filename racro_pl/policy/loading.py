@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from racro_pl.policy.families import Family, family_of
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
+from racro_pl.policy.structure import head_name, lora_pattern, vision_names, vision_parameters
 from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
 from racro_pl.text.captioner_prompt import captioner_messages
@@ -41,13 +41,18 @@ def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = cap
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a stranger's files can be wrong in any way
+        if "num2words" in str(error):
+            raise RacroError(
+                f"{what}: its processor needs a package that is not installed: pip install 'racro-pl[smolvlm]'"
+            ) from error
         raise RacroError(
             f"{what}: cannot load a processor ({first_line(error)}). Expected a folder (or hub id) of an "
             "image-text-to-text model with config.json, safetensors weights and processor files"
         ) from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise RacroError(f"{what} has no image processor and tokenizer; expected a vision-language model")
-    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, prompt_template, what)
+    limit = _family(settings).image_limit
+    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, prompt_template, what, limit)
     encoder.check()
     return encoder
 
@@ -68,7 +73,8 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
         RacroError: the folder is missing, incomplete, or of a family that is not supported; or the adapter to start
             from does not fit ``settings.lora``.
     """
-    model = _load_base(settings, _family(settings), device)
+    _family(settings)
+    model = _load_base(settings, device)
     return make_trainable(model, settings, device, encoder or load_encoder(settings))
 
 
@@ -84,12 +90,13 @@ def make_trainable(model: Any, settings: PolicySettings, device: torch.device, e
     model.requires_grad_(False)
     reference = None
     if settings.lora is not None:
-        model = _add_adapters(model, settings.lora, settings.adapter, family)
+        model = _add_adapters(model, settings.lora, settings.adapter)
     else:
         reference = copy.deepcopy(model).eval()
         model.requires_grad_(True)
         if settings.freeze_vision:
-            model.get_submodule(family.vision_prefix).requires_grad_(False)
+            for parameter in vision_parameters(model):
+                parameter.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     cache = ImageCache(settings.image_cache_mib * 2**20) if settings.image_cache_mib else None
@@ -121,7 +128,7 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
         RacroError: as :func:`load_captioner`.
     """
     family = _family(settings)
-    model = _load_base(settings, family, device)
+    model = _load_base(settings, device)
     if settings.adapter is not None:
         model = put_on(model, find_adapter(settings.adapter))
     model.requires_grad_(False)
@@ -142,7 +149,7 @@ def _family(settings: PolicySettings) -> Family:
     return family_of(load_config(settings.path, _what(settings)).model_type)
 
 
-def _load_base(settings: PolicySettings, family: Family, device: torch.device) -> Any:
+def _load_base(settings: PolicySettings, device: torch.device) -> Any:
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
     options: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "device_map": {"": device}}
@@ -152,13 +159,18 @@ def _load_base(settings: PolicySettings, family: Family, device: torch.device) -
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            # Both spellings: transformers matches the tower by its short name in some places, by its path in others.
-            llm_int8_skip_modules=["lm_head", family.vision_prefix, family.vision_prefix.split(".")[-1]],
+            llm_int8_skip_modules=_unquantised(on_meta(load_config(settings.path, _what(settings)))),
         )
     model = load_whole(AutoModelForImageTextToText, settings.path, _what(settings), **options)
     if settings.quantization == "nf4":
         keep_cpu_gradients(model)
     return model
+
+
+def _unquantised(model: Any) -> list[str]:
+    """Head and vision side, in both spellings: transformers matches short names in some places, paths in others."""
+    names = [head_name(model), *vision_names(model)]
+    return list(dict.fromkeys(spelling for name in names for spelling in (name, name.split(".")[-1])))
 
 
 def keep_cpu_gradients(model: nn.Module) -> None:
@@ -174,17 +186,12 @@ def keep_cpu_gradients(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None, family: Family) -> Any:
+def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    matched = [name for name, _ in model.named_modules() if re.fullmatch(family.lora_targets, name)]
-    if not matched:
-        raise RacroError(
-            f"no layer of this {family.model_type} model matches {family.lora_targets!r}: nothing to adapt"
-        )
     # Dropout stays 0: the log-probs of one caption must not differ between sampling, reference and loss.
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=family.lora_targets, task_type="CAUSAL_LM"
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora_pattern(model), task_type="CAUSAL_LM"
     )
     model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
     if adapter is not None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from racro_pl.images import image_size, open_image
+from PIL import Image
+
+from racro_pl.images import ImageError, image_size, open_image
+from racro_pl.policy.families.image_limits import ImageLimit, limit_area
 from racro_pl.pretrained.chat_template import chat_template_of, check_template
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
@@ -29,6 +32,7 @@ class PromptEncoder:
         min_pixels, max_pixels: limits on width * height of an image as the model sees it.
         prompt_template: what a question is turned into where a call names no other: the request for a caption.
         what: names the model in errors.
+        image_limit: how its family's image processor is told the limits.
 
     Raises:
         RacroError: the processor has no chat template.
@@ -41,13 +45,15 @@ class PromptEncoder:
         max_pixels: int,
         prompt_template: PromptTemplate = captioner_messages,
         what: str = "the captioner",
+        image_limit: ImageLimit = limit_area,
     ) -> None:
         self.prompt_template = prompt_template
         self._template = chat_template_of(processor, processor.tokenizer, what)
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
-        processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        image_limit(processor.image_processor, min_pixels, max_pixels)
+        self._image_tokens: dict[tuple[tuple[int, int], ...], int] = {}
 
     def check(self) -> None:
         """Render a prompt: the template must end, take our roles, and leave nothing of the texts out.
@@ -76,18 +82,12 @@ class PromptEncoder:
             PromptError: the image tags do not fit the images, or the text holds a special token.
         """
         images = [open_image(ref) for ref in question.images]
-        inputs = self.processor(
-            text=[self._chat_text(question, prompt_template or self.prompt_template)],
-            images=images or None,
-            return_mm_token_type_ids=True,
-            return_tensors="pt",
-        )
-        return Prompt(
-            input_ids=inputs["input_ids"][0],
-            mm_token_type_ids=inputs["mm_token_type_ids"][0],
-            pixel_values=inputs["pixel_values"] if images else None,
-            image_grid_thw=inputs["image_grid_thw"] if images else None,
-        )
+        inputs = self._process(self._chat_text(question, prompt_template or self.prompt_template), images)
+        ids = inputs.pop("input_ids")[0]
+        # Gemma 3 has types of its own in place of the common ones; Idefics 3 tells none of a prompt without images.
+        types = [inputs.pop(name)[0] for name in ("mm_token_type_ids", "token_type_ids") if name in inputs]
+        inputs.pop("attention_mask")
+        return Prompt(ids, types[0] if types else ids.new_zeros(len(ids)), inputs if images else {})
 
     def count_tokens(self, question: Question) -> int:
         """Length of the prompt, image tokens counted, from the image headers alone.
@@ -95,16 +95,52 @@ class PromptEncoder:
         Raises:
             ImageError, PromptError: as for :meth:`encode`, but broken pixels after a good header go unseen.
         """
+        text = self._chat_text(question, self.prompt_template)
+        count = len(self.tokenizer(text, **self._text_options(text))["input_ids"])
+        sizes = tuple(image_size(ref) for ref in question.images)
+        return count + self._added_by_images(sizes)
+
+    def _added_by_images(self, sizes: tuple[tuple[int, int], ...]) -> int:
+        """Tokens that the processor adds to the placeholders of images of these widths and heights.
+
+        Where images are patches that merge, by the processor's own formula. Elsewhere a prompt of blank images tells,
+        once for the same sizes, and one without images what the processor adds by itself. (In Gemma 3 the newlines
+        around an image may merge with those of the text, by a token or two.)
+        """
         processor = self.processor.image_processor
-        count = len(
-            self.tokenizer(self._chat_text(question, self.prompt_template), add_special_tokens=False)["input_ids"]
-        )
-        for ref in question.images:
-            width, height = image_size(ref)
-            patches = processor.get_number_of_image_patches(height, width)
-            # One placeholder per image is in the text already.
-            count += patches // processor.merge_size**2 - 1
-        return count
+        if hasattr(processor, "merge_size"):
+            patches = [processor.get_number_of_image_patches(height, width) for width, height in sizes]
+            return sum(count // processor.merge_size**2 - 1 for count in patches)
+        if sizes not in self._image_tokens:
+            text = self._template.render(self.prompt_template("x", len(sizes)))
+            bare = len(self.tokenizer(text, **self._text_options(text))["input_ids"])
+            blank = [Image.new("RGB", size) for size in sizes]
+            self._image_tokens[sizes] = len(self._process(text, blank)["input_ids"][0]) - bare
+        return self._image_tokens[sizes]
+
+    def _process(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
+        try:
+            inputs = self.processor(
+                text=[text],
+                # Some processors take the images of all prompts as one list, others want a list per prompt.
+                images=[images] if images else None,
+                return_mm_token_type_ids=True,
+                return_tensors="pt",
+                **self._text_options(text),
+            )
+        except Exception as error:  # each family refuses sizes in its own way
+            if not images:
+                raise
+            sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
+            raise ImageError(
+                f"the captioner's processor does not take the image ({sizes}): {str(error)[:200]}"
+            ) from error
+        return dict(inputs)
+
+    def _text_options(self, text: str) -> dict[str, bool]:
+        """A template that begins with the beginning-of-text token has written it: the tokenizer must not add one."""
+        begin = self.tokenizer.bos_token
+        return {"add_special_tokens": False} if begin and text.startswith(begin) else {}
 
     def decode(self, prompt: Prompt, token_ids: Int[Tensor, "g t"]) -> list[str]:
         """Texts that were written after a prompt, without special tokens.
@@ -122,8 +158,12 @@ class PromptEncoder:
         """
         self._refuse_special_tokens("".join(message["content"] for message in messages), "the chat's text")
         text = self._template.render(messages)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-        return Prompt(ids, ids.new_zeros(len(ids)), None, None)
+        if any(message["content"].strip() not in text for message in messages):
+            # The template walks parts, and finds none in a text.
+            parts = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in messages]
+            text = self._template.render(parts)
+        ids = self._process(text, [])["input_ids"][0]
+        return Prompt(ids, ids.new_zeros(len(ids)))
 
     def _chat_text(self, question: Question, prompt_template: PromptTemplate) -> str:
         messages = prompt_template(question.text, len(question.images))

@@ -52,6 +52,6 @@ def check_sight(captioner: Captioner, prompt: Prompt) -> float:
 def _logprobs(captioner: Captioner, pixels: torch.Tensor, prompt: Prompt) -> torch.Tensor:
     ids = captioner.encoder.tokenizer(_CAPTION, add_special_tokens=False, return_tensors="pt")["input_ids"]
     # A prompt equals only itself: nothing is remembered of these images.
-    shown = replace(prompt, pixel_values=pixels)
+    shown = replace(prompt, vision={**prompt.vision, "pixel_values": pixels})
     mask = torch.ones_like(ids, dtype=torch.bool)
     return captioner.frozen_logprobs([shown], torch.tensor([0]), ids, mask, reference=False)

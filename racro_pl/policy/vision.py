@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from racro_pl.policy.features import ImageFeatures
 from racro_pl.policy.image_cache import ImageCache, Images
 from racro_pl.types import Prompt
 
+GRIDS = "image_grid_thw"
+"""Frames, rows and columns of patches of every image."""
+
 
 def encode_images(model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
-    """The features of those prompts that have images, in order, all in one pass through the tower.
+    """The features of those prompts that have images, in order.
+
+    All in one pass through the tower where images are patches with their grids (Qwen-VL, GLM-V): they follow each
+    other without a border. Elsewhere tiles are padded to each other, or counted from the start of the batch, so every
+    prompt has a pass of its own.
 
     Args:
         model: a transformers model with ``get_image_features``.
         prompts: with or without images.
     """
-    prompts = [prompt for prompt in prompts if prompt.pixel_values is not None]
+    prompts = [prompt for prompt in prompts if prompt.vision]
+    if any(GRIDS not in prompt.vision for prompt in prompts):
+        return [_encode(model, prompt.vision) for prompt in prompts]
     if not prompts:
         return []
-    pixels = torch.cat([prompt.pixel_values for prompt in prompts])  # type: ignore[misc]
-    grids = torch.cat([prompt.image_grid_thw for prompt in prompts])  # type: ignore[misc]
-    out = model.get_image_features(pixels.to(model.device), grids.to(model.device), return_dict=True)
-    deepstack = getattr(out, "deepstack_features", None) or ()
+    together = {name: torch.cat([prompt.vision[name] for prompt in prompts]) for name in ("pixel_values", GRIDS)}
+    out = _encode(model, together)
     features, start = [], 0
     for prompt in prompts:
-        own = slice(start, start + len(prompt.image_grid_thw))  # type: ignore[arg-type]
-        features.append(ImageFeatures(tuple(out.pooler_output[own]), tuple(tuple(layer[own]) for layer in deepstack)))
+        own = slice(start, start + len(prompt.vision[GRIDS]))
+        features.append(ImageFeatures(out.pooler_output[own], tuple(layer[own] for layer in out.deepstack_features)))
         start = own.stop
     return features
+
+
+def _encode(model: Any, vision: Mapping[str, Tensor]) -> ImageFeatures:
+    taken = signature(model.model.get_image_features).parameters
+    inputs = {name: tensor.to(model.device) for name, tensor in vision.items() if name in taken}
+    out = model.model.get_image_features(**inputs, return_dict=True)
+    pooled = out.pooler_output if isinstance(out.pooler_output, Tensor) else tuple(out.pooler_output)
+    deepstack = getattr(out, "deepstack_features", None) or ()
+    return ImageFeatures(pooled, tuple(tuple(layer) for layer in deepstack))
 
 
 class ImageMemory:
@@ -66,7 +84,7 @@ class ImageMemory:
     def look(self, model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
         """The features of those prompts that have images, in order, without gradient."""
         kept = {} if self._kept is None else self._kept
-        seeing = [prompt for prompt in prompts if prompt.pixel_values is not None]
+        seeing = [prompt for prompt in prompts if prompt.vision]
         unseen = [prompt for prompt in dict.fromkeys(seeing) if prompt not in kept]
         if self.cache is None:
             kept.update(zip(unseen, encode_images(model, unseen), strict=True))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from racro_pl.policy.families import Family
+from racro_pl.policy.structure import vision_token_ids
 from racro_pl.pretrained.weights import end_token_ids
 
 
@@ -31,13 +31,21 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
     return eos_ids, pad_id
 
 
-def banned_tokens(config: Any, tokenizer: Any, family: Family, eos_ids: frozenset[int]) -> set[int]:
-    """Every special token but the ends of text, and the family's vision tokens.
+def banned_tokens(model: Any, processor: Any, eos_ids: frozenset[int]) -> Bool[Tensor, " vocab"]:
+    """Every special token but the ends of text, and the tokens that stand for images: one entry per logit.
 
     A sampled image placeholder would make the next forward count more image tokens than image features.
+
+    Args:
+        model: the transformers model; its head says how many logits there are (embeddings may have more rows).
+        processor: its tokenizer, and what it says of image tokens.
+        eos_ids: the tokens that end a caption.
     """
+    tokenizer = processor.tokenizer
     special = set(tokenizer.all_special_ids) | {
         index for index, token in tokenizer.added_tokens_decoder.items() if token.special
     }
-    vision = {getattr(config, name) for name in family.vision_token_fields}
-    return (special | vision) - eos_ids
+    banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+    ids = (special | vision_token_ids(model.config, processor)) - eos_ids
+    banned[[index for index in ids if index < len(banned)]] = True
+    return banned

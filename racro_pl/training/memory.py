@@ -13,6 +13,7 @@ from racro_pl.data.readers.base import MAX_IMAGES
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.memory.formulas import Work
 from racro_pl.policy.memory.ledger import GIB, Ledger, memory_ledger, planning_config
+from racro_pl.policy.memory.towers import tower_of
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.module import RacroModule
 
@@ -51,10 +52,10 @@ def plan_of(module: RacroModule, data: RacroDataModule, ranks: int = 1) -> Plan:
         RacroError: the captioner's config cannot be loaded, or is of a family that is not supported.
     """
     config = planning_config(module.policy_settings.path)
-    tower = config.vision_config
-    side = tower.patch_size * tower.spatial_merge_size
-    prompt = min(data.max_prompt_tokens, config.text_config.max_position_embeddings)
-    images = min(prompt, MAX_IMAGES * (module.policy_settings.max_pixels // side**2))
+    tower = tower_of(config)
+    prompt = min(data.max_prompt_tokens, config.get_text_config().max_position_embeddings)
+    pixels_per_token = tower.patch_pixels * tower.patches_per_token
+    images = min(prompt, MAX_IMAGES * (module.policy_settings.max_pixels // pixels_per_token))
     return with_prompt(module, config, data.questions_per_step // ranks, prompt, images)
 
 
@@ -122,8 +123,8 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield change(f"model.rollout.init_args.max_new_tokens: {half}", caption_tokens=half)
     if work.image_tokens >= 2 * FEWEST_IMAGE_TOKENS:
         half = work.image_tokens // 2
-        tower = plan.config.vision_config
-        pixels = half * (tower.patch_size * tower.spatial_merge_size) ** 2
+        tower = tower_of(plan.config)
+        pixels = half * tower.patch_pixels * tower.patches_per_token
         yield change(
             f"model.policy.max_pixels: {pixels} and data.max_prompt_tokens: {work.prompt_tokens - half}",
             image_tokens=half,

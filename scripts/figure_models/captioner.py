@@ -149,7 +149,7 @@ class Rows:
         )
         ids = torch.tensor(self.tokenizer.encode(chat))
         types = (ids == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
-        return Prompt(ids, types, prompt.pixel_values, prompt.image_grid_thw)
+        return Prompt(ids, types, prompt.vision)
 
     def batch(self, stage: Stage, size: int) -> tuple[list[Prompt], list[str], Tensor]:
         """Prompts, the texts to learn for them, and the weight of words that are not values, (n, 1)."""
@@ -197,7 +197,7 @@ def align_vision(captioner: Captioner, rows: Rows, steps: int, batch_size: int =
         _set_rate(optimizer, 2e-3, step, steps)
         picked = [rows.rng.randrange(len(rows.questions)) for _ in range(batch_size)]
         pixels = torch.cat([rows.prompts[i].pixel_values for i in picked])
-        grids = torch.cat([rows.prompts[i].image_grid_thw for i in picked])
+        grids = torch.cat([rows.prompts[i].vision["image_grid_thw"] for i in picked])
         features = torch.cat(model.get_image_features(pixels, grids, return_dict=True).pooler_output)
         target = torch.stack([_cell_words(rows.questions[i], words) for i in picked]).flatten(0, 1)
         loss = nn.functional.binary_cross_entropy_with_logits(10.0 * features @ embeddings.T - 5.0, target)

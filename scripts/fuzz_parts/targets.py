@@ -166,7 +166,7 @@ def feed_rollout(folder: Path) -> Feed:
     from racro_pl.rollout.vllm.answer import Asked, read_captions
     from racro_pl.types import Prompt
 
-    prompt = Prompt(torch.tensor([1, 2, 3]), torch.zeros(3, dtype=torch.long), None, None)
+    prompt = Prompt(torch.tensor([1, 2, 3]), torch.zeros(3, dtype=torch.long))
     asked = Asked("m", captions=2, max_new_tokens=16, vocabulary=64, eos_ids=frozenset({2}), banned=frozenset({5}))
 
     def feed(data: bytes) -> object:

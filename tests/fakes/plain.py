@@ -26,10 +26,10 @@ def pad_prompts(prompts: Sequence[Prompt], pad_id: int) -> dict[str, Tensor]:
         batch["input_ids"][row, start:] = prompt.input_ids
         batch["mm_token_type_ids"][row, start:] = prompt.mm_token_type_ids
         batch["attention_mask"][row, start:] = 1
-    seeing = [prompt for prompt in prompts if prompt.pixel_values is not None]
+    seeing = [prompt for prompt in prompts if prompt.vision]
     if seeing:
-        batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in seeing])
-        batch["image_grid_thw"] = torch.cat([prompt.image_grid_thw for prompt in seeing])
+        for name in seeing[0].vision:
+            batch[name] = torch.cat([prompt.vision[name] for prompt in seeing])
     return {name: tensor.to(device()) for name, tensor in batch.items()}
 
 

@@ -203,9 +203,5 @@ class FakeVllm:
         processor = self.captioner.encoder.processor
         text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         inputs = processor(text=[text], images=images or None, return_mm_token_type_ids=True, return_tensors="pt")
-        return Prompt(
-            input_ids=inputs["input_ids"][0],
-            mm_token_type_ids=inputs["mm_token_type_ids"][0],
-            pixel_values=inputs.get("pixel_values"),
-            image_grid_thw=inputs.get("image_grid_thw"),
-        )
+        text = [inputs.pop(name)[0] for name in ("input_ids", "mm_token_type_ids", "attention_mask")]
+        return Prompt(text[0], text[1], dict(inputs))

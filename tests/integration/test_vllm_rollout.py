@@ -130,7 +130,7 @@ def test_images_that_have_to_be_scaled_make_the_trainers_prompt(server: VllmServ
     policy = replace(POLICY, min_pixels=LARGEST, max_pixels=LARGEST)
     large = load_captioner(policy, torch.device("cpu"))
     questions = [(question, large.encode(question)) for question in figure_questions("test", 4)]
-    assert all(prompt.image_grid_thw.tolist() == [[1, 8, 8]] for _, prompt in questions)
+    assert all(prompt.vision["image_grid_thw"].tolist() == [[1, 8, 8]] for _, prompt in questions)
     engine = VllmEngine(url=server.url, max_new_tokens=8)
     engine.open(RunInfo(policy, tmp_path, "large"))
     rollouts = list(engine.sample(large, questions, 0))

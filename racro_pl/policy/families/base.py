@@ -1,17 +1,24 @@
-"""The few facts that the trainer needs about a family of models."""
+"""What cannot be read off a model and its processor, and so has to be said of a family."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+from racro_pl.policy.families.image_limits import ImageLimit, leave_size
+
+TwoWay = Literal["image", "image, in windows, if the config says so", "all images"]
+"""The tokens of one image, in every layer; the same in layers with a window, where the text config's
+``use_bidirectional_attention`` is ``vision``; all image tokens of a prompt, across images."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Names inside a model of one family, as transformers spells them."""
+    """A family of models on the shared-prefix path; all else is derived (``policy/structure.py``)."""
 
     model_type: str
     """``config.model_type`` of the checkpoint."""
-    vision_prefix: str
-    """Module path of the vision tower."""
-    lora_targets: str
-    """Regular expression that matches, as a whole, the linear layers of the language model."""
-    vision_token_fields: tuple[str, ...]
-    """Fields of the config that hold the ids of vision tokens: a caption must never contain one."""
+    image_limit: ImageLimit = leave_size
+    """How limits on pixels are told to its image processor."""
+    two_way: TwoWay | None = None
+    """Which image tokens see each other both ways; None where attention is causal throughout."""
+    recurrent: str | None = None
+    """How the class of its recurrent layers is called, from its end; None where it has none."""

@@ -9,14 +9,14 @@ MLP, ``q`` and ``k`` width of all query and of all key heads, ``r`` rank.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.families import family_of
+from racro_pl.policy.memory.towers import Tower, tower_of
 from racro_pl.policy.sampling import FIRST_ROOM
+from racro_pl.policy.structure import head_name, linear_names, vision_names, vision_parameters
 
 FLOAT32 = 4
 
@@ -54,27 +54,31 @@ class Shape:
     vocab: int
     normed_heads: bool
     """Queries and keys go through a norm of their own (Qwen3-VL)."""
-    tower: Any
-    """The vision config."""
+    tower: Tower
     deepstack: int
     """Early layers of the language model that get image features too."""
 
 
 def shape_of(model: Any) -> Shape:
     """Read it off a model on the meta device."""
-    text, tower = model.config.text_config, model.config.vision_config
-    d = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    text = model.config.get_text_config()
+
+    def widest(name: str) -> int:
+        """Some models give layers sizes of their own; a mixture's experts may be all that its MLP is."""
+        return max(getattr(layer, name, None) or 0 for layer in text.per_layer_config)
+
+    d = widest("head_dim") or text.hidden_size // text.num_attention_heads
     return Shape(
         h=text.hidden_size,
-        i=text.intermediate_size,
+        i=widest("intermediate_size") or widest("moe_intermediate_size"),
         q=text.num_attention_heads * d,
-        k=text.num_key_value_heads * d,
+        k=widest("num_key_value_heads") * d,
         d=d,
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,
         normed_heads=any(name.endswith("q_norm") for name, _ in model.named_modules()),
-        tower=tower,
-        deepstack=len(getattr(tower, "deepstack_visual_indexes", None) or ()),
+        tower=tower_of(model.config),
+        deepstack=len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ()),
     )
 
 
@@ -91,11 +95,11 @@ def weight_bytes(model: Any, policy: PolicySettings, c: int) -> int:
     """
     import torch
 
-    tower = family_of(model.config.model_type).vision_prefix
+    kept = (head_name(model), *(f"{name}." for name in vision_names(model)))
     packed: dict[int, int] = {}
     if policy.quantization == "nf4":
         for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and name != "lm_head" and not name.startswith(tower):
+            if isinstance(module, torch.nn.Linear) and not name.startswith(kept):
                 packed[id(module.weight)] = nf4_bytes(module.weight.numel())
     return sum(packed.get(id(weight), weight.numel() * c) for weight in model.parameters())
 
@@ -112,14 +116,10 @@ def nf4_bytes(numbers: int) -> int:
 
 def trained_bytes(model: Any, policy: PolicySettings, c: int) -> int:
     """Bytes of what is trained: float32 adapters, ``r (in + out)`` numbers per layer, or the weights themselves."""
-    family = family_of(model.config.model_type)
     if policy.lora is None:
-        return sum(
-            weight.numel() * c
-            for name, weight in model.named_parameters()
-            if not (policy.freeze_vision and name.startswith(family.vision_prefix))
-        )
-    adapted = [module for name, module in model.named_modules() if re.fullmatch(family.lora_targets, name)]
+        frozen = set(vision_parameters(model)) if policy.freeze_vision else set()
+        return sum(weight.numel() * c for weight in model.parameters() if weight not in frozen)
+    adapted = [model.get_submodule(name) for name in linear_names(model)]
     return sum(FLOAT32 * policy.lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
 
 
@@ -138,11 +138,10 @@ def tower_bytes(shape: Shape, c: int, work: Work) -> int:
     queries, keys and values and eight tensors in float32: ``5 c v + 8 * 4 v``; or in the MLP: ``c (3 v + 3 w)``.
     """
     tower = shape.tower
-    patches = max(work.sampled_together, work.groups) * work.image_tokens * tower.spatial_merge_size**2
-    pixels = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
-    rotary = 5 * c * tower.hidden_size + 8 * FLOAT32 * tower.hidden_size
-    mlp = c * 3 * (tower.hidden_size + tower.intermediate_size)
-    return patches * (FLOAT32 * pixels + max(rotary, mlp))
+    patches = max(work.sampled_together, work.groups) * work.image_tokens * tower.patches_per_token
+    rotary = 5 * c * tower.width + 8 * FLOAT32 * tower.width
+    mlp = c * 3 * (tower.width + tower.inner)
+    return patches * (FLOAT32 * tower.patch_values + max(rotary, mlp))
 
 
 def cache_bytes(shape: Shape, c: int, work: Work) -> int:

@@ -89,20 +89,19 @@ def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
     The patches of the Qwen-VL processors hold (channel, frame, row, column) each, and follow each other merged block
     by merged block. Resizing works on whole numbers, so nothing is lost on the way back.
     """
-    if prompt.pixel_values is None or prompt.image_grid_thw is None:
+    if not prompt.vision:
         return []
+    pixels, grids = prompt.vision["pixel_values"], prompt.vision["image_grid_thw"]
     merge, patch, frames = image_processor.merge_size, image_processor.patch_size, image_processor.temporal_patch_size
     mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
     images = []
-    sizes = [int(grid.prod()) for grid in prompt.image_grid_thw]
-    for (_, high, wide), patches in zip(
-        prompt.image_grid_thw.tolist(), prompt.pixel_values.float().cpu().split(sizes), strict=True
-    ):
+    sizes = [int(grid.prod()) for grid in grids]
+    for (_, high, wide), patches in zip(grids.tolist(), pixels.float().cpu().split(sizes), strict=True):
         blocks = patches.view(high // merge, wide // merge, merge, merge, 3, frames, patch, patch)
         # A still image fills all frames alike: one of them is the image.
         still = blocks[:, :, :, :, :, 0].permute(0, 2, 5, 1, 3, 6, 4).reshape(high * patch, wide * patch, 3)
-        pixels = ((still * std + mean) / image_processor.rescale_factor).round().clamp(0, 255)
-        images.append(Image.fromarray(pixels.to(torch.uint8).numpy()))
+        shown = ((still * std + mean) / image_processor.rescale_factor).round().clamp(0, 255)
+        images.append(Image.fromarray(shown.to(torch.uint8).numpy()))
     return images
 
 

@@ -45,12 +45,13 @@ def test_logprobs_use_three_dimensional_positions(folders, family):
     inner = captioner.model.get_base_model()
     ids = torch.cat([prompt.input_ids, TOKENS[1]])[None]
     types = torch.cat([prompt.mm_token_type_ids, torch.zeros(5, dtype=torch.long)])[None]
-    positions, _ = inner.model.get_rope_index(ids, image_grid_thw=prompt.image_grid_thw, mm_token_type_ids=types)
+    positions, _ = inner.model.get_rope_index(
+        ids, image_grid_thw=prompt.vision["image_grid_thw"], mm_token_type_ids=types
+    )
     assert (positions[0] != positions[1]).any()
-    images = {"pixel_values": prompt.pixel_values, "image_grid_thw": prompt.image_grid_thw}
 
     def expected(position_ids: torch.Tensor) -> torch.Tensor:
-        logits = inner(input_ids=ids, position_ids=position_ids, **images).logits[0, -6:-1].float()
+        logits = inner(input_ids=ids, position_ids=position_ids, **prompt.vision).logits[0, -6:-1].float()
         logits[:, captioner.banned] = float("-inf")
         return logits.log_softmax(-1).gather(-1, TOKENS[1][:, None])[:, 0]
 
@@ -173,14 +174,14 @@ def test_counted_prompt_tokens_are_those_encoded(folders, family):
     for item in QUESTIONS:
         prompt = captioner.encode(item)
         assert captioner.encoder.count_tokens(item) == len(prompt.input_ids)
-        tokens = int(prompt.image_grid_thw.prod(-1).sum()) // 4 if prompt.image_grid_thw is not None else 0
+        tokens = int(prompt.vision["image_grid_thw"].prod(-1).sum()) // 4 if prompt.vision else 0
         assert int(prompt.mm_token_type_ids.sum()) == tokens
 
 
 def test_pixel_limits_bound_the_image_tokens(folders):
     settings = PolicySettings(path=str(folders["qwen2_5_vl"]), min_pixels=56 * 56, max_pixels=56 * 56)
     prompt = load_encoder(settings).encode(QUESTIONS[3])
-    assert int(prompt.image_grid_thw.prod()) * 14 * 14 <= 56 * 56
+    assert int(prompt.vision["image_grid_thw"].prod()) * 14 * 14 <= 56 * 56
 
 
 @pytest.mark.parametrize("family", FAMILIES)

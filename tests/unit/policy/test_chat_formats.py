@@ -56,7 +56,7 @@ def test_a_caption_is_asked_for_with_every_image_in_its_place(encoder, family, t
     pads = prompt.input_ids == encoder.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert int(pads.sum()) == 2 * FORMATS[family][1]
     assert prompt.mm_token_type_ids.bool().tolist() == pads.tolist()
-    assert prompt.image_grid_thw.prod(dim=1).tolist() == 2 * [4 * FORMATS[family][1]]
+    assert prompt.vision["image_grid_thw"].prod(dim=1).tolist() == 2 * [4 * FORMATS[family][1]]
     assert encoder.count_tokens(asked) == len(prompt.input_ids)
 
 

@@ -37,7 +37,7 @@ def line(found: Ledger, name: str) -> int:
 
 
 def text_prompt(length: int = P) -> Prompt:
-    return Prompt(torch.full((length,), 20), torch.zeros(length, dtype=torch.long), None, None)
+    return Prompt(torch.full((length,), 20), torch.zeros(length, dtype=torch.long))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
@@ -93,7 +93,7 @@ def test_the_tower_against_a_real_image(folders, family, dtype):
     patches, features = 40 * 40, 3 * tower.temporal_patch_size * tower.patch_size**2
     prompt = Prompt(
         torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long),
-        torch.randn(patches, features), torch.tensor([[1, 40, 40]]),
+        {"pixel_values": torch.randn(patches, features), "image_grid_thw": torch.tensor([[1, 40, 40]])},
     )  # fmt: skip
     with torch.no_grad(), PeakMemory([prompt.pixel_values, *all_tensors(model)]) as looking:
         encode_images(model, [prompt])

@@ -114,7 +114,7 @@ def test_the_ledger_against_the_allocator(folders, kind, record_property):
     length, tokens, group = 1200, 300, 8
     work = Work(length, 0, tokens, group, groups=1, questions=1, sampled_together=1)
     found = memory_ledger(captioner.model.get_base_model().config, settings, work)
-    prompt = Prompt(torch.full((length,), 20), torch.zeros(length, dtype=torch.long), None, None)
+    prompt = Prompt(torch.full((length,), 20), torch.zeros(length, dtype=torch.long))
     rows = torch.full((group, tokens), 21)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

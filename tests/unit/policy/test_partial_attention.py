@@ -132,7 +132,7 @@ class Operations(TorchDispatchMode):
 
 def test_a_token_attends_in_few_operations():
     """docs/performance.md counts them: on GPUs sampling waits for their launches."""
-    states = [(torch.randn(2, 2, 9, 16), torch.randn(2, 2, 9, 16))]
+    states = {0: (torch.randn(2, 2, 9, 16), torch.randn(2, 2, 9, 16))}
     real = torch.arange(9) < torch.tensor([[9], [5]])
     attention = GrowingAttention(states, real, group_size=3)
     q, k, v = (torch.randn(1, 6, heads, 16).transpose(1, 2) for heads in (4, 2, 2))

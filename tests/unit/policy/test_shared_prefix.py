@@ -205,11 +205,23 @@ def test_prompts_without_any_image_need_no_tower(folders):
     assert_equal(found[mask[:3]], expected[mask[:3]], LOGPROBS)
 
 
-def test_sliding_windows_are_refused(folders):
+def test_layers_of_an_unknown_kind_are_refused(folders):
     captioner = build(folders["qwen2_5_vl"], lora=None)
-    captioner.model.config.text_config.layer_types = ["full_attention", "sliding_attention"]
-    with pytest.raises(RacroError, match="sliding-window layers"):
+    captioner.model.config.text_config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(RacroError, match=r"layers of the kind chunked_attention.*expected full_attention, sliding"):
         attention.install(captioner.model)
+
+
+@pytest.mark.parametrize("option", ["softcap", "s_aux", "position_bias"])
+def test_what_may_change_scores_is_refused_by_name(option):
+    def attend(*_: object) -> Tensor:
+        raise AssertionError("asked to attend")
+
+    states = torch.zeros(3, 1, 2, 4, 8)
+    with pytest.raises(RacroError, match=f"Linear attends with {option}, which"):
+        attention.attention(
+            torch.nn.Linear(1, 1), *states, None, scaling=1.0, shared_prefix=attend, dropout=0.0, **{option: 5.0}
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

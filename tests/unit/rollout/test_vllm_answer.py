@@ -17,7 +17,7 @@ from racro_pl.types import Prompt
 
 EOS, BANNED, PAD = 2, 5, 0
 ASKED = Asked("adapter-1", 3, 4, vocabulary=20, eos_ids=frozenset({EOS}), banned=frozenset({BANNED}))
-PROMPT = Prompt(torch.tensor([7, 8, 9]), torch.zeros(3, dtype=torch.long), None, None)
+PROMPT = Prompt(torch.tensor([7, 8, 9]), torch.zeros(3, dtype=torch.long))
 
 
 def choice(index: int, ids: list[int], reason: str = "stop", **fields: Any) -> dict[str, Any]:

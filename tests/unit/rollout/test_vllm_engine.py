@@ -59,7 +59,7 @@ def test_the_images_sent_are_the_images_processed(family, tmp_path):
         assert len(images) == len(question.images)
         if images:
             again = processor(images=images, return_tensors="pt")
-            assert torch.equal(again["image_grid_thw"], prompt.image_grid_thw)
+            assert torch.equal(again["image_grid_thw"], prompt.vision["image_grid_thw"])
             assert torch.equal(again["pixel_values"], prompt.pixel_values)
 
 

@@ -1,0 +1,29 @@
+"""The descriptions. Each is held by the tests in tests/unit/policy/families."""
+
+from racro_pl.policy.families.base import Family
+from racro_pl.policy.families.image_limits import limit_area, limit_edge, limit_soft_tokens, limit_tiles, limit_volume
+
+DELTA_NET, SHORT_CONVOLUTION = "GatedDeltaNet", "ShortConv"
+
+KNOWN = (
+    Family("qwen2_vl", limit_area),
+    Family("qwen2_5_vl", limit_area),
+    Family("qwen3_vl", limit_area),
+    Family("qwen3_vl_moe", limit_area),
+    Family("glm4v", limit_volume),
+    Family("glm46v", limit_volume),
+    Family("internvl", limit_tiles("max_patches", "min_patches")),
+    Family("smolvlm", limit_edge),
+    Family("idefics3", limit_edge),
+    Family("llava"),
+    Family("llava_next"),
+    Family("llava_onevision"),
+    Family("mistral3", limit_edge),
+    Family("gemma3", two_way="image"),
+    Family("gemma4", limit_soft_tokens, two_way="image, in windows, if the config says so"),
+    Family("molmo2", limit_tiles("max_crops"), two_way="all images"),
+    Family("qwen3_5", limit_area, recurrent=DELTA_NET),
+    Family("qwen3_5_moe", limit_area, recurrent=DELTA_NET),
+    Family("lfm2_vl", limit_tiles("max_tiles", "min_tiles"), recurrent=SHORT_CONVOLUTION),
+    Family("minicpmv4_6", limit_tiles("max_slice_nums"), recurrent=DELTA_NET),
+)

@@ -1,0 +1,38 @@
+"""A small model of each family, built when a test first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from racro_pl.policy.captioner import Captioner
+from tests.helpers.families import save_small_family
+from tests.unit.policy.conftest import build
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small model of a family."""
+    folders: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in folders:
+            folders[kind] = save_small_family(tmp_path_factory.mktemp(kind), kind)
+        return folders[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captioner_of(small: Callable[[str], Path]) -> Callable[[str], Captioner]:
+    """The captioner of a family with LoRA and gradient checkpointing, shared by tests that leave it as it is."""
+    built: dict[str, Captioner] = {}
+
+    def captioner(kind: str) -> Captioner:
+        if kind not in built:
+            built[kind] = build(small(kind))
+        return built[kind]
+
+    return captioner
