@@ -24,6 +24,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data import FigureWorldReader
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.policy.config import LoraSettings, PolicySettings
@@ -126,6 +127,7 @@ def growth(samples: Sequence[Sample], name: str) -> float:
 
 def soak(steps: int, share: float, seed: int, every: int) -> list[str]:
     """Run, print, and return what is wrong."""
+    quiet_libraries()
     watch = Watch(every)
     children_before = len(child_processes())
     server = subprocess.Popen(

@@ -50,9 +50,11 @@ def main(arguments: list[str]) -> int:
     finally:
         output.close()
     trainer.strategy.barrier("captions of all ranks")
-    if trainer.is_global_zero:
-        output.merge(pictures)
-    return _conclude(console, pictures, sum(join_ranks([job.problems]), Counter()), options.output)
+    problems = sum(join_ranks([job.problems]), Counter())
+    if not trainer.is_global_zero:
+        return 0  # a launcher ends all processes when one of them fails, and the first still has work to do
+    output.merge(pictures)
+    return _conclude(console, pictures, problems, options.output)
 
 
 def _teller(console: Console) -> Callable[[str], None]:

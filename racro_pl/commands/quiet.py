@@ -7,7 +7,7 @@ import os
 import warnings
 
 _NOISE = (
-    "litlogger", "TPU available", "HPU available", "GPU available: False", "`weights_only` was not set",
+    "litlogger", "litmodels", "TPU available", "HPU available", "GPU available: False", "`weights_only` was not set",
     "Detected KeyboardInterrupt",
 )  # fmt: skip
 """Advertising, hardware that is not there or not used, and what the command line says in its own words."""

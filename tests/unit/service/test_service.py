@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import BadRequestError, OpenAI
@@ -12,6 +12,7 @@ from openai import BadRequestError, OpenAI
 from racro_pl.service.limits import Limits
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from tests.helpers.service import EchoReasoner, SizeWriter, asking, data_url, picture, running_service
+from tests.unit.service.test_streaming_reasoner import event, streaming
 
 KEY = "0123456789abcdef0123"
 
@@ -206,14 +207,20 @@ def test_fifty_megabytes_are_refused_by_their_length_alone(service) -> None:
 
 
 def test_a_reasoner_that_never_ends_is_cut_off_at_the_deadline() -> None:
-    class Silent(EchoReasoner):
-        def submit(self, prompts):
-            return [Future() for _ in prompts]
+    def endless():
+        while True:
+            yield event("more ")
+            time.sleep(0.02)
 
-    with running_service(SizeWriter(), Silent(), limits=Limits(deadline_s=0.3, working=1, waiting=0)) as running:
+    limits = Limits(deadline_s=0.5, working=1, waiting=0)
+    asked = {"role": "user", "content": "how many ?"}
+    with streaming(endless) as reasoner, running_service(SizeWriter(), reasoner, limits=limits) as running:
         for _ in range(2):  # the first one's place is free again
-            answer = running.chat(asking("how many ?", picture()))
+            answer = running.chat(asked)
             assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline")
+        events = running.chat(asked, stream=True).text.split("\n\n")
+        assert "more " in events[1]
+        assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "deadline"
 
 
 def test_a_slow_client_is_hung_up_on() -> None:
