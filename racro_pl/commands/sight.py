@@ -1,4 +1,4 @@
-"""The part of ``racro-pl doctor`` that loads a captioner: its weights are whole, and it sees."""
+"""The part of ``racro-pl doctor`` that loads a captioner: its weights are whole, it sees, and it packs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from racro_pl.images import ImageError
 from racro_pl.types import ImageRef, Question
 
 if TYPE_CHECKING:
     import torch
 
+    from racro_pl.policy.captioner import Captioner
     from racro_pl.policy.config import PolicySettings
+    from racro_pl.types import Prompt
+
+PICTURES = ((256, 256), (1024, 768), (2048, 1024))
+"""Sizes (width, height) whose image tokens are told."""
 
 
 def sight(policy: PolicySettings) -> str:
@@ -25,7 +31,10 @@ def sight(policy: PolicySettings) -> str:
     import torch
 
     from racro_pl.policy.loading import load_for_inference, weight_bytes
+    from racro_pl.policy.memory.ledger import on_meta
     from racro_pl.policy.sight import check_sight
+    from racro_pl.policy.structure import linear_names
+    from racro_pl.pretrained.weights import load_config
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     needed, free = weight_bytes(policy), _free_bytes(device)
@@ -36,12 +45,39 @@ def sight(policy: PolicySettings) -> str:
             "here; `fit` tries it"
         )
     captioner = load_for_inference(policy, device)
-    difference = check_sight(captioner, captioner.encode(_drawn_question()))
-    return f"it sees (other pixels change log-probs by up to {difference:.2g} nats a token)"
+    prompts = [captioner.encode(_drawn_question(side)) for side in (112, 160)]
+    difference = check_sight(captioner, prompts[0])
+    # Of the bare model: an adapter puts linear layers of its own around these.
+    layers = len(linear_names(on_meta(load_config(policy.path, f"policy.path {policy.path!r}"))))
+    return "; ".join(
+        [
+            f"it sees (other pixels change log-probs by up to {difference:.2g} nats a token)",
+            _packing(captioner, prompts, policy),
+            f"{layers} layers to adapt",
+            "image tokens: " + ", ".join(_image_tokens(captioner, size) for size in PICTURES),
+        ]
+    )
 
 
-def _drawn_question() -> Question:
-    image = Image.new("RGB", (112, 112), "white")
+def _packing(captioner: Captioner, prompts: list[Prompt], policy: PolicySettings) -> str:
+    from racro_pl.policy.packing_probe import check_packing
+
+    family = captioner.family.model_type
+    if policy.quantization != "none":
+        return f"family {family}"  # 4-bit kernels round differently for few rows: nothing to compare
+    return f"family {family}, shared prefix {check_packing(captioner, prompts):.1g} nats from the plain forward"
+
+
+def _image_tokens(captioner: Captioner, size: tuple[int, int]) -> str:
+    try:
+        count = str(captioner.encoder.image_tokens(*size))
+    except ImageError:
+        count = "refused"
+    return f"{count} ({size[0]}x{size[1]})"
+
+
+def _drawn_question(side: int) -> Question:
+    image = Image.new("RGB", (side, side), "white")
     ImageDraw.Draw(image).ellipse((20, 20, 90, 90), fill="red")
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -100,6 +100,14 @@ class PromptEncoder:
         sizes = tuple(image_size(ref) for ref in question.images)
         return count + self._added_by_images(sizes)
 
+    def image_tokens(self, width: int, height: int) -> int:
+        """How many tokens a picture of this size takes, with those that the family puts around it.
+
+        Raises:
+            ImageError: the family's processor does not take the size.
+        """
+        return self._added_by_images(((width, height),)) - self._added_by_images(()) + 1
+
     def _added_by_images(self, sizes: tuple[tuple[int, int], ...]) -> int:
         """Tokens that the processor adds to the placeholders of images of these widths and heights.
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,11 @@ def test_a_file_that_is_no_configuration(tmp_path, content, capsys):
 def test_a_captioner_is_loaded_whole_and_has_to_see(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert doctor.main(["--captioner", "embedded:figure-captioner"]) == 0
-    assert "it sees" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "it sees" in printed
+    assert re.search(r"family qwen2_5_vl, shared prefix \S+ nats from the plain forward; 21 layers to adapt", printed)
+    # Between the pixel limits of the figures, 512 x 512 and 2,048 x 2,048: 28 x 28 pixels a token.
+    assert re.search(r"image tokens: \d+ \(256x256\), \d+ \(1024x768\), \d+ \(2048x1024\)", printed)
 
     forward = Qwen2_5_VLModel.forward
 
