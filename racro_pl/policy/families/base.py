@@ -22,3 +22,5 @@ class Family:
     """Which image tokens see each other both ways; None where attention is causal throughout."""
     recurrent: str | None = None
     """How the class of its recurrent layers is called, from its end; None where it has none."""
+    transformers: str | None = None
+    """The first release of transformers that reads it right; None where every supported one does."""

@@ -21,9 +21,9 @@ KNOWN = (
     Family("mistral3", limit_edge),
     Family("gemma3", two_way="image"),
     Family("gemma4", limit_soft_tokens, two_way="image, in windows, if the config says so"),
-    Family("molmo2", limit_tiles("max_crops"), two_way="all images"),
+    Family("molmo2", limit_tiles("max_crops"), two_way="all images", transformers="5.20"),
     Family("qwen3_5", limit_area, recurrent=DELTA_NET),
     Family("qwen3_5_moe", limit_area, recurrent=DELTA_NET),
     Family("lfm2_vl", limit_tiles("max_tiles", "min_tiles"), recurrent=SHORT_CONVOLUTION),
-    Family("minicpmv4_6", limit_tiles("max_slice_nums"), recurrent=DELTA_NET),
+    Family("minicpmv4_6", limit_tiles("max_slice_nums"), recurrent=DELTA_NET, transformers="5.20"),
 )

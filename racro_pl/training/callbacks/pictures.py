@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -159,5 +160,6 @@ def _fonts() -> list[str]:
 def _save(figure: Figure, path: Path, opener: Callable[[str, int], int] | None) -> None:
     # The Agg canvas by name: pyplot would look for a display.
     FigureCanvasAgg(figure)
-    with open(path, "wb", opener=opener) as file:
+    with open(path, "wb", opener=opener) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a line of the sheet counts them
         figure.savefig(file, format="png")

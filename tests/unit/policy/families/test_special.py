@@ -7,6 +7,7 @@ import torch
 from transformers.models.smolvlm import processing_smolvlm
 
 from racro_pl.images import ImageError
+from racro_pl.policy import families
 from racro_pl.policy import prompts as prompts_module
 from racro_pl.policy.attention import GroupAttention, PromptSight
 from racro_pl.policy.captioner import Captioner
@@ -133,3 +134,10 @@ def test_the_smallest_and_the_longest_pictures_are_read_or_refused(small, kind, 
             encoder.encode(item)
     else:
         assert encoder.count_tokens(item) == len(encoder.encode(item).input_ids)
+
+
+def test_a_family_that_the_installed_transformers_does_not_read_right_is_refused(monkeypatch):
+    monkeypatch.setattr(families, "version", lambda package: "5.18.0")
+    assert families.family_of("qwen2_vl").transformers is None
+    with pytest.raises(RacroError, match=r"'molmo2' needs transformers 5\.20 or newer; 5\.18\.0 is installed"):
+        families.family_of("molmo2")
