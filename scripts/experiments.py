@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment_parts.collect import collect
-from experiment_parts.report import PICTURES, fill, tables
+from experiment_parts.report import PICTURES, fill, merged, tables
 from experiment_parts.runs import HABIT, ROOT, TABLES, carry_out, execute, planned
 
 
@@ -29,11 +29,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--publish", action="store_true", help="write into docs/ and README.md; needs all tables")
+    parser.add_argument(
+        "--publish", action="store_true", help="write into docs/ and README.md, beside the tables that are there"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and go")
     options = parser.parse_args()
-    if options.publish and set(options.tables) != set(TABLES):
-        parser.error(f"--publish needs all tables, got {options.tables}: leave one of the two options out")
     out = options.out.absolute()
     runs = planned(options.tables, options.seeds)
     if options.dry_run:
@@ -55,16 +55,19 @@ def write(results: dict, out: Path, publish: bool) -> None:
     """Figures as JSON, tables as markdown, pictures; to the documentation too."""
     blocks = tables(results)
     (out / "tables.md").write_text("\n\n".join(blocks.values()) + "\n")
-    figures = json.dumps(results, indent=1) + "\n"
-    (out / "experiments.json").write_text(figures)
+    (out / "experiments.json").write_text(json.dumps(results, indent=1) + "\n")
     folders = [out, ROOT / "docs/images"] if publish else [out]
     for name in results["tables"]:
         for folder in folders if name in PICTURES else []:
             PICTURES[name](results, folder / f"experiments_{name}.png")
     if publish:
-        (ROOT / "docs/results/experiments.json").write_text(figures)
-        fill(ROOT / "docs/experiments.md", {name: blocks[name] for name in TABLES})
-        fill(ROOT / "README.md", {"quickstart": blocks["quickstart"]})
+        published = ROOT / "docs/results/experiments.json"
+        everything = merged(json.loads(published.read_text()), results)
+        published.write_text(json.dumps(everything, indent=1) + "\n")
+        blocks = tables(everything)
+        readme = {"quickstart": blocks.pop("quickstart")}
+        fill(ROOT / "docs/experiments.md", blocks)
+        fill(ROOT / "README.md", readme)
 
 
 if __name__ == "__main__":

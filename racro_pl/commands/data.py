@@ -17,6 +17,9 @@ from racro_pl.evaluation.headlines import HEADLINES
 from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
+DRAWN = ("figures", "reckoning")
+"""Benchmarks that the program draws itself."""
+
 
 def main(arguments: list[str]) -> int:
     """Run ``data list`` or ``data check``; returns the exit code."""
@@ -75,12 +78,12 @@ def benchmark_table() -> Table:
 
 
 def _layout(benchmark: Benchmark) -> str:
-    return "drawn" if benchmark.name == "figures" else "own=PATH"
+    return "drawn" if benchmark.name in DRAWN else "own=PATH"
 
 
 def _here(benchmark: Benchmark, split: str) -> str:
     if not isinstance(benchmark, TableBenchmark):
-        return "[green]built in[/green]" if benchmark.name == "figures" else "[dim]-[/dim]"
+        return "[green]built in[/green]" if benchmark.name in DRAWN else "[dim]-[/dim]"
     path = find_tsv(benchmark.tsv_names(split))
     if path is not None:
         return f"[green]{escape(short_path(path))}[/green]"

@@ -11,6 +11,7 @@ from racro_pl.data.readers import (
     MixedReader,
     Reader,
     ReadResult,
+    ReckoningWorldReader,
     TableReader,
     ViRL39KReader,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "RacroDataModule",
     "ReadResult",
     "Reader",
+    "ReckoningWorldReader",
     "TableReader",
     "ViRL39KReader",
 ]

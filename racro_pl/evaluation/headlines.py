@@ -148,6 +148,7 @@ _RULES: dict[str, dict[str, Rule]] = {
     "dynamath": {"strict": strict.dynamath, "vlmevalkit": vlmevalkit.dynamath},
     "logicvista": {"strict": strict.logicvista, "vlmevalkit": vlmevalkit.logicvista},
     "figures": {"strict": strict.default},
+    "reckoning": {"strict": strict.default},
     "own": {"strict": strict.default},
 }
 _HEADLINES: dict[str, type[Headline]] = {"wemath": StrictMastery, "dynamath": WorstCase}

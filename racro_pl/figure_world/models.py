@@ -8,13 +8,19 @@ from racro_pl.types import RacroError
 
 PREFIX = "embedded:"
 ASSETS = Path(__file__).parent / "assets"
+RECKONING_ASSETS = Path(__file__).parents[1] / "reckoning_world/assets"
 EMBEDDED = {
     "figure-captioner": ASSETS / "captioner",
     "figure-reasoner": ASSETS / "reasoner",
     "figure-reasoner-b": ASSETS / "reasoner_b",
+    "reckoning-captioner": RECKONING_ASSETS / "captioner",
+    "reckoning-weak": RECKONING_ASSETS / "weak",
+    "reckoning-middle": RECKONING_ASSETS / "middle",
+    "reckoning-strong": RECKONING_ASSETS / "strong",
 }
-"""Made by ``scripts/build_figure_models.py``; ordinary Hugging Face folders. ``figure-reasoner-b`` is of another
-architecture and saw other rows: no training asks it, so it tells whether captions are good for another reader."""
+"""Made by ``scripts/build_figure_models.py`` and ``scripts/build_reckoning_models.py``; ordinary Hugging Face folders.
+``figure-reasoner-b`` is of another architecture and saw other rows: no training asks it, so it tells whether captions
+are good for another reader. The reckoning world's reasoners are of rising strength; training asks the weak one."""
 
 
 _BEFORE = {f"racro_pl/figures/assets/{folder.name}": folder for folder in EMBEDDED.values()}

@@ -35,7 +35,7 @@ VALUES = {"color": tuple(COLORS), "fill": FILLS, "count": tuple(COUNTS.values())
 CELL = 28
 SIDE = 2 * CELL
 """Images are 56 x 56 pixels: with patches of 14 merged 2 x 2, one image token per cell."""
-_BUCKETS: dict[Split, range] = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}
+SPLIT_BUCKETS: dict[Split, range] = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scene:
         """The split that owns the scene, by a hash of its facts: no scene of one split is described in another."""
         digest = hashlib.sha256(repr(sorted(self.facts().items())).encode()).digest()
         bucket = int.from_bytes(digest[:4], "big") % 100
-        return next(name for name, buckets in _BUCKETS.items() if bucket in buckets)
+        return next(name for name, buckets in SPLIT_BUCKETS.items() if bucket in buckets)
 
 
 def figure_questions(split: Split, count: int, seed: int = 0) -> list[Question]:

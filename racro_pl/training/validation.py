@@ -40,10 +40,10 @@ class AnsweringModule(CaptionerModule):
             for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
         ]
 
-    def new_accuracy(self, split: str) -> PipelineAccuracy:
-        """An empty metric for one split of the attached data."""
+    def new_accuracy(self, split: str, audited: bool = True) -> PipelineAccuracy:
+        """An empty metric for one split of the attached data, with its audit of captions or without."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return PipelineAccuracy(data.categories(split), data.audit_names()).to(self.device)
+        return PipelineAccuracy(data.categories(split), data.audit_names() if audited else ()).to(self.device)
 
     def on_validation_start(self) -> None:
         # Within a fit it was checked at the start; an outage later costs scores, not the run.

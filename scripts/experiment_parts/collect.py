@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from experiment_parts.reckoning import ceilings, evaluate_reckoning
 from experiment_parts.rewards import facts_told
-from experiment_parts.runs import HABIT, PENALTY, ROOT, TABLES, Run, execute
+from experiment_parts.runs import HABIT, PENALTY, RECKONING_CONTROLS, ROOT, TABLES, Run, execute
 from racro_pl.data import FigureWorldReader
 from racro_pl.reward import InProcessReasoner
 from racro_pl.reward.grader import Grader
@@ -20,6 +21,8 @@ from racro_pl.text.answers import extract_answer, last_boxed
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.types import Question
 
+COMPARED = ("against", "penalty")
+"""Tables whose captioners are tested on the figure world."""
 EVERY = 5
 """Steps between those that are looked at."""
 
@@ -123,14 +126,17 @@ def mean(values: Iterable[float]) -> float:
 
 
 def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """All figures of finished runs: ``runs`` by name, ``evaluation``, and ``captions`` over training by name."""
+    """All figures of finished runs: ``runs`` by name, ``evaluation``, ``ceilings``, and ``captions`` over training."""
     wanted = {Run(row, seed) for table in tables for row in TABLES[table] for seed in seeds}
     runs = sorted(wanted, key=lambda run: run.name)
     folders = {run: folder for run in runs if (folder := run.folder(out)) is not None}
-    compared = [run for run in runs if any(run.row in TABLES[table] for table in tables if table != "settings")]
+    compared = [run for run in runs if any(run.row in TABLES[table] for table in tables if table in COMPARED)]
     results: dict[str, Any] = {"seeds": list(seeds), "tables": list(tables)}
     results["runs"] = {run.name: held_out(folder) for run, folder in folders.items()}
     results["evaluation"] = evaluate(compared, out) if compared else {}
+    drawn = [run for run in runs if run.row in RECKONING_CONTROLS]
+    results["evaluation"] |= evaluate_reckoning(drawn, out) if drawn else {}
+    results["ceilings"] = ceilings() if drawn else {}
     results["captions"] = {}
     if "penalty" in tables:
         looker = Looker()

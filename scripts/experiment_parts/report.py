@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiment_parts.collect import mean
-from experiment_parts.runs import AGAINST, HABIT, PENALTY, SETTINGS, Row
+from experiment_parts.reckoning import BEFORE, REASONERS, TENTATIVE
+from experiment_parts.runs import AGAINST, HABIT, PENALTY, RECKONING, RECKONING_CONTROLS, SETTINGS, TABLES, Row
 
 Results = dict[str, Any]
 READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
@@ -24,7 +25,10 @@ LATE = 4
 
 def tables(results: Results) -> dict[str, str]:
     """Markdown by name of its block: the chosen tables, and the quickstart's where all its rows were run."""
-    makers = {"against": _against, "penalty": _penalty, "settings": _settings}
+    makers = {
+        "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": _reckoning,
+        "reckoning_controls": _reckoning_controls,
+    }  # fmt: skip
     blocks = {name: makers[name](results) for name in results["tables"]}
     if {"against", "settings"} <= set(results["tables"]):
         blocks["quickstart"] = _quickstart(results)
@@ -80,6 +84,40 @@ def _settings(results: Results) -> str:
     return _table(f"|  | {' | '.join(f'after {step} steps' for step in steps)} | seconds |", lines)
 
 
+def _reckoning(results: Results) -> str:
+    found, ceilings = results["evaluation"], results["ceilings"]
+    after = [found[f"{RECKONING[0].name}-{seed}"] for seed in results["seeds"]]
+    lines = []
+    for title, key in _reckoning_columns().items():
+        ceiling = f"{100 * ceilings[key]['accuracy']:.1f}" if key in ceilings else ""
+        lines.append(_row(title, [f"{100 * found[BEFORE][key]:.1f}", spread([run[key] for run in after]), ceiling]))
+    return _table("|  | before | after | its ceiling, with true captions |", lines)
+
+
+def _reckoning_columns() -> dict[str, str]:
+    """Keys of an evaluation by what the table calls them."""
+    places = ("asked in training", "never met", "never met")
+    names = [name.removeprefix("reckoning-") for name in REASONERS]
+    caption = {
+        f"{name}, from the caption ({place})": key for name, place, key in zip(names, places, REASONERS, strict=True)
+    }
+    both = {
+        f"{name}, from caption and tentative answer": key + TENTATIVE
+        for name, key in zip(names, REASONERS, strict=True)
+    }
+    return caption | both | {"the captioner's own answer": "direct"}
+
+
+def _reckoning_controls(results: Results) -> str:
+    found = results["evaluation"]
+    columns = (*REASONERS, "direct")
+    lines = [_row("before any training", [f"{100 * found[BEFORE][key]:.1f}" for key in columns])]
+    for row in RECKONING_CONTROLS:
+        cells = [spread([found[f"{row.name}-{seed}"][key] for seed in results["seeds"]]) for key in columns]
+        lines.append(_row(row.title, cells))
+    return _table("|  | weak (asked in training) | middle | strong | its own answer |", lines)
+
+
 def _quickstart(results: Results) -> str:
     keys = ["accuracy", *(f"accuracy/{kind}" for kind in TYPES), "asked_fact_stated", "true_sentences"]
     lines = []
@@ -90,6 +128,19 @@ def _quickstart(results: Results) -> str:
             lines.append(_row(title, [str(seed), *cells]))
     kinds = "colour | fill | count | shade"
     return _table(f"| run | seed | accuracy | {kinds} | asked fact stated | true sentences |", lines)
+
+
+def merged(published: Results, new: Results) -> Results:
+    """Published results with those of the tables that were made anew.
+
+    Raises:
+        ValueError: they come from other seeds.
+    """
+    if published["seeds"] != new["seeds"]:
+        raise ValueError(f"got seeds {new['seeds']}; the published tables have {published['seeds']}: use those")
+    every = [name for name in TABLES if name in (*published["tables"], *new["tables"])]
+    parts = {name: published.get(name, {}) | new[name] for name in ("runs", "evaluation", "ceilings", "captions")}
+    return {"seeds": new["seeds"], "tables": every, **parts}
 
 
 def _row(title: str, cells: Sequence[str]) -> str:

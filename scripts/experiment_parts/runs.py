@@ -1,4 +1,4 @@
-"""Which runs there are: one ``racro-pl fit`` each, in three tables, every row with every seed."""
+"""Which runs there are: one ``racro-pl fit`` each, in five tables, every row with every seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HABIT = "habit"
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of a table changes of the quickstart."""
+    """What a row of a table changes of the quickstart, or of the reckoning world's configuration."""
 
     name: str
     """Of its runs' folders."""
@@ -73,7 +73,33 @@ SETTINGS = (
     Row("nf4", "base in NF4 (rest in bfloat16)", ("--config", "configs/quickstart_qlora.yaml")),
     _quickstart("bfloat16", "base in bfloat16", "--model.policy.dtype", "bfloat16"),
 )  # fmt: skip
-TABLES = {"against": AGAINST, "penalty": PENALTY, "settings": SETTINGS}
+
+
+def _reckoning(name: str, title: str, *options: str) -> Row:
+    return Row(name, title, ("--config", "configs/reckoning.yaml", *options))
+
+
+RECKONING = (_reckoning("reckoning", "CRO: paid when the weak reasoner is right"),)
+RECKONING_CONTROLS = (
+    *RECKONING,
+    _reckoning("reckoning_shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true"),
+    _reckoning(
+        "reckoning_generic", "paid for true facts, whatever is asked",
+        "--model.reward.class_path", "experiment_parts.reckoning.GenericCaptionScorer", "--allow-imports",
+    ),
+    _reckoning(
+        "reckoning_qa", "GRPO on its own answers (no decoupling)",
+        "--model.reward", "null", "--model.objective.name", "qa", "--model.objective.kl_coefficient", "0",
+        "--trainer.callbacks", "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 500}}}}]",
+    ),
+)  # fmt: skip
+TABLES = {
+    "against": AGAINST,
+    "penalty": PENALTY,
+    "settings": SETTINGS,
+    "reckoning": RECKONING,
+    "reckoning_controls": RECKONING_CONTROLS,
+}
 
 
 @dataclass(frozen=True)

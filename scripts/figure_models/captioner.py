@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,8 @@ from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.text.captioner_prompt import tentative_messages
 from racro_pl.types import Prompt, Question
 
+Batch = tuple[list[Prompt], list[str], Tensor]
+"""Prompts, the texts to learn for them, and the weight of words that are not values, (n, 1)."""
 STYLE_TYPE_WEIGHTS = (0.35, 0.35, 0.15, 0.15)
 """How often the random describer speaks of each type: the rare ones are still explored, never greedily said."""
 ASKED_FIRST_SHARE = 0.03
@@ -130,28 +134,38 @@ def _initialise(model: Any) -> None:
         attention.o_proj.weight[:, :half] = 0.5 * attention.v_proj.weight[:half].T
 
 
+class AlignmentRows(Protocol):
+    """Questions, their prompts, and the random stream that picks among them."""
+
+    questions: list[Question]
+    prompts: list[Prompt]
+    rng: random.Random
+
+
+class Training(Protocol):
+    """What the learning itself needs to know of a stage."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def rate(self) -> float: ...
+
+
 class Rows:
     """Questions with their prompts of each kind, drawn from at random."""
 
     def __init__(self, captioner: Captioner, questions: list[Question], rng: random.Random) -> None:
         self.questions = questions
         self.rng = rng
-        self.tokenizer = captioner.encoder.tokenizer
         self.prompts = [captioner.encode(question) for question in questions]
-        self.bare = [self._bare(*pair) for pair in zip(self.prompts, questions, strict=True)]
+        self.bare = [bare_prompt(captioner, *pair) for pair in zip(self.prompts, questions, strict=True)]
         self.tentative = [captioner.encode(question, tentative_messages) for question in questions]
 
-    def _bare(self, prompt: Prompt, question: Question) -> Prompt:
-        """The image and the question alone, without the request to describe."""
-        image = "<|image_pad|>" * int(prompt.mm_token_type_ids.sum())
-        chat = (
-            f"<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question.text}<|im_end|>\n<|im_start|>assistant\n"
-        )
-        ids = torch.tensor(self.tokenizer.encode(chat))
-        types = (ids == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
-        return Prompt(ids, types, prompt.vision)
-
-    def batch(self, stage: Stage, size: int) -> tuple[list[Prompt], list[str], Tensor]:
+    def batch(self, stage: Stage, size: int) -> Batch:
         """Prompts, the texts to learn for them, and the weight of words that are not values, (n, 1)."""
         prompts, captions, weights = [], [], []
         for index in (self.rng.randrange(len(self.questions)) for _ in range(size)):
@@ -185,10 +199,35 @@ class Rows:
         return keys
 
 
-def align_vision(captioner: Captioner, rows: Rows, steps: int, batch_size: int = 64) -> float:
-    """Teach each merged image token the words of its cell; returns the last loss."""
+def bare_prompt(captioner: Captioner, prompt: Prompt, question: Question) -> Prompt:
+    """The image and the question alone, without the request to describe."""
+    tokenizer = captioner.encoder.tokenizer
+    image = "<|image_pad|>" * int(prompt.mm_token_type_ids.sum())
+    chat = f"<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question.text}<|im_end|>\n<|im_start|>assistant\n"
+    ids = torch.tensor(tokenizer.encode(chat))
+    types = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
+    return Prompt(ids, types, prompt.vision)
+
+
+def align_vision(
+    captioner: Captioner,
+    rows: AlignmentRows,
+    words: list[str],
+    cell_words: Callable[[Question, list[str]], Tensor],
+    steps: int,
+    batch_size: int = 64,
+) -> float:
+    """Teach each merged image token the words of its cell; returns the last loss.
+
+    Args:
+        captioner: whose vision tower learns.
+        rows: the questions, whose images are looked at, with their prompts.
+        words: all that a cell may be described by.
+        cell_words: which of them hold for the four cells of a question's image, (4, words).
+        steps: of the optimizer.
+        batch_size: images per step.
+    """
     tokenizer, model = captioner.encoder.tokenizer, captioner.model
-    words = [*SHAPES, *COLORS, *FILLS, *SHADES]
     embeddings = model.get_input_embeddings().weight.detach()[[tokenizer.encode(f" {word}")[0] for word in words]]
     embeddings = embeddings / embeddings.norm(dim=1, keepdim=True)
     optimizer = torch.optim.AdamW(model.model.visual.parameters(), lr=2e-3)
@@ -196,10 +235,10 @@ def align_vision(captioner: Captioner, rows: Rows, steps: int, batch_size: int =
     for step in range(steps):
         _set_rate(optimizer, 2e-3, step, steps)
         picked = [rows.rng.randrange(len(rows.questions)) for _ in range(batch_size)]
-        pixels = torch.cat([rows.prompts[i].pixel_values for i in picked])
+        pixels = torch.cat([rows.prompts[i].vision["pixel_values"] for i in picked])
         grids = torch.cat([rows.prompts[i].vision["image_grid_thw"] for i in picked])
         features = torch.cat(model.get_image_features(pixels, grids, return_dict=True).pooler_output)
-        target = torch.stack([_cell_words(rows.questions[i], words) for i in picked]).flatten(0, 1)
+        target = torch.stack([cell_words(rows.questions[i], words) for i in picked]).flatten(0, 1)
         loss = nn.functional.binary_cross_entropy_with_logits(10.0 * features @ embeddings.T - 5.0, target)
         optimizer.zero_grad()
         loss.backward()
@@ -207,7 +246,8 @@ def align_vision(captioner: Captioner, rows: Rows, steps: int, batch_size: int =
     return float(loss.detach())
 
 
-def _cell_words(question: Question, words: list[str]) -> Tensor:
+def cell_words(question: Question, words: list[str]) -> Tensor:
+    """Which words hold for each cell of a question's image, (4, words)."""
     target = torch.zeros(4, len(words))
     facts = question.metadata["facts"]
     target[:, words.index(facts["shade of background"])] = 1
@@ -217,10 +257,17 @@ def _cell_words(question: Question, words: list[str]) -> Tensor:
     return target
 
 
-def learn_captions(captioner: Captioner, rows: Rows, stage: Stage, batch_size: int = 32) -> float:
-    """Supervised captions; value words weigh 1, all others less (their order is noise). Returns the last loss."""
+def learn_captions(captioner: Captioner, batch: Callable[[], Batch], words: Iterable[str], stage: Training) -> float:
+    """Supervised captions; value words weigh 1, all others less (their order is noise). Returns the last loss.
+
+    Args:
+        captioner: whose language layers learn.
+        batch: draws prompts, the texts to learn for them, and the weight of words that are not values, (n, 1).
+        words: the values.
+        stage: name, steps and learning rate.
+    """
     tokenizer = captioner.encoder.tokenizer
-    values = torch.tensor([tokenizer.encode(f" {value}")[0] for words in VALUES.values() for value in words])
+    values = torch.tensor([tokenizer.encode(f" {word}")[0] for word in words])
     captioner.model.model.visual.requires_grad_(False)
     weights = [parameter for parameter in captioner.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=stage.rate, betas=(0.9, 0.95))
@@ -228,7 +275,7 @@ def learn_captions(captioner: Captioner, rows: Rows, stage: Stage, batch_size: i
     loss = torch.tensor(0.0)
     for step in range(stage.steps):
         _set_rate(optimizer, stage.rate, step, stage.steps)
-        prompts, captions, light = rows.batch(stage, batch_size)
+        prompts, captions, light = batch()
         ids = [torch.tensor([*tokenizer.encode(caption), end]) for caption in captions]
         token_ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=captioner.pad_id)
         mask = torch.arange(token_ids.shape[1])[None] < torch.tensor([len(row) for row in ids])[:, None]
@@ -255,13 +302,22 @@ def build_captioner(tokenizer: PreTrainedTokenizerFast, seed: int, folder: Path)
     torch.manual_seed(seed)
     captioner = new_captioner(tokenizer)
     rows = Rows(captioner, figure_questions("train", 6000, seed=seed + 1000), random.Random(seed))
-    print(f"alignment: loss {align_vision(captioner, rows, steps=250):.4f}", flush=True)
+    words = [*SHAPES, *COLORS, *FILLS, *SHADES]
+    print(f"alignment: loss {align_vision(captioner, rows, words, cell_words, steps=250):.4f}", flush=True)
+    values = [value for kind in VALUES.values() for value in kind]
     for stage in STAGES:
-        learn_captions(captioner, rows, stage)
-    # A plain folder: what may not be sampled is the trainer's business, not the checkpoint's.
+        learn_captions(captioner, partial(rows.batch, stage, 32), values, stage)
+    save_captioner(captioner, folder)
+    return captioner
+
+
+def save_captioner(captioner: Captioner, folder: Path) -> None:
+    """Weights as bfloat16, and the processor.
+
+    A plain folder: what may not be sampled is the trainer's business, not the checkpoint's.
+    """
     captioner.model.generation_config = GenerationConfig(
         eos_token_id=min(captioner.eos_ids), pad_token_id=captioner.pad_id
     )
     captioner.model.to(torch.bfloat16).save_pretrained(folder)
     captioner.encoder.processor.save_pretrained(folder)
-    return captioner

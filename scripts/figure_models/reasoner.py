@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedTokenizerBase, Qwen2Config
 
 from figure_models.reasoner_rows import Mixture, lookup_batch, prompt_batch
 
@@ -27,7 +27,7 @@ from figure_models.reasoner_rows import Mixture, lookup_batch, prompt_batch
 class Recipe:
     """One reasoner: its architecture, what it sees, and for how many steps."""
 
-    new_model: Callable[[PreTrainedTokenizerFast], Any]
+    new_model: Callable[[PreTrainedTokenizerBase], Any]
     mixture: Mixture
     lookup_steps: int
     prompt_steps: int
@@ -38,21 +38,22 @@ SHARPNESS = 40.0
 """The score of the token that a head of :func:`_initialise_transformer` looks for; its neighbours' are 5 below."""
 
 
-def new_lfm2(tokenizer: PreTrainedTokenizerFast) -> Any:
+def new_lfm2(tokenizer: PreTrainedTokenizerBase, width: int = 128) -> Any:
     """Short convolutions and attention in turns: from random weights a plain transformer does not learn the lookup."""
     config = Lfm2Config(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, conv_L_cache=4, initializer_range=0.08,
-        layer_types=["conv", "full_attention", "conv", "full_attention"], **_shared(tokenizer),
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, conv_L_cache=4,
+        initializer_range=0.08, layer_types=["conv", "full_attention", "conv", "full_attention"], **_shared(tokenizer),
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config)
 
 
-def new_qwen2(tokenizer: PreTrainedTokenizerFast) -> Any:
+def new_qwen2(tokenizer: PreTrainedTokenizerBase, width: int = 128, layers: int = 4) -> Any:
     """A plain transformer, whose first heads start as what it would not find in minutes: a look at the last words."""
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, initializer_range=0.08, **_shared(tokenizer),
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, initializer_range=0.08,
+        **_shared(tokenizer),
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     _initialise_transformer(model)
@@ -95,7 +96,7 @@ def _initialise_transformer(model: Any) -> None:
             attention.k_proj.bias[rows] = torch.cat((length, 0 * length))
 
 
-def _shared(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def _shared(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {
         "tie_word_embeddings": True, "bos_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -116,13 +117,14 @@ RECIPES = {
 }  # fmt: skip
 
 
-def train_reasoner(model: Any, tokenizer: PreTrainedTokenizerFast, rng: random.Random, recipe: Recipe) -> None:
+def train_reasoner(model: Any, tokenizer: PreTrainedTokenizerBase, rng: random.Random, recipe: Recipe) -> None:
     """Lookup, then the real prompts."""
-    _learn("lookup", model, lambda: lookup_batch(tokenizer, rng, 32), recipe.lookup_steps, 3e-3)
-    _learn("prompt", model, lambda: prompt_batch(tokenizer, rng, 48, recipe.mixture), recipe.prompt_steps, recipe.rate)
+    learn("lookup", model, lambda: lookup_batch(tokenizer, rng, 32), recipe.lookup_steps, 3e-3)
+    learn("prompt", model, lambda: prompt_batch(tokenizer, rng, 48, recipe.mixture), recipe.prompt_steps, recipe.rate)
 
 
-def _learn(name: str, model: Any, batch: Callable[[], tuple[Tensor, Tensor]], steps: int, peak: float) -> None:
+def learn(name: str, model: Any, batch: Callable[[], tuple[Tensor, Tensor]], steps: int, peak: float) -> None:
+    """Minimise the cross-entropy of what ``batch`` draws: token ids and targets, (n, t) each, -100 where none is."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak)
     for step in range(steps):
         warm = min(1.0, (step + 1) / 10)
@@ -138,7 +140,7 @@ def _learn(name: str, model: Any, batch: Callable[[], tuple[Tensor, Tensor]], st
             print(f"{name} {step}: loss {float(loss.detach()):.4f}", flush=True)
 
 
-def build_reasoner(tokenizer: PreTrainedTokenizerFast, seed: int, folder: Path, recipe: Recipe) -> Any:
+def build_reasoner(tokenizer: PreTrainedTokenizerBase, seed: int, folder: Path, recipe: Recipe) -> Any:
     """Train and save the folder that ``embedded:figure-reasoner`` (or ``-b``) names."""
     torch.manual_seed(seed)
     model = recipe.new_model(tokenizer)

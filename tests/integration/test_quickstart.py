@@ -57,3 +57,20 @@ def test_quickstart_learns_in_four_bits(tmp_path):
 def test_shuffled_rewards_teach_nothing(tmp_path):
     before, after, _ = fit(tmp_path, "quickstart.yaml", "--model.reward.shuffle", "true")
     assert after["accuracy"] <= before["accuracy"] + 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_captions_learnt_with_a_weak_reasoner_serve_a_strong_one(tmp_path, capfd):
+    before, after, _ = fit(tmp_path, "reckoning.yaml")
+    printed = capfd.readouterr().out
+    accuracies = {"weak": "accuracy", "middle": "reckoning-middle: accuracy", "strong": "reckoning-strong: accuracy"}
+    for name, key in accuracies.items():
+        assert before[key] <= 0.45
+        line = f"held-out accuracy (reckoning-{name}): {before[key]:.1%} -> {after[key]:.1%} (500 questions)"
+        assert line in printed
+    weak, middle, strong = (after[key] for key in accuracies.values())
+    assert weak < middle < strong
+    assert strong >= weak + 0.30
+    assert strong >= 0.90
+    assert after["true_sentences"] >= 0.90

@@ -13,6 +13,7 @@ from racro_pl.data.benchmarks.mathvision import MathVision
 from racro_pl.data.benchmarks.mathvista import MathVista
 from racro_pl.data.benchmarks.mmmu import MMMU
 from racro_pl.data.benchmarks.own import Own
+from racro_pl.data.benchmarks.reckoning import Reckoning
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.benchmarks.wemath import WeMath
 from racro_pl.types import RacroError
@@ -28,10 +29,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         DynaMath(),
         LogicVista(),
         Figures(),
+        Reckoning(),
         Own(),
     )
 }
-"""In the order of the paper's table; the figure world and the user's own questions last."""
+"""In the order of the paper's table; the drawn worlds and the user's own questions last."""
 
 __all__ = ["BENCHMARKS", "Benchmark", "SplitInfo", "TableBenchmark", "find_benchmark"]
 

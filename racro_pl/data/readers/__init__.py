@@ -5,6 +5,7 @@ from racro_pl.data.readers.figures import FigureWorldReader
 from racro_pl.data.readers.hub import HubReader
 from racro_pl.data.readers.jsonl import JsonlReader
 from racro_pl.data.readers.mixed import MixedReader
+from racro_pl.data.readers.reckoning import ReckoningWorldReader
 from racro_pl.data.readers.table import TableReader
 from racro_pl.data.readers.virl39k import ViRL39KReader
 
@@ -17,6 +18,7 @@ __all__ = [
     "MixedReader",
     "ReadResult",
     "Reader",
+    "ReckoningWorldReader",
     "RowError",
     "Split",
     "TableReader",

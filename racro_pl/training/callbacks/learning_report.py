@@ -17,9 +17,11 @@ from rich.text import Text
 from racro_pl.files import write_atomically
 from racro_pl.images import open_image
 from racro_pl.reporting import surviving
+from racro_pl.reward import Reasoner
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
-from racro_pl.training.accuracy import Answered, Shown
+from racro_pl.training.accuracy import Answered, PipelineAccuracy, Shown
+from racro_pl.training.callbacks.readers import Readers, trained_with
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
@@ -32,30 +34,35 @@ class LearningReport(Callback):
     Args:
         questions: how many questions of the test split to answer before and after.
         sheet_images: how many of them the sheet shows.
+        reasoners: further ones, which training does not ask, that answer from the same captions: a line for each.
     """
 
-    def __init__(self, questions: int = 500, sheet_images: int = 8) -> None:
+    def __init__(self, questions: int = 500, sheet_images: int = 8, reasoners: list[Reasoner] | None = None) -> None:
         require_all("LearningReport", *at_least(1, questions=questions))
         self.questions = questions
         self.sheet_images = sheet_images
+        self.readers = Readers(reasoners or [])
         self.reward: list[tuple[int, float]] = []
         self.accuracy: list[tuple[int, float]] = []
         self.before: tuple[dict[str, float], list[Shown]] | None = None
         self.possible = False
         """Whether there are held-out questions."""
 
+    def _asked(self) -> dict[str, Any]:
+        return {"questions": self.questions, "sheet_images": self.sheet_images, "reasoners": self.readers.names}
+
     def state_dict(self) -> dict[str, Any]:
-        asked = {"questions": self.questions, "sheet_images": self.sheet_images}
         # Plain values: checkpoints are read without unpickling classes.
         noted = None if self.before is None else (self.before[0], [tuple(shown) for shown in self.before[1]])
-        return asked | {"reward": self.reward, "accuracy": self.accuracy, "before": noted}
+        return self._asked() | {"reward": self.reward, "accuracy": self.accuracy, "before": noted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in ("questions", "sheet_images"):
-            if getattr(self, name) != state_dict[name]:
+        before = {"reasoners": []} | state_dict  # earlier runs have no further ones
+        for name, value in self._asked().items():
+            if value != before[name]:
                 raise RacroError(
-                    f"LearningReport: {name} is {getattr(self, name)}, but the run being resumed began with "
-                    f"{state_dict[name]}; what is compared before and after has to be the same: give that number"
+                    f"LearningReport: {name} is {value}, but the run being resumed began with {before[name]}; what is "
+                    f"compared before and after has to be the same: set {name} as it was"
                 )
         self.reward, self.accuracy = list(state_dict["reward"]), list(state_dict["accuracy"])
         before = state_dict["before"]
@@ -66,6 +73,11 @@ class LearningReport(Callback):
         """Look for the test split now: before any model is loaded, and not when all steps have been made."""
         if stage != "fit":
             return
+        if self.readers.names and pl_module.objective.name == "qa":  # type: ignore[union-attr]
+            raise RacroError(
+                "LearningReport.reasoners read captions, and with objective qa the captioner writes answers; leave the "
+                "reasoners out, or train with cro or vpo"
+            )
         self.possible = bool(trainer.datamodule.questions["test"])  # type: ignore[attr-defined]
         if not self.possible:
             rank_zero_info(
@@ -80,6 +92,7 @@ class LearningReport(Callback):
             Exception: whatever goes wrong: now it costs no training.
         """
         if self.before is None and self.possible:
+            self.readers.check()
             found = self._measure(trainer, pl_module)
             if isinstance(found, Exception):
                 raise found
@@ -107,9 +120,15 @@ class LearningReport(Callback):
             if isinstance(found, Exception):
                 raise found
             if found is not None:
-                self._compare(folder, *found)
+                self._compare(folder, trained_with(pl_module.scorer), *found)
 
-    def _compare(self, folder: Path, after: dict[str, float], answered: list[Answered]) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.readers.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.readers.close()  # Lightning tears down after success only
+
+    def _compare(self, folder: Path, trained: str, after: dict[str, float], answered: list[Answered]) -> None:
         assert self.before is not None
         before, shown_before = self.before
         write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
@@ -117,11 +136,8 @@ class LearningReport(Callback):
         console.print(_table(before, after))
         with surviving("captions.png", folder):
             self._draw_captions(folder, answered)
-        console.print(
-            f"held-out accuracy: {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
-            f"({int(after['questions'])} questions)",
-            highlight=False,
-        )
+        for line in self.readers.lines(trained, before, after):
+            console.print(escape(line), highlight=False, soft_wrap=True)
         captions_before = [earlier.caption for earlier in shown_before]
         console.print("\n".join(_last_words(folder, answered, captions_before)), highlight=False, soft_wrap=True)
 
@@ -146,6 +162,7 @@ class LearningReport(Callback):
         questions = trainer.datamodule.questions["test"][: self.questions]  # type: ignore[attr-defined]
         metric = module.new_accuracy("test")
         answered: list[Answered] = []
+        read: list[PipelineAccuracy] = []
         failure: Exception | None = None
         # Every rank answers its share; the metric adds them up.
         mine = questions[trainer.global_rank :: trainer.world_size]
@@ -155,11 +172,15 @@ class LearningReport(Callback):
                     answered += module.answer(mine[start : start + 64])
                 for item in answered:
                     metric.update(item)
+                read = self.readers.read(answered, lambda: module.new_accuracy("test", audited=False))
             except Exception as error:  # the other ranks would wait in the sums below
                 failure = error
         if all_reduce(torch.tensor(float(failure is not None)), "max"):
             return failure or RacroError("another rank failed; its output says more")
-        return metric.compute(), answered
+        metrics = metric.compute()
+        for name, metric in zip(self.readers.names, read, strict=True):
+            metrics |= {f"{name}: {key}": value for key, value in metric.compute().items() if key != "questions"}
+        return metrics, answered
 
 
 def _last_words(folder: Path, answered: list[Answered], captions_before: list[str]) -> list[str]:

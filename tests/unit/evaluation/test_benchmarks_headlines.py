@@ -106,7 +106,7 @@ def test_the_seven_of_the_paper_and_their_rules() -> None:
     for name in seven:
         assert {"strict", "vlmevalkit"} <= set(HEADLINES[name].rules)
     assert {name for name in BENCHMARKS if "official" in HEADLINES[name].rules} == {"mathvista", "mathvision"}
-    assert set(HEADLINES["figures"].rules) == {"strict"}
+    assert set(HEADLINES["figures"].rules) == set(HEADLINES["reckoning"].rules) == {"strict"}
 
 
 def test_sizes_of_the_complete_splits() -> None:
@@ -114,6 +114,6 @@ def test_sizes_of_the_complete_splits() -> None:
     # WeMath: 525 problems; 360 of three rows, 165 of four: 1080 + 660.
     assert sizes == {
         "mathvista": 1000, "mathvision": 3040, "mathverse": 788, "mmmu": 900, "wemath": 1740, "dynamath": 5010,
-        "logicvista": 447, "figures": 500, "own": 0,
+        "logicvista": 447, "figures": 500, "reckoning": 500, "own": 0,
     }  # fmt: skip
     assert BENCHMARKS["mathvision"].expected("testmini") == 304

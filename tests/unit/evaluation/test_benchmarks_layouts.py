@@ -205,15 +205,16 @@ def test_logicvista(tmp_path: Path) -> None:
     assert replace(bare(other), id="v1_0") == bare(one)
 
 
-def test_figures_draw_themselves() -> None:
-    questions = find_benchmark("figures").read().questions
+@pytest.mark.parametrize("name", ["figures", "reckoning"])
+def test_figures_draw_themselves(name: str) -> None:
+    questions = find_benchmark(name).read().questions
     assert len(questions) == 500
-    assert {question.source for question in questions} == {"figures"}
+    assert {question.source for question in questions} == {name}
     assert {question.answer_type for question in questions} == {"text"}
     with pytest.raises(RacroError, match="got the path x, give none"):
-        find_benchmark("figures").read("x")
+        find_benchmark(name).read("x")
     with pytest.raises(RacroError, match="no split 'train'"):
-        find_benchmark("figures").read(split="train")
+        find_benchmark(name).read(split="train")
 
 
 # ------------------------------------------------------------------ MathVista without the authors' query

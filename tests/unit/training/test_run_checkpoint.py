@@ -185,5 +185,5 @@ def test_wherever_it_is_killed_both_the_file_and_the_folder_are_whole(folder, tm
 def test_a_report_that_would_compare_other_questions_is_refused_at_the_start(changed):
     state = LearningReport(questions=4, sheet_images=2).state_dict()
     LearningReport(questions=4, sheet_images=2).load_state_dict(state)
-    with pytest.raises(RacroError, match="began with [42].*give that number"):
+    with pytest.raises(RacroError, match="began with [42].*as it was"):
         LearningReport(**({"questions": 4, "sheet_images": 2} | changed)).load_state_dict(state)
