@@ -23,7 +23,7 @@ EMBEDDED = {
 are good for another reader. The reckoning world's reasoners are of rising strength; training asks the weak one."""
 
 
-_BEFORE = {f"racro_pl/figures/assets/{folder.name}": folder for folder in EMBEDDED.values()}
+_BEFORE = {f"racro_pl/figures/assets/{each}": ASSETS / each for each in ("captioner", "reasoner", "reasoner_b")}
 """Ends of the paths that adapters exported by earlier releases name as their base."""
 
 
