@@ -2,8 +2,10 @@
 
     python scripts/build_reckoning_models.py --seed 0 [--only captioner|weak|middle|strong] [--out FOLDER]
 
-Deterministic on one machine; another machine gives other last bits and, within a few points, the same accuracies.
-Weights are stored as bfloat16.
+Weights are stored as bfloat16. The reasoners of the package are what this script makes on one machine; another machine
+gives other last bits. The captioner of the package was made by an earlier form of the script, which drew its random
+sentences in another order: a rebuild gives another captioner, with which the tables of docs/experiments.md have to be
+made again.
 """
 
 from __future__ import annotations
