@@ -90,7 +90,8 @@ RECKONING_CONTROLS = (
     _reckoning(
         "reckoning_qa", "GRPO on its own answers (no decoupling)",
         "--model.reward", "null", "--model.objective.name", "qa", "--model.objective.kl_coefficient", "0",
-        "--trainer.callbacks", "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 500}}}}]",
+        "--trainer.callbacks",
+        "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 500, reasoners: null}}}}]",
     ),
 )  # fmt: skip
 TABLES = {
