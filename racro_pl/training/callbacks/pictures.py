@@ -20,8 +20,8 @@ from racro_pl.training.accuracy import Answered, Shown
 
 RIGHT, WRONG = "#1a7f37", "#b42318"
 _GREY = "#667085"
-_WIDTH, _IMAGE, _GAP, _LINE = 12.0, 1.4, 0.1, 0.185
-"""Of the caption sheet, its place for images, the space around it, and a line of text, in inches."""
+_IMAGE, _GAP, _LINE, _COLUMN = 1.4, 0.1, 0.185, 0.086
+"""Of the caption sheet: its place for images, the space around it, a line of text, a bold character; in inches."""
 _IMAGES = 4
 """Most images that a question shows."""
 _COLUMNS = 120
@@ -64,26 +64,28 @@ def draw_captions(
     missing = missing_characters("".join(text for lines in rows for text, _, _ in lines))
     heights = [max(_IMAGE, _LINE * len(lines)) + 2 * _GAP for lines in rows]
     total = sum(heights) + (_LINE + _GAP if missing else 0)
-    figure = Figure(figsize=(_WIDTH, total), dpi=130)
+    longest = max((sum(map(_columns, text)) for lines in rows for text, _, _ in lines), default=0)
+    width = _IMAGE + 4 * _GAP + _COLUMN * max(60, longest)  # 60: the note below fits
+    figure = Figure(figsize=(width, total), dpi=130)
     top = total
     for lines, height, pictures in zip(rows, heights, images, strict=True):
         for place, image in enumerate(pictures[:_IMAGES]):
             side = _IMAGE if len(pictures) == 1 else _IMAGE / 2
             left, down = _GAP + place % 2 * side, place // 2 * side
-            box = (left / _WIDTH, (top - _GAP - down - side) / total, (side - 0.03) / _WIDTH, (side - 0.03) / total)
+            box = (left / width, (top - _GAP - down - side) / total, (side - 0.03) / width, (side - 0.03) / total)
             axes = figure.add_axes(box)
             axes.imshow(image, interpolation="nearest")
             axes.axis("off")
         for number, (text, color, weight) in enumerate(lines):
             y = (top - _GAP - _LINE * number) / total
             figure.text(
-                (_IMAGE + 3 * _GAP) / _WIDTH, y, text, va="top", color=color, weight=weight, parse_math=False,
+                (_IMAGE + 3 * _GAP) / width, y, text, va="top", color=color, weight=weight, parse_math=False,
                 family=_fonts(), fontsize=9,
             )  # fmt: skip
         top -= height
     if missing:
         note = f"\N{WHITE SQUARE}: {len(missing)} characters that no installed font has; Noto Sans CJK has most"
-        figure.text(_GAP / _WIDTH, (_GAP + _LINE) / total, note, va="top", color=_GREY, fontsize=8)
+        figure.text(_GAP / width, (_GAP + _LINE) / total, note, va="top", color=_GREY, fontsize=8)
     _save(figure, path, private)
 
 
@@ -133,10 +135,14 @@ def _fitting(text: str, columns: int) -> int:
     """How many of a text's characters fit, at least one."""
     width = 0
     for place, character in enumerate(text):
-        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        width += _columns(character)
         if width > columns:
             return max(1, place)
     return len(text)
+
+
+def _columns(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def missing_characters(text: str) -> set[str]:
