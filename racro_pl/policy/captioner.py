@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,13 @@ from racro_pl.policy.forward_check import check_forward
 from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
-from racro_pl.policy.sampling import sample_captions
+from racro_pl.policy.sampling import Captions, sample_captions
 from racro_pl.policy.shared_prefix import drop_idle, pack_groups, read_row
 from racro_pl.policy.structure import head_of, vision_parameters
 from racro_pl.policy.two_way import two_way_of
 from racro_pl.policy.vision import ImageMemory, encode_images
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
 from racro_pl.types import Prompt, Question
-
-
-@dataclass(frozen=True)
-class Captions:
-    """What :meth:`Captioner.generate` wrote, prompt after prompt, ``group_size`` rows each."""
-
-    token_ids: Int[Tensor, "n t"]
-    mask: Bool[Tensor, "n t"]
-    logprobs: Float[Tensor, "n t"]
-    """What the tokens were drawn with, at the temperature of the sampling; 0 on padding, and where greedy."""
-    texts: tuple[str, ...]
-    truncated: tuple[bool, ...]
 
 
 class Captioner(nn.Module):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from racro_pl.types import at_least, require_all
+
 
 @dataclass
 class LoraSettings:
@@ -16,8 +18,7 @@ class LoraSettings:
     """Scale: adapters add ``alpha / rank`` times their product."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"policy.lora.rank is {self.rank}; expected at least 1")
+        require_all("policy.lora", *at_least(1, rank=self.rank))
 
 
 @dataclass
@@ -40,7 +41,9 @@ class PolicySettings:
     """Keep the vision tower as it is. Only full fine-tuning can train it."""
     image_cache_mib: int = 0
     """Main memory (MiB, on every rank) for what the frozen vision tower made of images, from step to step: those that
-    come again skip it. An image of 1,000 tokens takes 4 MiB (3B) or 7 MiB (7B). 0 keeps nothing beyond a step."""
+    come again skip it. An image of 1,000 tokens takes 4 MiB (3B) or 7 MiB (7B). 0 keeps nothing beyond a step.
+
+    Experimental: no published configuration uses it."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass (non-reentrant): a third more time for much less memory."""
     min_pixels: int = 512 * 512
@@ -51,28 +54,31 @@ class PolicySettings:
     tiles, it bounds their number; where sizes are fixed it has no effect."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.quantization != "none" and self.lora is None:
-            problems.append(
-                "quantization needs LoRA: 4-bit weights cannot be trained; set policy.lora or quantization: none"
-            )
-        if self.lora is not None and not self.freeze_vision:
-            problems.append(
-                "freeze_vision: false needs full fine-tuning (lora: null): adapters sit on language layers only"
-            )
-        if self.lora is None and self.dtype != "float32":
-            problems.append(
+        trains_weights = self.lora is None
+        require_all(
+            "policy",
+            (
+                self.quantization == "none" or not trains_weights,
+                "quantization needs LoRA: 4-bit weights cannot be trained; set policy.lora or quantization: none",
+            ),
+            (
+                self.freeze_vision or trains_weights,
+                "freeze_vision: false needs full fine-tuning (lora: null): adapters sit on language layers only",
+            ),
+            (
+                self.dtype == "float32" or not trains_weights,
                 f"full fine-tuning (lora: null) with dtype {self.dtype} loses nearly all of an update: at a learning "
                 "rate of 1e-6 it is below half a rounding step of most weights; set dtype: float32, and "
-                "trainer.precision: bf16-mixed to compute in bfloat16"
-            )
-        if self.image_cache_mib < 0:
-            problems.append(f"image_cache_mib is {self.image_cache_mib}; expected 0 or more")
-        if self.image_cache_mib and not self.freeze_vision:
-            problems.append("image_cache_mib needs freeze_vision: a trained tower encodes images in every pass")
-        if self.adapter is not None and self.lora is None:
-            problems.append("an adapter to start from needs policy.lora")
-        if not 0 < self.min_pixels <= self.max_pixels:
-            problems.append(f"min_pixels {self.min_pixels} and max_pixels {self.max_pixels}; expected 0 < min <= max")
-        if problems:
-            raise ValueError("policy: " + "; ".join(problems))
+                "trainer.precision: bf16-mixed to compute in bfloat16",
+            ),
+            *at_least(0, image_cache_mib=self.image_cache_mib),
+            (
+                self.freeze_vision or self.image_cache_mib <= 0,
+                "image_cache_mib needs freeze_vision: a trained tower encodes images in every pass",
+            ),
+            (self.adapter is None or not trains_weights, "an adapter to start from needs policy.lora"),
+            (
+                0 < self.min_pixels <= self.max_pixels,
+                f"min_pixels {self.min_pixels} and max_pixels {self.max_pixels}; expected 0 < min <= max",
+            ),
+        )

@@ -7,6 +7,7 @@ token, and carries finished captions along to the end. Here a group's captions s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,18 @@ from racro_pl.types import Prompt
 
 FIRST_ROOM = 64
 """Caption tokens that keys and values are first given room for; doubled when full."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What ``Captioner.generate`` wrote, prompt after prompt, ``group_size`` rows each."""
+
+    token_ids: Int[Tensor, "n t"]
+    mask: Bool[Tensor, "n t"]
+    logprobs: Float[Tensor, "n t"]
+    """What the tokens were drawn with, at the temperature of the sampling; 0 on padding, and where greedy."""
+    texts: tuple[str, ...]
+    truncated: tuple[bool, ...]
 
 
 def sample_captions(
