@@ -51,7 +51,7 @@ def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = cap
         ) from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise RacroError(f"{what} has no image processor and tokenizer; expected a vision-language model")
-    limit = _family(settings).image_limit
+    limit = policy_family(settings).image_limit
     encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, prompt_template, what, limit)
     encoder.check()
     return encoder
@@ -73,7 +73,7 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
         RacroError: the folder is missing, incomplete, or of a family that is not supported; or the adapter to start
             from does not fit ``settings.lora``.
     """
-    _family(settings)
+    policy_family(settings)
     model = _load_base(settings, device)
     return make_trainable(model, settings, device, encoder or load_encoder(settings))
 
@@ -127,7 +127,7 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
     Raises:
         RacroError: as :func:`load_captioner`.
     """
-    family = _family(settings)
+    family = policy_family(settings)
     model = _load_base(settings, device)
     if settings.adapter is not None:
         model = put_on(model, find_adapter(settings.adapter))
@@ -145,7 +145,12 @@ def weight_bytes(settings: PolicySettings) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) * width
 
 
-def _family(settings: PolicySettings) -> Family:
+def policy_family(settings: PolicySettings) -> Family:
+    """The family of the model at ``settings.path``, by its config alone.
+
+    Raises:
+        RacroError: there is no usable config, or the family is not supported.
+    """
     return family_of(load_config(settings.path, _what(settings)).model_type)
 
 

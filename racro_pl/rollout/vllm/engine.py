@@ -18,6 +18,7 @@ from racro_pl.rollout.vllm.server import (
     ServerSettings,
     Sleeper,
     announce_key,
+    check_family,
     given_key,
     required_arguments,
     start_server,
@@ -117,6 +118,7 @@ class VllmEngine(RolloutEngine):
     def open(self, run: RunInfo) -> None:
         if self._calls is not None:
             return
+        check_family(run.policy)
         required_arguments(run.policy)  # refuses a policy without an adapter, for any server
         if self.sleep and run.ranks > 1:
             raise RolloutError(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.loading import policy_family
 from racro_pl.rollout.engine import RunInfo
 from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, socket_path
@@ -18,6 +19,8 @@ from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ``--max-lora-rank`` values that vLLM takes."""
+SERVED = ("qwen2_5_vl", "qwen3_vl")
+"""Families whose pixels are read back from the trainer's patches, and whose log-probs a test compares with vLLM's."""
 SLEEP_ARGUMENT = "--enable-sleep-mode"
 SLEEP_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 """vLLM offers the two endpoints under its development mode only."""
@@ -105,6 +108,20 @@ def _check_address(settings: ServerSettings, run: RunInfo, sleep: bool) -> None:
         raise RolloutError(
             f"{server} has a host, and sleep: true opens vLLM's development endpoints, which ask for no key: remove "
             "host and port, so that it listens on a Unix socket"
+        )
+
+
+def check_family(policy: PolicySettings) -> None:
+    """Refuse a captioner whose images and prompts the engine does not know how to send.
+
+    Raises:
+        RolloutError: its family is none of :data:`SERVED`.
+    """
+    kind = policy_family(policy).model_type
+    if kind not in SERVED:
+        raise RolloutError(
+            f"model.policy.path is of the family {kind}, and VllmEngine is tested with {' and '.join(SERVED)} only; "
+            "sample with racro_pl.rollout.TransformersEngine"
         )
 
 

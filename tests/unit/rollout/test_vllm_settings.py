@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import LlavaConfig
 
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.rollout import RunInfo, VllmEngine
@@ -19,6 +20,15 @@ def test_full_fine_tuning_is_refused(folder, tmp_path):
     policy = PolicySettings(path=str(folder), lora=None, dtype="float32")
     with pytest.raises(RolloutError, match="pushes adapters, not whole models"):
         VllmEngine(url="http://127.0.0.1:1/v1").open(RunInfo(policy, tmp_path, "run"))
+
+
+def test_a_family_that_the_engine_is_not_tested_with_is_refused_before_a_server_starts(tmp_path):
+    (tmp_path / "config.json").write_text(LlavaConfig().to_json_string())
+    run = RunInfo(PolicySettings(path=str(tmp_path)), tmp_path, "run")
+    with pytest.raises(
+        RolloutError, match="of the family llava, and VllmEngine is tested with qwen2_5_vl and qwen3_vl"
+    ):
+        VllmEngine(server=ServerSettings()).open(run)
 
 
 @pytest.mark.parametrize(
