@@ -27,6 +27,7 @@ _TRAINED_WITH: dict[str, Callable[[Any], bool]] = {
     "dtype": lambda value: value in ("float32", "bfloat16"),
     "min_pixels": lambda value: type(value) is int,
     "max_pixels": lambda value: type(value) is int,
+    "thinking": lambda value: type(value) is bool,
 }
 """What is taken from the configuration beside a result, which may have come with a stranger's adapter."""
 
@@ -64,6 +65,7 @@ def find_policy(settings: CaptionerSettings, on_gpu: bool) -> PolicySettings:
         quantization=settings.quantization or trained.get("quantization") or "none",
         adapter=adapter,
         dtype=settings.dtype or trained.get("dtype") or ("bfloat16" if on_gpu else "float32"),
+        thinking=trained.get("thinking") if settings.thinking is None else settings.thinking,
         gradient_checkpointing=False,
         min_pixels=settings.min_pixels or trained.get("min_pixels") or MIN_PIXELS,
         max_pixels=settings.max_pixels or trained.get("max_pixels") or MAX_PIXELS,
@@ -82,7 +84,8 @@ def identity(settings: CaptionerSettings, on_gpu: bool) -> str:
         if folder is not None
         for file in sorted(Path(folder).glob("*.safetensors"))
     ]
-    names = ("path", "adapter", "quantization", "dtype", "min_pixels", "max_pixels")
+    names = ["path", "adapter", "quantization", "dtype", "min_pixels", "max_pixels"]
+    names += ["thinking"] * (policy.thinking is not None)  # captions of earlier releases stay this captioner's
     return json.dumps({name: getattr(policy, name) for name in names} | limits | {"weights": files}, sort_keys=True)
 
 

@@ -34,6 +34,8 @@ class CaptionerSettings:
     """Smaller images are scaled up. Default: as the run that trained it; else the reference's 3,136."""
     max_pixels: int | None = None
     """Larger images are scaled down. Default: as the run that trained it; else the reference's 12,845,056."""
+    thinking: bool | None = None
+    """As ``policy.thinking`` of ``fit``. Default: as the run that trained it. A server has its own switch."""
     max_new_tokens: int = 8192
     """Longest caption or tentative answer, in tokens (the reference's value)."""
     batch_size: int = 8

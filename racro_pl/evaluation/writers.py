@@ -139,9 +139,10 @@ class ServedWriter(Writer):
 
     def __init__(self, settings: CaptionerSettings) -> None:
         self.settings = settings
-        if settings.quantization or settings.dtype:
+        if settings.quantization or settings.dtype or settings.thinking is not None:
             raise RacroError(
-                f"captioner {settings.name!r} is a server, which has its own quantization and dtype: leave them out"
+                f"captioner {settings.name!r} is a server, which has its own quantization, dtype and thinking switch: "
+                "leave them out"
             )
         self._client = HttpReasoner(
             settings.path,

@@ -44,6 +44,9 @@ class PolicySettings:
     come again skip it. An image of 1,000 tokens takes 4 MiB (3B) or 7 MiB (7B). 0 keeps nothing beyond a step.
 
     Experimental: no published configuration uses it."""
+    thinking: bool | None = None
+    """Whether the chat template lets the model think first (``enable_thinking``, as of Qwen3.5); null leaves it to the
+    template. What is thought is never part of a caption."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass (non-reentrant): a third more time for much less memory."""
     min_pixels: int = 512 * 512

@@ -52,7 +52,9 @@ def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = cap
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise RacroError(f"{what} has no image processor and tokenizer; expected a vision-language model")
     limit = policy_family(settings).image_limit
-    encoder = PromptEncoder(processor, settings.min_pixels, settings.max_pixels, prompt_template, what, limit)
+    encoder = PromptEncoder(
+        processor, settings.min_pixels, settings.max_pixels, prompt_template, what, limit, settings.thinking
+    )
     encoder.check()
     return encoder
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.policy.families.image_limits import ImageLimit, limit_area
-from racro_pl.pretrained.chat_template import chat_template_of, check_template
+from racro_pl.pretrained.chat_template import chat_template_of, check_template, switch_thinking
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
 from racro_pl.types import Messages, Prompt, Question, RacroError
@@ -33,9 +33,10 @@ class PromptEncoder:
         prompt_template: what a question is turned into where a call names no other: the request for a caption.
         what: names the model in errors.
         image_limit: how its family's image processor is told the limits.
+        thinking: switches thinking in its chat template on or off; None leaves it to the template.
 
     Raises:
-        RacroError: the processor has no chat template.
+        RacroError: the processor has no chat template, or one that does not know ``thinking``.
     """
 
     def __init__(
@@ -46,9 +47,12 @@ class PromptEncoder:
         prompt_template: PromptTemplate = captioner_messages,
         what: str = "the captioner",
         image_limit: ImageLimit = limit_area,
+        thinking: bool | None = None,
     ) -> None:
         self.prompt_template = prompt_template
         self._template = chat_template_of(processor, processor.tokenizer, what)
+        if thinking is not None:
+            self._template = switch_thinking(self._template, thinking)
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]

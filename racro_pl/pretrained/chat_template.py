@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from racro_pl.pretrained.sandbox import run_apart
@@ -54,6 +54,25 @@ def chat_template_of(owner: Any, tokenizer: Any, what: str) -> ChatTemplate:
     if len(source) > MAX_CHARS:
         raise RacroError(f"{what}: its chat template has {len(source)} characters; expected at most {MAX_CHARS}")
     return ChatTemplate(source, what, dict(tokenizer.special_tokens_map))
+
+
+def switch_thinking(template: ChatTemplate, on: bool) -> ChatTemplate:
+    """The template with its variable ``enable_thinking`` set.
+
+    Raises:
+        RacroError: it writes the same text whether that is true or false.
+        RefusalError, SandboxError: as :meth:`ChatTemplate.render`.
+    """
+    chat: Messages = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+    switched = {
+        way: replace(template, variables=template.variables | {"enable_thinking": way}) for way in (True, False)
+    }
+    if switched[True].render(chat) == switched[False].render(chat):
+        raise RacroError(
+            f"{template.what}: policy.thinking is {str(on).lower()}, but its chat template has no enable_thinking; "
+            "leave policy.thinking out"
+        )
+    return switched[on]
 
 
 def check_template(template: ChatTemplate, messages: Messages, expected: Sequence[str]) -> list[str]:

@@ -43,6 +43,17 @@ def test_the_evaluation_s_own_settings_win(run):
     assert (policy.quantization, policy.max_pixels, policy.min_pixels) == ("none", 5000, 3136)
 
 
+def test_a_captioner_thinks_as_it_did_in_training(run):
+    settings = CaptionerSettings(str(run))
+    before = identity(settings, on_gpu=False)
+    assert find_policy(settings, on_gpu=False).thinking is None
+    file = run / "version_10" / "config.yaml"
+    file.write_text(CONFIG.replace("nf4,", "nf4, thinking: false,"))
+    assert find_policy(settings, on_gpu=False).thinking is False
+    assert identity(settings, on_gpu=False) != before
+    assert find_policy(CaptionerSettings(str(run), thinking=True), on_gpu=False).thinking is True
+
+
 def test_a_checkpoint_s_adapter_finds_its_run_too(run):
     write_adapter(run / "version_9" / "checkpoints" / "last-adapter")
     policy = find_policy(CaptionerSettings(str(run / "version_9/checkpoints/last-adapter")), on_gpu=False)
@@ -63,6 +74,7 @@ def test_an_adapter_from_elsewhere_names_its_base(tmp_path):
         ("model: {policy: {quantization: [nf4]}}", r"model\.policy\.quantization is"),
         ("model: {policy: {path: 5}}", r"model\.policy\.path is '5'"),
         ("model: {policy: {max_pixels: many}}", r"model\.policy\.max_pixels is 'many'"),
+        ("model: {policy: {thinking: never}}", r"model\.policy\.thinking is 'never'"),
         ("model: [", "config.yaml cannot be read"),
         ("[" * 5000, "config.yaml cannot be read"),
     ],

@@ -14,7 +14,7 @@ from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder
 from racro_pl.pretrained import sandbox
-from racro_pl.pretrained.chat_template import ChatTemplate, chat_template_of, without_system
+from racro_pl.pretrained.chat_template import ChatTemplate, chat_template_of, switch_thinking, without_system
 from racro_pl.pretrained.sandbox import RefusalError, SandboxError, run_apart
 from racro_pl.reward import InProcessReasoner
 from racro_pl.reward.reasoner import ReasonerError
@@ -53,6 +53,15 @@ def test_a_template_renders_as_transformers_renders_it(template, messages):
     rendered = ChatTemplate(template, "m", tokens).render(messages)
     [expected], _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **tokens)
     assert rendered == expected
+
+
+def test_thinking_is_switched_where_the_template_has_a_switch():
+    template = ChatTemplate(QWEN3, "m", {"bos_token": "<s>"})
+    off, on = (switch_thinking(template, way).render(PARTS) for way in (False, True))
+    assert off == template.render(PARTS) + "<think>\n\n</think>\n\n"
+    assert on == template.render(PARTS)
+    with pytest.raises(RacroError, match="m: policy.thinking is false, but its chat template has no enable_thinking"):
+        switch_thinking(ChatTemplate(QWEN3_VL, "m"), False)
 
 
 @pytest.mark.parametrize("template", NEVER_ENDING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import RacroError
+from tests.fakes.chat_templates import QWEN3, use_template
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoners import ScriptedReasoner
 from tests.unit.training.conftest import adapter, by_caption, fit, make_module
@@ -264,13 +266,16 @@ def test_the_start_adapter_is_part_of_the_run(folder, checkpoint, tmp_path):
 
 HELD = {
     "quantization": "nf4", "dtype": "bfloat16", "image_cache_mib": 1, "gradient_checkpointing": False,
-    "min_pixels": 6272, "max_pixels": 6272,
+    "min_pixels": 6272, "max_pixels": 6272, "thinking": False,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HELD)
 def test_how_the_base_is_held_and_looked_at_applies(folder, checkpoint, tmp_path, lines, name):
     assert table()[f"model.policy.{name}"] == "applies"
+    if name == "thinking":  # with the same weights under a template that has the switch
+        folder = Path(shutil.copytree(folder, tmp_path / "switch"))
+        use_template(folder, QWEN3)
     module = make_module(folder, policy={name: HELD[name]})
     resume(module, checkpoint, tmp_path)
     assert f"policy.{name} is {HELD[name]!r} (was " in lines[0]
