@@ -20,9 +20,11 @@ from pyarrow import parquet
 from racro_pl.commands.lightning import parts_of
 from racro_pl.commands.test import build_parser
 from racro_pl.policy.config import LoraSettings
+from tests.fakes.chat_templates import QWEN3, use_template
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoner_server import FaultServer
 from tests.fakes.rollout_server import FakeVllm
+from tests.helpers.families import save_small_family
 from tests.integration.test_cli import call
 from tests.unit.policy.conftest import build
 
@@ -30,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "configs/experiment"
 STAGES = ("qa", "cro", "vpo")
 UP_TO_8B = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b", "qwen3-vl-8b")
-FITS = {"24gb_qlora": UP_TO_8B, "8gpu_lora": (*UP_TO_8B, "qwen2.5-vl-32b"), "8gpu_full": UP_TO_8B}
+YOUNGER = ("qwen3.5-4b", "internvl3.5-4b")
+FITS = {"24gb_qlora": (*UP_TO_8B, *YOUNGER), "8gpu_lora": (*UP_TO_8B, "qwen2.5-vl-32b"), "8gpu_full": UP_TO_8B}
 """Which captioner on which machine: the table of docs/reproducing.md."""
 ALWAYS = {*((hardware, "qwen2.5-vl-3b") for hardware in FITS), ("24gb_qlora", "qwen3-vl-4b"),
           ("8gpu_lora", "qwen2.5-vl-32b")}  # fmt: skip
@@ -47,7 +50,8 @@ PIXELS = 56 * 56
 
 
 def family_of(model: str) -> str:
-    return "qwen3_vl" if model.startswith("qwen3") else "qwen2_5_vl"
+    families = {"qwen2.5-vl": "qwen2_5_vl", "qwen3-vl": "qwen3_vl", "qwen3.5": "qwen3_5", "internvl3.5": "internvl"}
+    return next(family for name, family in families.items() if model.startswith(name))
 
 
 def read(folder: str, name: str) -> dict[str, Any]:
@@ -64,9 +68,23 @@ def guess(messages: list[dict[str, Any]]) -> str:
     return rf"So.</think>\boxed{{{42 if zlib.crc32(messages[-1]['content'].encode()) % 2 else 7}}}"
 
 
+class SmallModels(dict[str, Path]):
+    """A folder for each family, made when it is first asked for."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self.factory = factory
+
+    def __missing__(self, family: str) -> Path:
+        save = save_small_model if family in ("qwen2_5_vl", "qwen3_vl") else save_small_family
+        self[family] = save(self.factory.mktemp(family), family)
+        if family == "qwen3_5":
+            use_template(self[family], QWEN3)  # with the switch of the real one
+        return self[family]
+
+
 @pytest.fixture(scope="module")
-def captioners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: save_small_model(tmp_path_factory.mktemp(family), family) for family in ("qwen2_5_vl", "qwen3_vl")}
+def captioners(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
+    return SmallModels(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +230,7 @@ def test_a_machine_takes_what_it_is_named_for(hardware):
 def test_every_file_is_a_layer_that_is_tested_and_told():
     layers = {folder: {path.stem for path in (RECIPES / folder).iterdir()} for folder in
               ("stages", "hardware", "models")}  # fmt: skip
-    assert layers == {"stages": {*STAGES}, "hardware": {*FITS}, "models": {*FITS["8gpu_lora"]}}
+    assert layers == {"stages": {*STAGES}, "hardware": {*FITS}, "models": {*FITS["24gb_qlora"], *FITS["8gpu_lora"]}}
     told = (ROOT / "docs/reproducing.md").read_text()
     for name in {*layers["stages"], *layers["hardware"], *layers["models"]}:
         assert re.search(rf"\b{re.escape(name)}\b", told), name
