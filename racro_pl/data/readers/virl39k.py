@@ -83,6 +83,10 @@ class ViRL39KReader(Reader):
         return split_of(_id(row, number), self.validation_share)
 
     def _question(self, row: dict[str, Any], number: int) -> Question:
+        # A column may come as bytes in a file that is not the released one.
+        for name in ("question", "category"):
+            if not isinstance(row[name], str | None):
+                raise RowError(f"{name} is no text", repr(row[name])[:80])
         if not (row["question"] or "").strip():
             raise RowError("no question")
         text, images = place_images(row["question"], image_refs(row["image"], self.root))

@@ -114,3 +114,9 @@ def test_what_is_not_the_data_set_is_one_clear_error(folder):
     (folder / "images").rename(folder / "pictures")
     with pytest.raises(RacroError, match="images not found; unpack the data set's images there"):
         reader.read("train")
+
+
+@pytest.mark.parametrize("column", ["question", "category"])
+def test_a_column_of_bytes_is_no_text(folder, column):
+    result = write(folder, [GOOD | {column: b"<image>How many?"}]).read("train")
+    assert result.dropped == {f"{column} is no text": 1}
