@@ -22,6 +22,10 @@ PromptTemplate = Callable[[str, int], Messages]
 """A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
 
 
+ORDINARY = (256, 256)
+"""Width and height of an image that every family's processor takes."""
+
+
 class PromptEncoder:
     """Builds captioner prompts with a model's own processor.
 
@@ -131,22 +135,32 @@ class PromptEncoder:
         return self._image_tokens[sizes]
 
     def _process(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
+        """The processor's tensors.
+
+        Raises:
+            ImageError: it does not take these images, though it takes ordinary ones.
+        """
         try:
-            inputs = self.processor(
-                text=[text],
-                # Some processors take the images of all prompts as one list, others want a list per prompt.
-                images=[images] if images else None,
-                return_mm_token_type_ids=True,
-                return_tensors="pt",
-                **self._text_options(text),
-            )
+            return self._call_processor(text, images)
         except Exception as error:  # each family refuses sizes in its own way
             if not images:
                 raise
+            # What fails for every image is no fault of this one, and must not pass for one question left out.
+            self._call_processor(text, [Image.new("RGB", ORDINARY) for _ in images])
             sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
             raise ImageError(
                 f"the captioner's processor does not take the image ({sizes}): {str(error)[:200]}"
             ) from error
+
+    def _call_processor(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
+        inputs = self.processor(
+            text=[text],
+            # Some processors take the images of all prompts as one list, others want a list per prompt.
+            images=[images] if images else None,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+            **self._text_options(text),
+        )
         return dict(inputs)
 
     def _text_options(self, text: str) -> dict[str, bool]:

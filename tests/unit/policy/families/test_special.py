@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from transformers.models.smolvlm import processing_smolvlm
 
 from racro_pl.images import ImageError
@@ -134,6 +135,17 @@ def test_the_smallest_and_the_longest_pictures_are_read_or_refused(small, kind, 
             encoder.encode(item)
     else:
         assert encoder.count_tokens(item) == len(encoder.encode(item).input_ids)
+
+
+def test_a_processor_that_fails_on_every_image_is_no_fault_of_one_image(small, monkeypatch):
+    encoder = build(small("llava")).encoder
+
+    def broken(*args, images=None, **options):
+        raise TypeError("an argument too many")
+
+    monkeypatch.setattr(encoder, "processor", broken)
+    with pytest.raises(TypeError, match="an argument too many"):
+        encoder._process("text", [Image.new("RGB", (40, 30))])
 
 
 def test_a_family_that_the_installed_transformers_does_not_read_right_is_refused(monkeypatch):
