@@ -122,7 +122,7 @@ def in_order(questions: Sequence[Any], batch_size: int, place: tuple[int, int]) 
         place: this rank, and how many there are.
     """
     sampler = QuestionSampler(len(questions), None, *place)
-    # By name: Lightning's prediction makes the loader anew, and would give it a second batch_size.
+    # By name: Lightning's prediction makes the loader again, and would give it a second batch_size.
     return DataLoader(questions, batch_size=batch_size, sampler=sampler, **PLAIN, generator=torch.Generator())  # type: ignore[arg-type]
 
 

@@ -74,7 +74,7 @@ class CaptionerModule(LightningModule):
     def on_predict_start(self) -> None:
         """Load the captioner, or make sure that its server answers."""
         if threading.current_thread() is threading.main_thread():
-            # Lightning's handler takes note of SIGTERM, and a prediction never looks at that note: it would go on.
+            # Lightning's handler takes note of SIGTERM, and a prediction never looks at that note: it would not stop.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         left = self._job.left()
         if left:

@@ -1,4 +1,4 @@
-"""Linear attention and short convolutions in a packed row: their state after a prompt goes on in each of its captions.
+"""Linear attention and short convolutions in a packed row: each caption starts from its prompt's state.
 
 Such a layer mixes tokens through a running state, so it cannot treat a packed row as one sequence. Its forward is
 wrapped: prompts go through it as rows of a rectangle, padded on the left (after a text, padding would let the state
@@ -107,7 +107,7 @@ def install_recurrent(decoder: Any, class_end: str) -> None:
         for part in layer.modules():
             if type(part).__name__.endswith(class_end) and "forward" not in vars(part):
                 part.forward = MethodType(_forked_forward, part)
-                # Some of these layers are given no keyword arguments: the layer around them hands it over, anew when
+                # Some of these layers are given no keyword arguments: the layer around them hands it over, again when
                 # gradient checkpointing runs it again.
                 layer.register_forward_pre_hook(partial(_hand_over, part), with_kwargs=True)
 

@@ -145,7 +145,7 @@ def read_row(
         mm_encoder_outputs=images,
         shared_prefix=attention,
         # Never looked at. Without a mask transformers takes the row for packed sequences where positions begin
-        # anew, and builds a mask of tokens x tokens.
+        # again, and builds a mask of tokens x tokens.
         attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
         use_cache=False,
         **types,

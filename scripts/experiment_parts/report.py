@@ -131,7 +131,7 @@ def _quickstart(results: Results) -> str:
 
 
 def merged(published: Results, new: Results) -> Results:
-    """Published results with those of the tables that were made anew.
+    """Published results with those of the tables that were made again.
 
     Raises:
         ValueError: they come from other seeds.

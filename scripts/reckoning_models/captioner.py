@@ -3,7 +3,7 @@ r"""The captioner of the reckoning world: it sees everything, and describes at r
 The stages of ``figure_models.captioner``, with other words. *Alignment*: each merged image token learns the words of
 its cell. *Perception*: captions of everything there is, and bare questions answered by the counts that they need.
 *Style*: under the real prompt, three random true sentences, the question ignored; a few rows begin with the counts
-that are asked for. *Answers*: the style goes on, and beside it answers of its own, boxed at once (`` \boxed{ 8}``),
+that are asked for. *Answers*: the style continues, with answers of its own, boxed at once (`` \boxed{ 8}``),
 for too few steps to learn to reckon.
 """
 

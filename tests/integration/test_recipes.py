@@ -37,7 +37,7 @@ FITS = {"24gb_qlora": (*UP_TO_8B, *YOUNGER), "8gpu_lora": (*UP_TO_8B, "qwen2.5-v
 """Which captioner on which machine: the table of docs/reproducing.md."""
 ALWAYS = {*((hardware, "qwen2.5-vl-3b") for hardware in FITS), ("24gb_qlora", "qwen3-vl-4b"),
           ("8gpu_lora", "qwen2.5-vl-32b")}  # fmt: skip
-"""What is run each time, in every stage. The rest joins the same layers anew and names other models: one stage does."""
+"""What is run each time, in every stage. The rest joins the same layers and names other models: one stage does."""
 CELLS = [
     pytest.param(stage, hardware, model, marks=[] if (hardware, model) in ALWAYS else [pytest.mark.slow])
     for stage in STAGES

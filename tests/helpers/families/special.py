@@ -56,7 +56,7 @@ def gemma4(kind: str) -> Parts:
     sizes: dict[str, Any] = {
         "final_logit_softcapping": 30.0, "vocab_size_per_layer_input": len(words.tokenizer),
         "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_bidirectional_attention": "vision", **MIXED,
-        # What image tokens see in the last layer nobody reads: a second one of each kind shows it.
+        # What image tokens see in the last layer changes no log-prob: a second one of each kind shows it.
         "num_hidden_layers": 4, "layer_types": 2 * MIXED["layer_types"],
     }  # fmt: skip
     if kind == "gemma4-small":  # no two-way attention; embeddings per layer, and layers that share keys and values
