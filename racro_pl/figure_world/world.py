@@ -144,7 +144,7 @@ class CaptionAudit:
     """What a caption says, checked against the scene."""
 
     asked_stated: bool
-    """The asked fact is stated, truly, and no sentence contradicts it."""
+    """What is asked for is stated, truly, and no sentence contradicts it."""
     sentences: int
     true_sentences: int
     """A malformed sentence is not true."""

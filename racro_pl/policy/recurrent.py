@@ -1,4 +1,4 @@
-"""Linear attention and short convolutions in a packed row: each caption starts from its prompt's state.
+"""Linear attention and short convolutions in a packed row of prompts and captions.
 
 Such a layer mixes tokens through a running state, so it cannot treat a packed row as one sequence. Its forward is
 wrapped: prompts go through it as rows of a rectangle, padded on the left (after a text, padding would let the state

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, SPLIT_BUCKETS, Split
+from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, SPLIT_BUCKETS, CaptionAudit, Split
 from racro_pl.types import ImageRef, Question
 
 EDGES = ("round", "sharp")
@@ -226,17 +226,6 @@ def true_caption(question: Question) -> str:
     ('how many dots do purple and blue have together?', 'purple has 2 dots. blue has 3 dots.')
     """
     return " ".join(question.metadata["sentences"][f"dots of {color}"] for color in question.metadata["colors"])
-
-
-@dataclass(frozen=True)
-class CaptionAudit:
-    """What a caption says, checked against the scene."""
-
-    asked_stated: bool
-    """The dots of every tile that is asked about are stated, truly, and no sentence contradicts them."""
-    sentences: int
-    true_sentences: int
-    """A malformed sentence is not true."""
 
 
 def audit_caption(question: Question, caption: str) -> CaptionAudit:

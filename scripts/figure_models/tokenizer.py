@@ -47,6 +47,33 @@ def fixed_sentences(messages: Messages) -> list[str]:
     return sorted({piece for piece in pieces if piece})
 
 
+def byte_level(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with pairs learnt from ``texts``, with the worlds' chat template and special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=1,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        extra_special_tokens={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_bos_token": "<|vision_start|>",
+            "vision_eos_token": "<|vision_end|>",
+        },
+    )
+
+
 def train_tokenizer(joint: bool) -> PreTrainedTokenizerFast:
     """Merges are learnt from the prompts and the words; the boxes are added whole, so an answer is one token.
 
@@ -59,29 +86,7 @@ def train_tokenizer(joint: bool) -> PreTrainedTokenizerFast:
             content = message["content"]
             parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
             texts += [f"{message['role']}\n{part}" for part in parts]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        min_frequency=1,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHAT_TEMPLATE,
-        extra_special_tokens={
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "vision_bos_token": "<|vision_start|>",
-            "vision_eos_token": "<|vision_end|>",
-        },
-    )
+    wrapped = byte_level(texts, vocab_size=2000)
     question, caption, tentative = HOLES
     messages = [*captioner_messages(question, 1), *tentative_messages(question, 1), *reasoner_messages(*HOLES[:2])]
     wrapped.add_tokens(["\\boxed{", "}", *fixed_sentences(messages)])

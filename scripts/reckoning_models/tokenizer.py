@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from figure_models.tokenizer import CHAT_TEMPLATE, HOLES, SPECIAL, fixed_sentences
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from figure_models.tokenizer import HOLES, byte_level, fixed_sentences
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from racro_pl.figure_world.world import COLORS, SHADES
@@ -35,29 +34,7 @@ def train_tokenizer(reasoner: bool) -> PreTrainedTokenizerFast:
         reasoner: whether the sentences of the prompts that only reasoners read become tokens, or those of the
             captioner's.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        min_frequency=1,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["system", "user", "assistant"], trainer)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHAT_TEMPLATE,
-        extra_special_tokens={
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "vision_bos_token": "<|vision_start|>",
-            "vision_eos_token": "<|vision_end|>",
-        },
-    )
+    wrapped = byte_level(["system", "user", "assistant"], vocab_size=300)
     question, caption, tentative = HOLES
     if reasoner:
         messages = [*reasoner_messages(question, caption), *joint_messages(question, caption, tentative)]
