@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,10 @@ from racro_pl.types import ImageRef, Question
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
 """Dense bfloat16 operations a second by the makers' data sheets."""
+LONGEST = 8
+"""Kernels of a phase that are named, with all their time."""
+NAME = 90
+"""Characters kept of a kernel's name."""
 
 
 class Profiler(Recorder):
@@ -51,16 +56,18 @@ class Profiler(Recorder):
     def phase(self, name: str) -> Iterator[None]:
         with profile(activities=[self._activity]) as seen, super().phase(name):
             yield
-        kernels, seconds = 0, 0.0
+        kernels, seconds, by_name = 0, 0.0, Counter[str]()
         for event in seen.events():
             on_card = str(event.device_type).endswith("CUDA")
             if on_card or (self._activity == ProfilerActivity.CPU and event.cpu_parent is None):
                 kernels += 1
                 seconds += event.time_range.elapsed_us() / 1e6
+                by_name[event.name[:NAME]] += event.time_range.elapsed_us()
         wall = self._phases[name]
         self.launched[name] = {
             "kernels": kernels, "busy_s": round(seconds, 5), "wall_s": round(wall, 5),
             "idle_share": round(max(0.0, 1 - seconds / wall), 3),
+            "longest_ms": {name: round(us / 1e3, 2) for name, us in by_name.most_common(LONGEST)},
         }  # fmt: skip
 
 

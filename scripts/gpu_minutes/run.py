@@ -7,6 +7,7 @@ the last 30 lines of stderr of one that failed. A stage that is stopped leaves w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -27,6 +28,8 @@ from gpu_minutes.junit import read_junit
 SECONDS = 560
 """For all stages together: a command on a lent machine has 600, and its start takes some of them."""
 LEAST_SECONDS = 10
+LAST_WORDS_S = 8.0
+"""What a stage at its limit has to write its report."""
 PATIENCE = 6
 """By how much a dry run's limits are longer: a CPU that others use too."""
 SCRIPTS = ROOT / "scripts"
@@ -49,6 +52,7 @@ class Stage:
 
 
 MARKS = "(gpu or not gpu) and not vllm and not slow and not browser"
+WORKERS = ["-n", "8", "--dist", "worksteal"]
 FEW = "variants or settings"
 """Tests of a dry run: the whole suite runs elsewhere."""
 
@@ -56,7 +60,7 @@ FEW = "variants or settings"
 def pytest_stage(name: str, limit: int, out: Path, dry: bool, *paths: str, gate: bool = False) -> Stage:
     """Tests of the project on the device; what they record comes back as numbers."""
     result = out / f"{name}.xml"
-    chosen = ["--device", "cpu", "-k", FEW] if dry else ["--device", "cuda", "-m", MARKS, "-n", "6"]
+    chosen = ["--device", "cpu", "-k", FEW] if dry else ["--device", "cuda", "-m", MARKS, *WORKERS]
     command = ["pytest", "-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={result}", *chosen, *paths]
     return Stage(name, limit * (PATIENCE if dry else 1), [sys.executable, "-m", *command], result, gate)
 
@@ -81,7 +85,7 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         amount = ("--steps", "1")
         return script(name, limit, path, workload, str(out / "processor"), str(out / f"{name}.json"), after=amount)
 
-    learn_limit = 110 * scale
+    learn_limit = 100 * scale
     options = [str(out / "learns.json"), "--seconds", str(learn_limit - 10)]
     few = SHORT if dry else []
     learns = Stage(
@@ -89,14 +93,14 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         out / "learns.json",
     )  # fmt: skip
     return [
-        pytest_stage("right_policy", 90, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
-        pytest_stage("right_training", 80, out, dry, "tests/unit/training", "tests/unit/rollout"),
+        pytest_stage("right_policy", 110, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
+        pytest_stage("right_training", 90, out, dry, "tests/unit/training", "tests/unit/rollout"),
         learns,
         steps("3b", 70),
         steps("7b", 60),
-        case("trl_3b", 50, "step_bench/gpu_trl.py", "3b", sides[0]),
-        case("trl_7b", 50, "step_bench/gpu_trl.py", "7b", sides[0]),
-        case("alternatives", 50, "step_bench/gpu_parts.py", "7b", sides[-1]),
+        case("trl_3b", 45, "step_bench/gpu_trl.py", "3b", sides[0]),
+        case("trl_7b", 45, "step_bench/gpu_trl.py", "7b", sides[0]),
+        case("alternatives", 40, "step_bench/gpu_parts.py", "7b", sides[-1]),
     ]
 
 
@@ -122,8 +126,7 @@ def run_stage(stage: Stage, seconds: float) -> dict[str, Any]:
         stdout, stderr = process.communicate(timeout=limit)
         status = "ok" if process.returncode == 0 else f"exit {process.returncode}"
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
+        stdout, stderr = stop(process)
         status = f"stopped after {limit:.0f} s"
     row: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - begun, 1)}
     if status != "ok":
@@ -131,6 +134,19 @@ def run_stage(stage: Stage, seconds: float) -> dict[str, Any]:
     if stage.result.is_file():
         row["result"] = read_junit(stage.result) if stage.result.suffix == ".xml" else read_json(stage.result)
     return row
+
+
+def stop(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ctrl-C first, upon which pytest still reports the tests that ran; then the whole process group is killed."""
+    process.send_signal(signal.SIGINT)
+    try:
+        written = process.communicate(timeout=LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return written
 
 
 def read_json(path: Path) -> Any:

@@ -82,7 +82,7 @@ def test_equal_rewards_teach_nothing_whatever_the_fraction(size, dtype, divide_b
 @pytest.mark.parametrize("divide_by_std", [True, False])
 def test_rewards_that_only_rounding_tells_apart_are_equal(divide_by_std):
     """The mean over three reasoners of 1/5, 2/5 and 3/5, added up in every order."""
-    rewards = [sum(order) / 3 for order in itertools.permutations((0.2, 0.4, 0.6))]
+    rewards = [(first + second + third) / 3 for first, second, third in itertools.permutations((0.2, 0.4, 0.6))]
     assert len(set(rewards)) > 1
     assert same_rewards(rewards)
     given = torch.tensor([rewards], dtype=torch.float64)
