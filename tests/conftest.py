@@ -60,6 +60,12 @@ def quick_refusal(monkeypatch) -> None:
 
 
 @pytest.fixture
+def on_cpu(monkeypatch) -> None:
+    """The test computes on the CPU whatever device the run was given: it is about the CPU's kernels."""
+    monkeypatch.setattr(device, "_chosen", torch.device("cpu"))
+
+
+@pytest.fixture
 def on_device() -> torch.device:
     """The device that the run was given."""
     return device.device()

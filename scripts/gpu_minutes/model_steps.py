@@ -2,8 +2,9 @@
 
     python scripts/gpu_minutes/model_steps.py OUT.json 3b 512 1024 --device cuda [--changes tokens=6:group=4]
 
-After the timed steps one more is profiled, phase by phase: kernels launched, seconds that the card computed, and the
-share of the phase in which it did not. Written after every size.
+After the timed steps one more is profiled, phase by phase but for sampling: kernels launched, seconds that the card
+computed, and the share of the phase in which it did not. Sampling is profiled over few tokens, in several ways, at the
+first size. Written after every part.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from step_bench.gpu_ours import build, run_steps, settings_of
 from step_bench.measure import Recorder, machine, summarise
 from step_bench.workloads import Workload, find_workload, make_rows, save_processor
 
+from gpu_minutes.sampling_ways import sampling_ways
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.loading import load_encoder
 from racro_pl.policy.memory.formulas import Work
@@ -54,6 +56,10 @@ class Profiler(Recorder):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        if name == "sample":  # millions of kernels, which Python would list for minutes
+            with super().phase(name):
+                yield
+            return
         with profile(activities=[self._activity]) as seen, super().phase(name):
             yield
         kernels, seconds, by_name = 0, 0.0, Counter[str]()
@@ -103,7 +109,7 @@ def utilisation(workload: Workload, record: dict[str, Any], card: str) -> dict[s
     }
 
 
-def one_size(
+def time_steps(
     captioner: Captioner, workload: Workload, folder: Path, device: torch.device, steps: int
 ) -> dict[str, Any]:
     recorder = Recorder()
@@ -114,17 +120,23 @@ def one_size(
         for handle in handles:
             handle.remove()
     record = summarise(recorder.steps[1:])
-    profiler = Profiler(device)
-    run_steps(captioner, workload, 1, profiler)
     card = torch.cuda.get_device_name() if device.type == "cuda" else ""
     return record | {
         "status": "ok",
         "ledger_gib": ledger_of(captioner, workload, folder),
-        "profile": profiler.launched,
-        "launches_per_token": round(profiler.launched["sample"]["kernels"] / workload.tokens, 1),
         "sampled_tokens_per_s": round(workload.group * workload.tokens / record["phases"]["sample"], 1),
         "flop_utilisation": utilisation(workload, record, card),
     }
+
+
+def profile_step(captioner: Captioner, workload: Workload, device: torch.device) -> dict[str, Any]:
+    profiler = Profiler(device)
+    run_steps(captioner, workload, 1, profiler)
+    return profiler.launched
+
+
+def write(rows: list[dict[str, Any]], out: Path) -> None:
+    out.write_text(json.dumps({"rows": rows, "machine": machine(), "versions": versions()}, indent=1))
 
 
 def main() -> None:
@@ -148,11 +160,16 @@ def main() -> None:
             else:  # the same weights, images of another size
                 save_processor(workload, folder)
                 captioner.encoder = load_encoder(settings_of(workload, folder))
-            row = one_size(captioner, workload, folder, device, options.steps)
+            rows.append({"case": f"{options.model} {side}"})
+            rows[-1] |= time_steps(captioner, workload, folder, device, options.steps)
+            write(rows, options.out)
+            rows[-1]["profile"] = profile_step(captioner, workload, device)
+            write(rows, options.out)
+            if side == options.sides[0]:
+                rows[-1]["sampling"] = sampling_ways(captioner, workload, device)
         except torch.OutOfMemoryError as error:
-            row = {"status": "out of memory", "detail": str(error).splitlines()[0]}
-        rows.append({"case": f"{options.model} {side}"} | row)
-        options.out.write_text(json.dumps({"rows": rows, "machine": machine(), "versions": versions()}, indent=1))
+            rows[-1] |= {"status": "out of memory", "detail": str(error).splitlines()[0]}
+        write(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -93,13 +93,12 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         out / "learns.json",
     )  # fmt: skip
     return [
-        pytest_stage("right_policy", 110, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
+        pytest_stage("right_policy", 80, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
         pytest_stage("right_training", 90, out, dry, "tests/unit/training", "tests/unit/rollout"),
-        learns,
-        steps("3b", 70),
+        steps("3b", 80),
         steps("7b", 60),
-        case("trl_3b", 45, "step_bench/gpu_trl.py", "3b", sides[0]),
-        case("trl_7b", 45, "step_bench/gpu_trl.py", "7b", sides[0]),
+        case("trl_3b", 75, "step_bench/gpu_trl.py", "3b", sides[0]),
+        learns,
         case("alternatives", 40, "step_bench/gpu_parts.py", "7b", sides[-1]),
     ]
 

@@ -18,6 +18,7 @@ def choose(name: str) -> None:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch sees no CUDA device here")
     _chosen = torch.device(name, 0) if name == "cuda" else torch.device(name)
+    torch.backends.cudnn.allow_tf32 = False  # by default PyTorch rounds float32 convolutions to 10 bits there
 
 
 def device() -> torch.device:

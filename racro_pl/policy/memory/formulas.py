@@ -14,8 +14,8 @@ from typing import Any
 
 from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
+from racro_pl.policy.decode_attention import FIRST_ROOM
 from racro_pl.policy.memory.towers import Tower, tower_of
-from racro_pl.policy.sampling import FIRST_ROOM
 from racro_pl.policy.structure import head_name, linear_names, vision_names, vision_parameters
 
 FLOAT32 = 4
@@ -148,7 +148,7 @@ def cache_bytes(shape: Shape, c: int, work: Work) -> int:
     """Keys and values, ``2 k`` numbers per token and layer: of prompts once per question, of captions each.
 
     Captions have room for a power of two times ``FIRST_ROOM`` tokens; and where one of them ends, the others' are
-    copied before the old ones go (``GrowingAttention.keep``, policy/sampling.py): twice.
+    copied before the old ones go (``GrowingAttention.keep``, policy/decode_attention.py): twice.
     """
     room = FIRST_ROOM * 2 ** max(0, math.ceil(math.log2(max(1, work.caption_tokens - 1) / FIRST_ROOM)))
     tokens = work.sampled_together * (work.prompt_tokens + 2 * work.group_size * room)

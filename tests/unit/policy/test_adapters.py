@@ -16,11 +16,13 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.types import RacroError
-from tests.helpers.device import device
+from tests.helpers.device import device, there
 from tests.unit.policy.conftest import QUESTIONS, build
 
-TOKENS = torch.randint(10, 200, (2, 5), generator=torch.Generator().manual_seed(2))
-MASK = torch.tensor([[True] * 5, [True, True, False, False, False]])
+TOKENS, MASK = there(
+    torch.randint(10, 200, (2, 5), generator=torch.Generator().manual_seed(2)),
+    torch.tensor([[True] * 5, [True, True, False, False, False]]),
+)
 
 
 def scores(captioner: Captioner, reference: bool) -> torch.Tensor:
@@ -64,7 +66,8 @@ def test_a_stage_begins_as_the_model_it_starts_from_and_moves_away_from_it(stage
     reference = second.frozen_logprobs(prompts, torch.arange(2), TOKENS, MASK, reference=True)
     policy, _ = second.logprobs(prompts, torch.arange(2), TOKENS, MASK)
     variant = replace(VARIANTS["grpo"], kl_coefficient=0.1)
-    out = grpo_loss(policy, None, reference, torch.tensor([1.0, -1.0]), MASK, variant=variant)
+    (advantages,) = there(torch.tensor([1.0, -1.0]))
+    out = grpo_loss(policy, None, reference, advantages, MASK, variant=variant)
     # float32 sums in train mode and in eval mode: the same but for rounding, whose square is k3
     assert out.sums["kl"] < 1e-6
     out.loss.backward()

@@ -14,12 +14,14 @@ from racro_pl.policy.loading import load_captioner, load_encoder
 from racro_pl.policy.vocabulary import mask_to_first_end
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.types import RacroError
-from tests.helpers.device import device
+from tests.helpers.device import device, there
 from tests.helpers.tolerance import GRADIENTS, LOGPROBS, assert_equal, difference
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
 
-TOKENS = torch.tensor([[40, 50, 60, 70, 80], [90, 100, 110, 120, 130], [45, 55, 65, 75, 85], [41, 51, 61, 71, 81]])
-MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)
+TOKENS, MASK = there(
+    torch.tensor([[40, 50, 60, 70, 80], [90, 100, 110, 120, 130], [45, 55, 65, 75, 85], [41, 51, 61, 71, 81]]),
+    torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool),
+)
 
 
 def scores(captioner: Captioner, rows: list[int]) -> torch.Tensor:
@@ -43,21 +45,21 @@ def test_logprobs_use_three_dimensional_positions(folders, family):
     captioner = build(folders[family])
     prompt = captioner.encode(QUESTIONS[1])
     inner = captioner.model.get_base_model()
-    ids = torch.cat([prompt.input_ids, TOKENS[1]])[None]
-    types = torch.cat([prompt.mm_token_type_ids, torch.zeros(5, dtype=torch.long)])[None]
-    positions, _ = inner.model.get_rope_index(
-        ids, image_grid_thw=prompt.vision["image_grid_thw"], mm_token_type_ids=types
-    )
+    prompt_ids, types = there(prompt.input_ids, prompt.mm_token_type_ids)
+    vision = dict(zip(prompt.vision, there(*prompt.vision.values()), strict=True))
+    ids = torch.cat([prompt_ids, TOKENS[1]])[None]
+    types = torch.cat([types, torch.zeros_like(TOKENS[1])])[None]
+    positions, _ = inner.model.get_rope_index(ids, image_grid_thw=vision["image_grid_thw"], mm_token_type_ids=types)
     assert (positions[0] != positions[1]).any()
 
     def expected(position_ids: torch.Tensor) -> torch.Tensor:
-        logits = inner(input_ids=ids, position_ids=position_ids, **prompt.vision).logits[0, -6:-1].float()
+        logits = inner(input_ids=ids, position_ids=position_ids, **vision).logits[0, -6:-1].float()
         logits[:, captioner.banned] = float("-inf")
         return logits.log_softmax(-1).gather(-1, TOKENS[1][:, None])[:, 0]
 
-    ours, _ = captioner.logprobs([prompt], torch.tensor([0]), TOKENS[1:2], torch.ones(1, 5, dtype=torch.bool))
+    ours, _ = captioner.logprobs([prompt], torch.tensor([0]), TOKENS[1:2], torch.ones_like(MASK[:1]))
     assert_equal(ours[0], expected(positions), LOGPROBS)
-    flat = torch.arange(ids.shape[1])[None, None].expand(3, 1, -1)
+    flat = torch.arange(ids.shape[1], device=ids.device)[None, None].expand(3, 1, -1)
     assert difference(ours[0], expected(flat)) > 10 * LOGPROBS
 
 

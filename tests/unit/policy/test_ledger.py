@@ -42,7 +42,7 @@ def text_prompt(length: int = P) -> Prompt:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_ledger_against_a_real_step(folders, family, kind):
+def test_the_ledger_against_a_real_step(folders, family, kind, on_cpu):
     settings = settings_of(folders[family], kind)
     captioner = load_captioner(settings, device())
     found = memory_ledger(AutoConfig.from_pretrained(settings.path), settings, WORK)

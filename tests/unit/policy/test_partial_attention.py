@@ -7,8 +7,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from racro_pl.policy.decode_attention import GrowingAttention
 from racro_pl.policy.partial_attention import attend, attend_explicitly, has_kernel, hiding_bias, join
-from racro_pl.policy.sampling import GrowingAttention
 
 SHAPES = [  # rows, heads, queries, keys, head size
     (3, 2, 4, 1, 16), (3, 2, 4, 37, 16), (2, 2, 24, 67, 128), (1, 1, 1, 1, 8), (2, 3, 5, 600, 64), (2, 1, 33, 130, 80),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,16 +11,19 @@ import torch
 from racro_pl.experience import reward_free_logprobs, with_advantages
 from racro_pl.losses import VARIANTS, divisor, grpo_loss
 from racro_pl.policy.captioner import Captioner
+from racro_pl.policy.decoding import LOOK_EVERY
+from racro_pl.policy.sampling import sample_captions
 from racro_pl.rollout import TransformersEngine
 from racro_pl.types import Rewards, Rollout
 from tests.fakes.pretend_device import OnDevice, PretendDevice, move, pretend_device
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
 
+pytestmark = pytest.mark.filterwarnings("ignore:captions are sampled without a CUDA graph")
 G, T = 3, 6
 
 
 @pytest.fixture
-def device(monkeypatch):
+def device(monkeypatch, on_cpu):
     with pretend_device(monkeypatch.setattr) as mode:
         yield mode
 
@@ -67,7 +71,7 @@ def test_the_whole_step_stays_on_its_device(folders, family, device):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_numbers_are_those_of_the_cpu(folders, family, monkeypatch):
+def test_numbers_are_those_of_the_cpu(folders, family, monkeypatch, on_cpu):
     """The branches for CUDA compute what those for the CPU do; greedy, since both draw other numbers."""
     plain = build(folders[family])
     prompts = [plain.encode(item) for item in QUESTIONS]
@@ -107,11 +111,29 @@ def waits_for_sampling(device: PretendDevice, captioner: Captioner, tokens: int)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sampling_waits_once_per_token(folders, family, device):
+def test_sampling_waits_once_in_many_tokens(folders, family, device):
     captioner = captioner_there(folders[family])
     captioner.eos_ids = frozenset({-1})  # no caption ends
     with captioner.cache_image_features():
         sample(captioner, tokens=1)  # the tower has its own
+        few, many = (waits_for_sampling(device, captioner, tokens) for tokens in (2, 2 + LOOK_EVERY))
+    assert many - few == 1
+
+
+def test_that_there_is_no_graph_is_said(folders, device):
+    captioner = captioner_there(folders["qwen2_5_vl"])
+    with pytest.warns(UserWarning, match="without a CUDA graph, many times slower: CUDA error"):
+        sample(captioner)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_that_leave_wait_once_per_token(folders, family, device, monkeypatch):
+    """The loop of recurrent families."""
+    captioner = captioner_there(folders[family])
+    captioner.eos_ids = frozenset({-1})
+    monkeypatch.setattr("racro_pl.policy.captioner.sample_captions", partial(sample_captions, static=False))
+    with captioner.cache_image_features():
+        sample(captioner, tokens=1)
         few, many = (waits_for_sampling(device, captioner, tokens) for tokens in (2, 6))
     assert many - few <= 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from racro_pl.policy import sampling
+from racro_pl.policy import decode_attention
 from tests.fakes.plain import plain_shortfall
 from tests.helpers.device import device
 from tests.helpers.tolerance import LOGPROBS, NF4, assert_equal
@@ -29,7 +29,7 @@ def test_greedy_tokens_are_the_best_of_a_stock_forward(folders, family, adaptati
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captions_that_end_leave_and_change_nothing_for_the_others(folders, family, monkeypatch):
     """Tokens of the captions themselves are made ends, so that they leave one after the other."""
-    monkeypatch.setattr(sampling, "FIRST_ROOM", 2)  # the room doubles on the way as well
+    monkeypatch.setattr(decode_attention, "FIRST_ROOM", 2)  # the room doubles on the way as well
     captioner = build(folders[family])
     prompts = [captioner.encode(item) for item in QUESTIONS]
     # With tied embeddings a random model repeats itself: moved by seven, it counts up instead.
@@ -128,7 +128,7 @@ def test_frequencies_follow_the_scored_probabilities(folders):
     captioner = build(folders["qwen2_5_vl"])
     prompt = captioner.encode(QUESTIONS[0])
     captions = captioner.generate([prompt], group_size=4000, max_new_tokens=1, temperature=1.0)
-    vocabulary = torch.arange(len(captioner.banned))
+    vocabulary = torch.arange(len(captioner.banned), device=device())
     allowed = vocabulary[~captioner.banned][:, None]
     scored = captioner.frozen_logprobs(
         [prompt], torch.zeros(len(allowed), dtype=torch.long), allowed, torch.ones_like(allowed).bool(), reference=False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from racro_pl.losses import VARIANTS, grpo_loss
 from racro_pl.policy import attention
@@ -14,7 +16,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings
 from racro_pl.types import RacroError
 from tests.fakes.plain import plain_logprobs
-from tests.helpers.device import there
+from tests.helpers.device import device, there
 from tests.helpers.tolerance import GRADIENTS, LOGPROBS, NF4, assert_equal, difference
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build, picture, question
 
@@ -52,6 +54,15 @@ ADAPTATIONS = {
 }
 
 
+@pytest.fixture
+def exact_scores(request):
+    """On a card packed and repeated rows take other 16-bit kernels, of which some round scores and some do not."""
+    in_16_bits = "nf4" in request.node.callspec.params.get("adaptation", "nf4")
+    with sdpa_kernel(SDPBackend.MATH) if in_16_bits and device().type == "cuda" else nullcontext():
+        yield
+
+
+@pytest.mark.usefixtures("exact_scores")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("adaptation", ADAPTATIONS)
 def test_packed_equals_repeated(folders, family, adaptation):
@@ -116,6 +127,7 @@ def test_a_group_split_over_micro_batches_sums_to_the_same_gradient(folders, fam
             assert_equal(parameter.grad, whole[name], GRADIENTS, name)
 
 
+@pytest.mark.usefixtures("exact_scores")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_bfloat16_packed_is_as_close_to_float32_as_repeated(folders, family, checkpointing):

@@ -35,8 +35,10 @@ def test_steps_of_a_model_are_rehearsed_on_a_cpu(tmp_path):
     assert found["stages"].keys() == {"step_3b"}
     [row] = found["stages"]["step_3b"]["result"]["rows"]
     assert row["status"] == "ok"
-    assert row["profile"].keys() == {"sample", "logprobs", "update", "optimizer"} == row["phases"].keys()
-    assert row["launches_per_token"] > 10
+    assert row["phases"].keys() == {"sample", "logprobs", "update", "optimizer"}
+    assert row["profile"].keys() == row["phases"].keys() - {"sample"}
+    assert row["sampling"].keys() == {"static, launched one by one", "growing", "transformers generate"}
+    assert all(way["ms"] > 0 for way in row["sampling"].values())
     assert row["ledger_gib"]["peak"] > 0
     assert row["flop_utilisation"] == {"logprobs": None, "update": None}  # of an unknown processor
 

@@ -13,6 +13,7 @@ from racro_pl.losses import token_logprobs
 from racro_pl.policy.captioner import Captioner
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Question
+from tests.helpers.device import there
 
 TYPES = ("mm_token_type_ids", "token_type_ids")
 
@@ -24,17 +25,17 @@ def stock_inputs(captioner: Captioner, question: Question, copies: int) -> dict[
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     begun = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
     images = [open_image(ref) for ref in question.images]
-    return dict(
-        processor(
-            text=[text] * copies, images=[images] * copies if images else None, return_mm_token_type_ids=True,
-            return_tensors="pt", **({"add_special_tokens": False} if begun else {}),
-        )
+    found = processor(
+        text=[text] * copies, images=[images] * copies if images else None, return_mm_token_type_ids=True,
+        return_tensors="pt", **({"add_special_tokens": False} if begun else {}),
     )  # fmt: skip
+    return {name: tensor.to(captioner.device) for name, tensor in found.items()}
 
 
 def stock_logprobs(captioner: Captioner, question: Question, token_ids: Tensor, mask: Tensor) -> Tensor:
     """Log-probs of a question's captions (n, t), from pixels; anything on padding."""
     inputs: dict[str, Any] = stock_inputs(captioner, question, len(token_ids))
+    token_ids, mask = there(token_ids, mask)
     length = inputs["input_ids"].shape[1]
     inputs["input_ids"] = torch.cat([inputs["input_ids"], token_ids], dim=1)
     inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask.long()], dim=1)

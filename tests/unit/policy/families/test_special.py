@@ -17,12 +17,14 @@ from racro_pl.policy.loading import load_encoder
 from racro_pl.policy.packing_probe import LIMITS, check_packing
 from racro_pl.policy.recurrent import LayerState
 from racro_pl.types import RacroError
+from tests.helpers.device import there
 from tests.helpers.tolerance import LOGPROBS, difference
 from tests.unit.policy.conftest import QUESTIONS, build, picture, question
 from tests.unit.policy.families.stock import stock_logprobs
 
-TOKENS = torch.randint(60, 200, (2, 6), generator=torch.Generator().manual_seed(0))
-MASK = torch.ones(2, 6, dtype=torch.bool)
+TOKENS, MASK = there(
+    torch.randint(60, 200, (2, 6), generator=torch.Generator().manual_seed(0)), torch.ones(2, 6, dtype=torch.bool)
+)
 REFUSED = {("mistral3", (200, 1))}
 """Families and sizes (width, height) that the family's own processor raises for."""
 

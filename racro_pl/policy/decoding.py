@@ -1,0 +1,201 @@
+"""The loop over a caption's tokens, in two ways that write the same.
+
+:func:`write_growing` lets captions leave when they end, and makes room as they grow. :func:`write_static` does the same
+operations on the same memory at every token, so that CUDA replays them as a graph: launched one by one they take many
+times as long as they compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from racro_pl.policy.decode_attention import GrowingAttention, StaticAttention
+from racro_pl.policy.shared_prefix import read_row
+from racro_pl.policy.structure import head_of
+
+Written = tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]
+"""Tokens, and the log-probs they were drawn with."""
+LOOK_EVERY = 16
+"""Tokens between two looks at how many captions have ended: each look waits for the device."""
+FEWEST_ROWS = 32
+"""Fewer rows take as long: not worth another graph."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a token is chosen, and which end a caption."""
+
+    temperature: float | None
+    banned: Bool[Tensor, " vocab"]
+    ends: Int[Tensor, " e"]
+    pad_id: int
+
+    def __call__(self, logits: Float[Tensor, "n vocab"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """One token per row, and its log-prob; 0 where greedy."""
+        logits = logits.float().masked_fill(self.banned, float("-inf"))
+        if self.temperature is None:
+            return logits.argmax(dim=-1), logits.new_zeros(len(logits))
+        probabilities = (logits / self.temperature).softmax(dim=-1)
+        drawn = self.choose(probabilities)
+        return drawn[:, 0], probabilities.gather(1, drawn)[:, 0].log()
+
+    def choose(self, probabilities: Float[Tensor, "n vocab"]) -> Int[Tensor, "n 1"]:
+        """An index per row."""
+        return torch.multinomial(probabilities, 1)
+
+
+class UncheckedDraw(Draw):
+    """What ``torch.multinomial`` does for one draw, without its look at the numbers, for which the host has to wait."""
+
+    def choose(self, probabilities: Float[Tensor, "n vocab"]) -> Int[Tensor, "n 1"]:
+        return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(dim=-1, keepdim=True)
+
+
+def write_growing(
+    model: Any,
+    attention: GrowingAttention,
+    logits: Float[Tensor, "n vocab"],
+    positions: Int[Tensor, "*axes n"],
+    draw: Draw,
+    max_new_tokens: int,
+) -> Written:
+    """Captions leave when they end.
+
+    Args:
+        model: a transformers image-text-to-text model that :func:`racro_pl.policy.attention.install` has seen.
+        attention: knows the prompts.
+        logits: of each caption's first token.
+        positions: of it.
+        draw: how tokens are chosen.
+        max_new_tokens: length limit, 1 or more.
+    """
+    head, device = head_of(model), logits.device
+    captions = torch.full((len(logits), max_new_tokens), draw.pad_id, device=device)
+    logprobs = torch.zeros(captions.shape, device=device)
+    writing = torch.arange(len(logits), device=device)
+    for step in range(max_new_tokens):
+        drawn, logprobs[writing, step] = draw(logits)
+        captions[writing, step] = drawn
+        going_on = (~torch.isin(drawn, draw.ends)).nonzero()[:, 0]
+        if len(going_on) == 0 or step + 1 == max_new_tokens:
+            break
+        if len(going_on) < len(drawn):
+            attention.keep(going_on)
+            drawn, writing, positions = drawn[going_on], writing[going_on], positions[..., going_on]
+        hidden = read_row(model, drawn[None], positions + step, attention)
+        attention.advance()
+        logits = head(hidden)
+    return captions[:, : step + 1], logprobs[:, : step + 1]
+
+
+class StaticStep:
+    """One token of every caption, drawn, written and read: always by the same operations on the same memory."""
+
+    def __init__(
+        self,
+        model: Any,
+        attention: StaticAttention,
+        logits: Float[Tensor, "n vocab"],
+        positions: Int[Tensor, "*axes n"],
+        draw: Draw,
+        max_new_tokens: int,
+    ) -> None:
+        device, n = logits.device, len(logits)
+        self._model = model
+        self._attention = attention
+        self._draw = UncheckedDraw(draw.temperature, draw.banned, draw.ends, draw.pad_id)
+        self.captions = torch.full((n, max_new_tokens), draw.pad_id, device=device)
+        self.logprobs = torch.zeros(self.captions.shape, device=device)
+        self.lengths = torch.zeros(n, dtype=torch.long, device=device)
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
+        self._logits, self._positions = logits.clone(), positions
+        self._writing = torch.arange(n, device=device)
+        self.ended = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def write(self) -> Int[Tensor, " rows"]:
+        """Draw a token for every row, and write it where the row has not ended."""
+        drawn, logprobs = self._draw(self._logits)
+        tokens = drawn.masked_fill(self.ended, self._draw.pad_id)
+        cells = (self._writing, self._step)
+        self.captions.index_put_(cells, tokens)
+        self.logprobs.index_put_(cells, logprobs.masked_fill(self.ended, 0.0))
+        self.lengths.index_add_(0, self._writing, (~self.ended).long())
+        self.ended |= (tokens[:, None] == self._draw.ends).any(dim=1)
+        return tokens
+
+    def __call__(self) -> None:
+        tokens = self.write()
+        hidden = read_row(self._model, tokens[None], self._positions + self._step, self._attention)
+        self._attention.advance()
+        self._logits.copy_(head_of(self._model)(hidden))
+        self._step += 1
+
+    def rows_left(self) -> int:
+        """Captions that have not ended. The host waits for the device."""
+        return int((~self.ended).sum())
+
+    def keep_writing(self) -> None:
+        """Let the captions that have ended leave. What was captured before is of no use after."""
+        rows = (~self.ended).nonzero()[:, 0]
+        self._attention.keep(rows)
+        self._logits, self._positions = self._logits[rows], self._positions[..., rows]
+        self._writing, self.ended = self._writing[rows], self.ended[rows]
+
+
+def write_static(
+    model: Any,
+    attention: StaticAttention,
+    logits: Float[Tensor, "n vocab"],
+    positions: Int[Tensor, "*axes n"],
+    draw: Draw,
+    max_new_tokens: int,
+) -> Written:
+    """As :func:`write_growing`, and the host waits for the device once in :data:`LOOK_EVERY` tokens.
+
+    Greedy captions are the same; drawn ones too as long as none has ended, since those that have still draw.
+
+    Raises:
+        RuntimeError: a log-prob is not a number.
+    """
+    step = StaticStep(model, attention, logits, positions, draw, max_new_tokens)
+    rows, run = len(logits), None
+    for written in range(1, max_new_tokens):
+        if run is None and (written - 1) % LOOK_EVERY:  # one token of each number of rows is launched one by one
+            run = captured(step)
+        (run or step)()
+        if written % LOOK_EVERY == 0:
+            left = step.rows_left()
+            if not left:
+                break
+            if left <= rows // 2 and rows > FEWEST_ROWS:
+                step.keep_writing()
+                rows, run = left, None
+    else:
+        step.write()
+    longest = int(step.lengths.max())
+    logprobs = step.logprobs[:, :longest]
+    if not bool(logprobs.isfinite().all()):
+        raise RuntimeError("the log-prob of a sampled token is not a number: the captioner's logits are not finite")
+    return step.captions[:, :longest], logprobs
+
+
+def captured(step: StaticStep) -> Callable[[], None]:
+    """The step as a CUDA graph, or itself where there is none or it cannot be captured (which is said once)."""
+    if step.ended.device.type != "cuda":
+        return step
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device
+            step()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        rank_zero_warn(f"captions are sampled without a CUDA graph, many times slower: {reason}")
+        return step
+    return graph.replay
