@@ -7,7 +7,6 @@ the last 30 lines of stderr of one that failed. A stage that is stopped leaves w
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
@@ -23,13 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from step_bench.processes import ROOT, bench_environment, last_lines
 
-from gpu_minutes.junit import read_junit
+from gpu_minutes.report_plugin import read_report
 
 SECONDS = 560
 """For all stages together: a command on a lent machine has 600, and its start takes some of them."""
 LEAST_SECONDS = 10
-LAST_WORDS_S = 8.0
-"""What a stage at its limit has to write its report."""
 PATIENCE = 6
 """By how much a dry run's limits are longer: a CPU that others use too."""
 SCRIPTS = ROOT / "scripts"
@@ -59,9 +56,10 @@ FEW = "variants or settings"
 
 def pytest_stage(name: str, limit: int, out: Path, dry: bool, *paths: str, gate: bool = False) -> Stage:
     """Tests of the project on the device; what they record comes back as numbers."""
-    result = out / f"{name}.xml"
+    result = out / f"{name}.jsonl"
     chosen = ["--device", "cpu", "-k", FEW] if dry else ["--device", "cuda", "-m", MARKS, *WORKERS]
-    command = ["pytest", "-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={result}", *chosen, *paths]
+    report = ["-p", "scripts.gpu_minutes.report_plugin", "--test-report", str(result)]
+    command = ["pytest", "-q", "-p", "no:cacheprovider", "--no-header", *report, *chosen, *paths]
     return Stage(name, limit * (PATIENCE if dry else 1), [sys.executable, "-m", *command], result, gate)
 
 
@@ -85,7 +83,7 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         amount = ("--steps", "1")
         return script(name, limit, path, workload, str(out / "processor"), str(out / f"{name}.json"), after=amount)
 
-    learn_limit = 100 * scale
+    learn_limit = 95 * scale
     options = [str(out / "learns.json"), "--seconds", str(learn_limit - 10)]
     few = SHORT if dry else []
     learns = Stage(
@@ -93,8 +91,8 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         out / "learns.json",
     )  # fmt: skip
     return [
-        pytest_stage("right_policy", 80, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
-        pytest_stage("right_training", 90, out, dry, "tests/unit/training", "tests/unit/rollout"),
+        pytest_stage("right_policy", 100, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
+        pytest_stage("right_training", 110, out, dry, "tests/unit/training", "tests/unit/rollout"),
         steps("3b", 80),
         steps("7b", 60),
         case("trl_3b", 75, "step_bench/gpu_trl.py", "3b", sides[0]),
@@ -125,27 +123,15 @@ def run_stage(stage: Stage, seconds: float) -> dict[str, Any]:
         stdout, stderr = process.communicate(timeout=limit)
         status = "ok" if process.returncode == 0 else f"exit {process.returncode}"
     except subprocess.TimeoutExpired:
-        stdout, stderr = stop(process)
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
         status = f"stopped after {limit:.0f} s"
     row: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - begun, 1)}
     if status != "ok":
         row |= {"stderr": last_lines(stderr), "stdout": last_lines(stdout)}
     if stage.result.is_file():
-        row["result"] = read_junit(stage.result) if stage.result.suffix == ".xml" else read_json(stage.result)
+        row["result"] = read_report(stage.result) if stage.result.suffix == ".jsonl" else read_json(stage.result)
     return row
-
-
-def stop(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Ctrl-C first, upon which pytest still reports the tests that ran; then the whole process group is killed."""
-    process.send_signal(signal.SIGINT)
-    try:
-        written = process.communicate(timeout=LAST_WORDS_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    return written
 
 
 def read_json(path: Path) -> Any:

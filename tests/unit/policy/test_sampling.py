@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
+from racro_pl.policy import captioner as captioner_module
 from racro_pl.policy import decode_attention
+from racro_pl.policy.sampling import sample_captions
 from tests.fakes.plain import plain_shortfall
 from tests.helpers.device import device
 from tests.helpers.tolerance import LOGPROBS, NF4, assert_equal
@@ -47,20 +51,13 @@ def test_captions_that_end_leave_and_change_nothing_for_the_others(folders, fami
         assert (together.token_ids[row, length:] == captioner.pad_id).all()
 
 
-def watch_draws(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Log-probs of the tokens at the moment of drawing, step by step."""
-    drawn: list[torch.Tensor] = []
-    multinomial = torch.multinomial
-
-    def watch(probabilities: torch.Tensor, count: int) -> torch.Tensor:
-        tokens = multinomial(probabilities, count)
-        drawn.append(probabilities.gather(1, tokens)[:, 0].log())
-        return tokens
-
-    monkeypatch.setattr(torch, "multinomial", watch)
-    return drawn
+@pytest.fixture
+def growing(monkeypatch):
+    """The loop that captions leave, on every device."""
+    monkeypatch.setattr(captioner_module, "sample_captions", partial(sample_captions, static=False))
 
 
+@pytest.mark.usefixtures("growing")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_tokens_are_drawn_from_the_distribution_that_the_trainer_scores(folders, family, temperature, monkeypatch):
@@ -133,11 +130,12 @@ def test_frequencies_follow_the_scored_probabilities(folders):
     scored = captioner.frozen_logprobs(
         [prompt], torch.zeros(len(allowed), dtype=torch.long), allowed, torch.ones_like(allowed).bool(), reference=False
     )
-    assert scored.exp().sum() == pytest.approx(1.0, abs=1e-4)
+    assert float(scored.exp().sum()) == pytest.approx(1.0, abs=1e-4)
     share = captions.token_ids[:, 0].bincount(minlength=len(vocabulary))[allowed[:, 0]] / 4000
     assert (share - scored[:, 0].exp()).abs().sum() / 2 < 0.15
 
 
+@pytest.mark.usefixtures("growing")
 def test_a_group_reads_its_prompt_once(folders):
     captioner = build(folders["qwen2_5_vl"])
     prompts = [captioner.encode(item) for item in QUESTIONS]

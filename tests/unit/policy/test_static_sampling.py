@@ -59,7 +59,7 @@ def test_captions_that_end_change_nothing_for_the_others(folders, fewest, monkey
     assert bool(left) == (fewest == 0)
 
 
-def test_the_loop_ends_soon_after_the_last_caption(folders, monkeypatch):
+def test_the_loop_ends_soon_after_the_last_caption(folders, monkeypatch, on_cpu):
     captioner = build(folders["qwen2_5_vl"])
     captioner.eos_ids = frozenset(range(len(captioner.banned)))  # whatever is drawn ends
     steps = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gpu_minutes import learn, model_steps, run
-from gpu_minutes.junit import read_junit
+from gpu_minutes.report_plugin import read_report
 from gpu_minutes.run import Stage
 from step_bench.workloads import find_workload
 
@@ -107,18 +107,21 @@ def test_an_unknown_stage_is_an_error(tmp_path, monkeypatch):
         run.main()
 
 
-def test_what_tests_record_comes_back(tmp_path):
+def test_what_tests_record_comes_back_also_when_they_are_cut_off(tmp_path):
     (tmp_path / "test_x.py").write_text(
-        "def test_a(record_property):\n    record_property('gap', '0.01')\n\ndef test_b():\n    assert 1 == 2\n"
+        "import os, signal\n"
+        "def test_a(record_property):\n    record_property('gap', '0.01')\n\ndef test_b():\n    assert 1 == 2\n\n"
+        "def test_c():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    report = tmp_path / "x.xml"
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", str(tmp_path)], cwd=tmp_path, check=False
-    )
-    found = read_junit(report)
+    report = tmp_path / "x.jsonl"
+    plugin = ["-p", "scripts.gpu_minutes.report_plugin", "--test-report", str(report)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", *plugin, str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=False)
+    found = read_report(report)
     assert (found["passed"], found["skipped"]) == (1, 0)
-    assert found["recorded"] == {"test_x::test_a": {"gap": "0.01"}}
-    assert "assert 1 == 2" in found["failed"]["test_x::test_b"]
+    assert found["recorded"] == {"test_x.py::test_a": {"gap": "0.01"}}
+    assert "assert 1 == 2" in found["failed"]["test_x.py::test_b"]
 
 
 def test_utilisation_counts_two_operations_a_weight_and_token():
