@@ -64,7 +64,7 @@ def pytest_stage(name: str, limit: int, out: Path, dry: bool, *paths: str, gate:
 
 
 def stages(out: Path, dry: bool) -> list[Stage]:
-    """By value: right, learns, a 3B and a 7B by phase, the peer beside them, alternatives."""
+    """By value: right, a 3B by phase, learns, the peer beside it, a 7B, alternatives. Together more than one call."""
     device = ["--device", "cpu" if dry else "cuda"]
     scale = PATIENCE if dry else 1
     sides = ["56"] if dry else ["512", "1024"]
@@ -83,7 +83,7 @@ def stages(out: Path, dry: bool) -> list[Stage]:
         amount = ("--steps", "1")
         return script(name, limit, path, workload, str(out / "processor"), str(out / f"{name}.json"), after=amount)
 
-    learn_limit = 95 * scale
+    learn_limit = 110 * scale
     options = [str(out / "learns.json"), "--seconds", str(learn_limit - 10)]
     few = SHORT if dry else []
     learns = Stage(
@@ -92,12 +92,12 @@ def stages(out: Path, dry: bool) -> list[Stage]:
     )  # fmt: skip
     return [
         pytest_stage("right_policy", 100, out, dry, "tests/unit/policy", "tests/unit/losses", gate=True),
-        pytest_stage("right_training", 110, out, dry, "tests/unit/training", "tests/unit/rollout"),
-        steps("3b", 80),
-        steps("7b", 60),
-        case("trl_3b", 75, "step_bench/gpu_trl.py", "3b", sides[0]),
+        steps("3b", 120),
+        pytest_stage("right_training", 150, out, dry, "tests/unit/training", "tests/unit/rollout"),
         learns,
-        case("alternatives", 40, "step_bench/gpu_parts.py", "7b", sides[-1]),
+        case("trl_3b", 120, "step_bench/gpu_trl.py", "3b", sides[0]),
+        steps("7b", 110),
+        case("alternatives", 60, "step_bench/gpu_parts.py", "7b", sides[-1]),
     ]
 
 
