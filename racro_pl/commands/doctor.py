@@ -238,10 +238,15 @@ def check_memory(module: RacroModule, data: RacroDataModule) -> Finding:
     """The memory ledger of a configuration, beside the first GPU where there is one."""
     import torch
 
-    from racro_pl.policy.memory.ledger import GIB, OVERHEAD
+    from racro_pl.policy.families import family_of
+    from racro_pl.policy.memory.ledger import GIB, OVERHEAD, planning_config
     from racro_pl.training.memory import advise, plan_of
 
     try:
+        undescribed = family_of(planning_config(module.policy_settings.path).model_type).undescribed
+        if undescribed is not None:
+            reason = f"its formulas are those of the shared-prefix path, and {undescribed}"
+            return Finding("memory", "warn", "not computed", reason)
         plan = plan_of(module, data)
     except RacroError as error:
         return Finding("memory", "fail", "", str(error))

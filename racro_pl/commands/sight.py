@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
-
 from racro_pl.images import ImageError
-from racro_pl.types import ImageRef, Question
 
 if TYPE_CHECKING:
     import torch
 
     from racro_pl.policy.captioner import Captioner
     from racro_pl.policy.config import PolicySettings
-    from racro_pl.types import Prompt
 
 PICTURES = ((256, 256), (1024, 768), (2048, 1024))
 """Sizes (width, height) whose image tokens are told."""
@@ -32,6 +27,7 @@ def sight(policy: PolicySettings) -> str:
 
     from racro_pl.policy.loading import load_for_inference, weight_bytes
     from racro_pl.policy.memory.ledger import on_meta
+    from racro_pl.policy.packing_probe import drawn_prompts
     from racro_pl.policy.sight import check_sight
     from racro_pl.policy.structure import linear_names
     from racro_pl.pretrained.weights import load_config
@@ -45,27 +41,32 @@ def sight(policy: PolicySettings) -> str:
             "here; `fit` tries it"
         )
     captioner = load_for_inference(policy, device)
-    prompts = [captioner.encode(_drawn_question(side)) for side in (112, 160)]
-    difference = check_sight(captioner, prompts[0])
+    packing = _packing(captioner)  # first: it chooses the path that has to see
+    difference = check_sight(captioner, drawn_prompts(captioner)[0])
     # Of the bare model: an adapter puts linear layers of its own around these.
     layers = len(linear_names(on_meta(load_config(policy.path, f"policy.path {policy.path!r}"))))
     return "; ".join(
         [
             f"it sees (other pixels change log-probs by up to {difference:.2g} nats a token)",
-            _packing(captioner, prompts, policy),
+            packing,
             f"{layers} layers to adapt",
             "image tokens: " + ", ".join(_image_tokens(captioner, size) for size in PICTURES),
         ]
     )
 
 
-def _packing(captioner: Captioner, prompts: list[Prompt], policy: PolicySettings) -> str:
-    from racro_pl.policy.packing_probe import check_packing
+def _packing(captioner: Captioner) -> str:
+    from racro_pl.policy.packing_probe import check_plain, probe_packing
 
-    family = captioner.family.model_type
-    if policy.quantization != "none":
-        return f"family {family}"  # 4-bit kernels round differently for few rows: nothing to compare
-    return f"family {family}, shared prefix {check_packing(captioner, prompts):.1g} nats from the plain forward"
+    family, reason = captioner.family.model_type, captioner.plain_because
+    if reason is None:
+        packing = probe_packing(captioner)
+        if packing.fault is None:
+            return f"family {family}, shared prefix {packing.difference:.1g} nats from the plain forward"
+        reason = packing.fault
+        captioner.use_plain_path(reason)
+    check_plain(captioner)
+    return f"family {family}, on the plain path: {reason}"
 
 
 def _image_tokens(captioner: Captioner, size: tuple[int, int]) -> str:
@@ -74,14 +75,6 @@ def _image_tokens(captioner: Captioner, size: tuple[int, int]) -> str:
     except ImageError:
         count = "refused"
     return f"{count} ({size[0]}x{size[1]})"
-
-
-def _drawn_question(side: int) -> Question:
-    image = Image.new("RGB", (side, side), "white")
-    ImageDraw.Draw(image).ellipse((20, 20, 90, 90), fill="red")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return Question("doctor", (ImageRef(data=buffer.getvalue()),), "what is the color of circle ?", "red", "text")
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -81,8 +81,8 @@ def install(model: Any, recurrent: str | None = None) -> None:
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if kinds - known:
         raise RacroError(
-            f"policy.path: the language model has layers of the kind {', '.join(sorted(kinds - known))}, which are "
-            f"not supported; expected {', '.join(sorted(known))}"
+            f"the language model has layers of the kind {', '.join(sorted(kinds - known))}, which a packed row cannot "
+            f"go through; known are {', '.join(sorted(known))}"
         )
     if recurrent is not None:
         install_recurrent(decoder_of(model), recurrent)

@@ -14,22 +14,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from racro_pl.files import follow_umask
-from racro_pl.losses import head_logprobs
-from racro_pl.policy import attention
 from racro_pl.policy.adapters import START, TRAINED
 from racro_pl.policy.families import Family
-from racro_pl.policy.features import ImageFeatures, join_features
-from racro_pl.policy.forward_check import check_forward
 from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
 from racro_pl.policy.image_cache import ImageCache
+from racro_pl.policy.paths import CaptionPath, SharedPrefixPath, choose_path
+from racro_pl.policy.plain_path import PlainPath
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
-from racro_pl.policy.sampling import Captions, sample_captions
-from racro_pl.policy.shared_prefix import drop_idle, pack_groups, read_row
-from racro_pl.policy.structure import head_of, vision_parameters
-from racro_pl.policy.two_way import two_way_of
-from racro_pl.policy.vision import ImageMemory, encode_images
+from racro_pl.policy.sampling import Captions
+from racro_pl.policy.vision import ImageMemory
 from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
-from racro_pl.types import Prompt, Question
+from racro_pl.types import Prompt, Question, RacroError
 
 
 class Captioner(nn.Module):
@@ -62,10 +57,12 @@ class Captioner(nn.Module):
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
         self._lockstep: Lockstep | None = None
-        self._two_way = two_way_of(family, model.config)
-        for part in self.parts():
-            check_forward(part.model)
-            attention.install(part, family.recurrent)
+        self.compute_dtype: torch.dtype | None = None
+        """Of sharded weights; None for the one that they are stored in."""
+        self.path: CaptionPath
+        self.plain_because: str | None
+        """Why the plain path runs; None on the shared-prefix path."""
+        self.path, self.plain_because = choose_path(self.parts(), family, self._images)
 
     @property
     def device(self) -> torch.device:
@@ -111,21 +108,9 @@ class Captioner(nn.Module):
             B * G captions, those of one prompt side by side.
         """
         with self._evaluating():
-            model = _without_adapters(self.model)
-            sample = partial(
-                sample_captions,
-                model,
-                self._look(model, prompts),
-                prompts,
-                group_size,
-                max_new_tokens,
-                temperature,
-                banned=self.banned,
-                eos_ids=self.eos_ids,
-                pad_id=self.pad_id,
-                two_way=self._two_way,
-            )
-            token_ids, logprobs = self(sample)
+            sample = partial(self.path.sample, _without_adapters(self.model), prompts, group_size, max_new_tokens)
+            tokens = {"banned": self.banned, "eos_ids": self.eos_ids, "pad_id": self.pad_id}
+            token_ids, logprobs = self(partial(sample, temperature, **tokens))
         mask = mask_to_first_end(token_ids, self.eos_ids)
         ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
         groups = zip(prompts, token_ids.split(group_size), strict=True)
@@ -202,22 +187,46 @@ class Captioner(nn.Module):
         mask: Bool[Tensor, "n t"],
         temperature: float,
     ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
-        """Forward every prompt once and every caption once, whatever the number of captions per prompt."""
-        model = _without_adapters(model)
-        prompts, prompt_index = drop_idle(prompts, prompt_index, mask)
-        packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, self.device, self._two_way)
-        images = self._look(model, prompts)
-        hidden = read_row(model, packed.input_ids, packed.position_ids, packed.attention, images)
-        predicting = hidden.index_select(0, packed.predictors)
-        logprobs, entropies = head_logprobs(head_of(model), predicting, packed.targets, self.banned, temperature)
-        return packed.spread(logprobs), packed.spread(entropies)
+        inputs = (prompts, prompt_index, token_ids, mask, temperature)
+        return self.path.score(_without_adapters(model), *inputs, self.banned)
+
+    # ------------------------------------------------------------------ shared prefix or plain
+
+    def use_plain_path(self, reason: str) -> None:
+        """From here on the model's own forward and ``generate`` run; see ``policy/plain_path.py``.
+
+        Args:
+            reason: why the shared-prefix path is not to be trusted.
+
+        Raises:
+            RacroError: the weights are sharded.
+        """
+        self.plain_because = reason
+        self._refuse_plain_shards(self._lockstep is not None)
+        if isinstance(self.path, SharedPrefixPath):
+            self.path.remove()
+        self.path = PlainPath(self.parts())
+
+    def _refuse_plain_shards(self, sharded: bool) -> None:
+        if sharded and self.plain_because is not None:
+            # A forward per caption: ranks would gather weights in different numbers and orders.
+            raise RacroError(
+                f"sharded weights need the shared-prefix path, which does not run here: {self.plain_because}; use the "
+                "ddp strategy"
+            )
 
     # ------------------------------------------------------------------ weights spread over devices
 
     def shard(self, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
-        """See :func:`racro_pl.policy.fsdp.shard`. From here on the ranks keep in step."""
+        """See :func:`racro_pl.policy.fsdp.shard`. From here on the ranks keep in step.
+
+        Raises:
+            RacroError: the captioner is on the plain path.
+        """
+        self._refuse_plain_shards(True)
         shard(self, device, mesh, compute_dtype)
         self._lockstep = Lockstep(self._empty_pass, device)
+        self.compute_dtype = compute_dtype
 
     def gathered(self) -> AbstractContextManager[None]:
         """See :func:`racro_pl.policy.fsdp.gathered`: needed to generate, and entered by all ranks."""
@@ -257,11 +266,6 @@ class Captioner(nn.Module):
     def drain_metrics(self) -> dict[str, float]:
         """What the image cache did since the last call; nothing without one."""
         return self._images.cache.drain_metrics() if self._images.cache is not None else {}
-
-    def _look(self, model: Any, prompts: Sequence[Prompt]) -> dict[str, ImageFeatures] | None:
-        if any(parameter.requires_grad for parameter in vision_parameters(model)):
-            return join_features(encode_images(model, prompts))
-        return join_features(self._images.look(model, prompts))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -13,15 +13,18 @@ from racro_pl.policy.adapter_files import check_fit, read_adapter
 from racro_pl.policy.adapters import TRAINED, find_adapter, put_on, start_from
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
-from racro_pl.policy.families import Family, family_of
+from racro_pl.policy.families import FAMILIES, Family, family_of
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.structure import head_name, lora_pattern, vision_names, vision_parameters
 from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
+from racro_pl.terminal import get_logger
 from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import RacroError
+
+log = get_logger(__name__)
 
 
 def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = captioner_messages) -> PromptEncoder:
@@ -75,7 +78,7 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
         RacroError: the folder is missing, incomplete, or of a family that is not supported; or the adapter to start
             from does not fit ``settings.lora``.
     """
-    policy_family(settings)
+    policy_family(settings)  # before any weight is read
     model = _load_base(settings, device)
     return make_trainable(model, settings, device, encoder or load_encoder(settings))
 
@@ -115,7 +118,7 @@ def probe_for_inference(settings: PolicySettings) -> None:
     """
     what = _what(settings)
     config = load_config(settings.path, what)
-    family_of(config.model_type)
+    _family(config, what)
     load_encoder(settings)
     if Path(settings.path).is_dir():
         check_weights(Path(settings.path), what)
@@ -136,7 +139,10 @@ def load_for_inference(settings: PolicySettings, device: torch.device) -> Captio
     model.requires_grad_(False)
     encoder = load_encoder(settings)
     check_vocabulary(model, encoder.tokenizer, _what(settings))
-    return Captioner(model, encoder, family).to(device).eval()
+    captioner = Captioner(model, encoder, family).to(device).eval()
+    if captioner.plain_because is not None:
+        log.warning("captions are written by transformers' own generate, one at a time: %s", captioner.plain_because)
+    return captioner
 
 
 def weight_bytes(settings: PolicySettings) -> int:
@@ -151,9 +157,20 @@ def policy_family(settings: PolicySettings) -> Family:
     """The family of the model at ``settings.path``, by its config alone.
 
     Raises:
-        RacroError: there is no usable config, or the family is not supported.
+        RacroError: there is no usable config, or it is not that of a vision-language model.
     """
-    return family_of(load_config(settings.path, _what(settings)).model_type)
+    return _family(load_config(settings.path, _what(settings)), _what(settings))
+
+
+def _family(config: Any, what: str) -> Family:
+    from transformers import AutoModelForImageTextToText
+
+    if type(config) not in AutoModelForImageTextToText._model_mapping or config.is_encoder_decoder:
+        raise RacroError(
+            f"{what}: model type {config.model_type!r} is not a captioner; expected a decoder-only model that "
+            f"transformers' AutoModelForImageTextToText loads, such as {', '.join(sorted(FAMILIES))}"
+        )
+    return family_of(config.model_type)
 
 
 def _load_base(settings: PolicySettings, device: torch.device) -> Any:

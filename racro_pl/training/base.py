@@ -49,7 +49,7 @@ from racro_pl.training.evaluating import check_evaluation, check_monitors
 from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.rollouts import StepRollouts
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
-from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_gradients, probe_sight, unused_settings
+from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_captioner, unused_settings
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
 from racro_pl.types import Question, RacroError
 
@@ -181,8 +181,7 @@ class CaptionerModule(LightningModule):
         self._open_services()
         self.captioner.train()
         keep_gradients_local(self.trainer)
-        probe_sight(self.captioner, self._readable())
-        probe_gradients(self.captioner, self._readable())
+        probe_captioner(self.captioner, self._readable)
 
     def on_train_batch_start(self, batch: list[Question], batch_idx: int) -> None:
         keep_gradients_local(self.trainer)

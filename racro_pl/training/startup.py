@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import torch
@@ -14,12 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.losses import VARIANTS
+from racro_pl.policy import packing_probe
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.sight import check_sight
 from racro_pl.reward import RewardFunction, Scorer, SeveralReasoners
 from racro_pl.rollout import RolloutEngine
 from racro_pl.rollout.engine import EncodedQuestion
+from racro_pl.training.distributed import join_ranks
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import RacroError
@@ -105,6 +107,43 @@ def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> No
         return
     difference = check_sight(captioner, first)
     _say(f"the captioner sees: other pixels change a caption's log-probs by up to {difference:.2g} nats a token")
+
+
+def probe_captioner(captioner: Captioner, readable: Callable[[], Iterator[EncodedQuestion]]) -> None:
+    """Before the first step: does the captioner compute what its model does, does it see, can it learn?
+
+    Args:
+        captioner: the policy.
+        readable: training questions, from the first one on.
+
+    Raises:
+        RacroError: see :func:`probe_packing`, :func:`probe_sight` and :func:`probe_gradients`.
+    """
+    probe_packing(captioner)
+    probe_sight(captioner, readable())
+    probe_gradients(captioner, readable())
+
+
+def probe_packing(captioner: Captioner) -> None:
+    """Let the plain path run where the shared-prefix path does not compute what the model does; say which one runs.
+
+    See :func:`racro_pl.policy.packing_probe.probe_packing`. One rank's finding counts for all.
+
+    Args:
+        captioner: the policy.
+
+    Raises:
+        RacroError: the plain path has to run, and the weights are sharded or it is wrong too.
+    """
+    if captioner.plain_because is None:
+        packing = packing_probe.probe_packing(captioner, reference=True)
+        fault = next((fault for fault in join_ranks([packing.fault]) if fault is not None), None)
+        if fault is None:
+            _say(f"the shared-prefix path is exact: {packing.difference:.1g} nats a token from the model's own forward")
+            return
+        captioner.use_plain_path(fault)
+    packing_probe.check_plain(captioner)
+    _say(f"the plain path runs, which reads a prompt and its images for every caption: {captioner.plain_because}")
 
 
 @rank_zero_only

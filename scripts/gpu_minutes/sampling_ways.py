@@ -16,8 +16,7 @@ import torch
 from step_bench.workloads import Workload, make_rows
 from torch.profiler import ProfilerActivity, profile
 
-from racro_pl.policy import captioner as captioner_module
-from racro_pl.policy import decoding
+from racro_pl.policy import decoding, paths
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.sampling import sample_captions
 from racro_pl.types import ImageRef, Prompt, Question
@@ -49,7 +48,7 @@ def sampled(run: Callable[[int], None], static: bool) -> Callable[[int], None]:
     """The run by one of our loops."""
 
     def chosen(tokens: int) -> None:
-        with mock.patch.object(captioner_module, "sample_captions", partial(sample_captions, static=static)):
+        with mock.patch.object(paths, "sample_captions", partial(sample_captions, static=static)):
             run(tokens)
 
     return chosen

@@ -24,3 +24,5 @@ class Family:
     """How the class of its recurrent layers is called, from its end; None where it has none."""
     transformers: str | None = None
     """The first release of transformers that reads it right; None where every supported one does."""
+    undescribed: str | None = None
+    """Why nothing is known of it, so that the plain path runs; None for a described family."""

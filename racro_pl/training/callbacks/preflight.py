@@ -43,6 +43,9 @@ class Preflight(Callback):
         device = pl_module.captioner.device
         if device.type != "cuda" and not self.on_cpu:
             return
+        if pl_module.captioner.plain_because is not None:
+            pl_module.print("preflight: memory was not tried: its formulas are those of the shared-prefix path")
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         longest = data.longest["train"]
         encoded = pl_module.encode_readable([longest])

@@ -30,6 +30,8 @@ BUILDERS: dict[str, Callable[[str], Parts]] = {
     "lfm2_vl": special.lfm2_vl,
     "minicpmv4_6": special.minicpm,
 }
+UNDESCRIBED = {"vipllava": tiles.llava}
+"""A real class that no family describes, with dropout in its language model."""
 
 
 def save_small_family(folder: Path, kind: str, seed: int = 0, **of_text: Any) -> Path:
@@ -37,11 +39,11 @@ def save_small_family(folder: Path, kind: str, seed: int = 0, **of_text: Any) ->
 
     Args:
         folder: to be written.
-        kind: one of :data:`BUILDERS`: a ``model_type``, or one and a variant.
+        kind: one of :data:`BUILDERS`: a ``model_type``, or one and a variant; or of :data:`UNDESCRIBED`.
         seed: of the weights.
         of_text: fields of the text config to set.
     """
-    config, processor = BUILDERS[kind](kind)
+    config, processor = (BUILDERS | UNDESCRIBED)[kind](kind)
     for name, value in of_text.items():
         setattr(config.text_config, name, value)
     torch.manual_seed(seed)

@@ -59,11 +59,13 @@ def llava(kind: str) -> Parts:
     clip = {"model_type": "clip_vision_model", "projection_dim": 32, "image_size": 28, "patch_size": 7, **TOWER}
     common = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     processor: Any
-    if kind == "llava":
+    if kind in ("llava", "vipllava"):
         processor = transformers.LlavaProcessor(
             transformers.CLIPImageProcessor(**square), words.tokenizer, chat_template=words.template, **common
         )
         text, extra = words.text("llama"), {"image_seq_length": 16}
+        if kind == "vipllava":
+            text, extra = words.text("llama", attention_dropout=0.3), {"vision_feature_layers": [-1, -2]}
     elif kind == "llava_next":
         processor = transformers.LlavaNextProcessor(
             transformers.LlavaNextImageProcessor(image_grid_pinpoints=pinpoints, **square), words.tokenizer,
@@ -79,7 +81,7 @@ def llava(kind: str) -> Parts:
             vision_feature_select_strategy="full", chat_template=words.template,
         )  # fmt: skip
         text, extra = words.text("qwen2"), {"video_token_index": words.id("<video>")}
-    if kind != "llava":
+    if kind not in ("llava", "vipllava"):
         extra["image_grid_pinpoints"] = pinpoints
     config = CONFIG_MAPPING[kind](
         text_config=text, vision_config=clip, image_token_index=words.id("<image>"), image_token_id=words.id("<image>"),

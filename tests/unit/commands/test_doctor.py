@@ -62,7 +62,7 @@ def test_a_captioner_is_loaded_whole_and_has_to_see(capsys, monkeypatch):
 
     forward = Qwen2_5_VLModel.forward
 
-    def blind(self, input_ids=None, position_ids=None, mm_encoder_outputs=None, **kwargs):
+    def blind(self, input_ids=None, position_ids=None, mm_encoder_outputs=None, pixel_values=None, **kwargs):
         return forward(self, input_ids=input_ids, position_ids=position_ids, **kwargs)
 
     monkeypatch.setattr(Qwen2_5_VLModel, "forward", blind)

@@ -7,8 +7,7 @@ import warnings
 import pytest
 import torch
 
-from racro_pl.policy import captioner as captioner_module
-from racro_pl.policy import decoding
+from racro_pl.policy import decoding, paths
 from racro_pl.policy.sampling import sample_captions
 from tests.helpers.tolerance import LOGPROBS
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
@@ -68,7 +67,7 @@ def test_static_captions_are_those_of_the_growing_loop(folders, kind, monkeypatc
     prompts = [captioner.encode(item) for item in QUESTIONS]
     replayed = captioner.generate(prompts, 2, 24, None)
     monkeypatch.setattr(
-        captioner_module, "sample_captions", lambda *given, **named: sample_captions(*given, **named, static=False)
+        paths, "sample_captions", lambda *given, **named: sample_captions(*given, **named, static=False)
     )
     growing = captioner.generate(prompts, 2, 24, None)
     width = min(replayed.token_ids.shape[1], growing.token_ids.shape[1])

@@ -134,7 +134,7 @@ def test_captions_that_leave_wait_once_per_token(folders, family, device, monkey
     """The loop of recurrent families."""
     captioner = captioner_there(folders[family])
     captioner.eos_ids = frozenset({-1})
-    monkeypatch.setattr("racro_pl.policy.captioner.sample_captions", partial(sample_captions, static=False))
+    monkeypatch.setattr("racro_pl.policy.paths.sample_captions", partial(sample_captions, static=False))
     with captioner.cache_image_features():
         sample(captioner, tokens=1)
         few, many = (waits_for_sampling(device, captioner, tokens) for tokens in (2, 6))

@@ -220,7 +220,7 @@ def test_prompts_without_any_image_need_no_tower(folders):
 def test_layers_of_an_unknown_kind_are_refused(folders):
     captioner = build(folders["qwen2_5_vl"], lora=None)
     captioner.model.config.text_config.layer_types = ["full_attention", "chunked_attention"]
-    with pytest.raises(RacroError, match=r"layers of the kind chunked_attention.*expected full_attention, sliding"):
+    with pytest.raises(RacroError, match=r"layers of the kind chunked_attention.*known are full_attention, sliding"):
         attention.install(captioner.model)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from racro_pl.policy import captioner as captioner_module
-from racro_pl.policy import decoding
+from racro_pl.policy import decoding, paths
 from racro_pl.policy.captioner import Captions
 from racro_pl.policy.sampling import sample_captions
 from tests.helpers.tolerance import LOGPROBS, assert_equal
@@ -19,7 +18,7 @@ def both(monkeypatch, captioner, group_size: int, tokens: int, temperature: floa
     found = []
     for static in (False, True):
         monkeypatch.setattr(
-            captioner_module, "sample_captions",
+            paths, "sample_captions",
             lambda *given, static=static, **named: sample_captions(*given, **named, static=static),
         )  # fmt: skip
         torch.manual_seed(0)
@@ -90,7 +89,7 @@ def test_logits_that_are_not_numbers_are_an_error(folders, monkeypatch):
     captioner.model.get_base_model().lm_head.register_forward_hook(lambda _, __, logits: logits * float("nan"))
     prompts = [captioner.encode(item) for item in QUESTIONS]
     monkeypatch.setattr(
-        captioner_module, "sample_captions",
+        paths, "sample_captions",
         lambda *given, **named: sample_captions(*given, **named, static=True),
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="not a number"):

@@ -19,7 +19,7 @@ def test_a_fit_says_that_its_captioner_sees(folder, tmp_path, capsys):
 def test_a_captioner_whose_images_are_swallowed_is_refused_before_the_first_step(folder, tmp_path, monkeypatch):
     forward = Qwen2_5_VLModel.forward
 
-    def blind(self, input_ids=None, position_ids=None, mm_encoder_outputs=None, **kwargs):
+    def blind(self, input_ids=None, position_ids=None, mm_encoder_outputs=None, pixel_values=None, **kwargs):
         return forward(self, input_ids=input_ids, position_ids=position_ids, **kwargs)
 
     monkeypatch.setattr(Qwen2_5_VLModel, "forward", blind)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from racro_pl.policy import captioner as captioner_module
+from racro_pl.policy import paths
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.families import FAMILIES
@@ -81,7 +81,7 @@ def test_greedy_captions_are_those_of_generate(captioner_of, kind, monkeypatch):
     expected = [stock_greedy(captioner, question, 8) for question in QUESTIONS for _ in range(2)]
     recurrent = FAMILIES[kind.split("-")[0]].recurrent is not None
     for static in (False,) if recurrent else (False, True):
-        monkeypatch.setattr(captioner_module, "sample_captions", partial(sample_captions, static=static))
+        monkeypatch.setattr(paths, "sample_captions", partial(sample_captions, static=static))
         captions = captioner.generate(prompts, group_size=2, max_new_tokens=8, temperature=None)
         assert [row[real].tolist() for row, real in zip(captions.token_ids, captions.mask, strict=True)] == expected
 

@@ -14,7 +14,6 @@ from racro_pl.policy.attention import GroupAttention, PromptSight
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder
-from racro_pl.policy.packing_probe import LIMITS, check_packing
 from racro_pl.policy.recurrent import LayerState
 from racro_pl.types import RacroError
 from tests.helpers.device import there
@@ -41,19 +40,8 @@ def error(captioner: Captioner) -> float:
 def test_without_two_way_blocks_log_probs_are_wrong(small, kind):
     captioner = build(small(kind))
     assert error(captioner) <= 1
-    captioner._two_way = None
+    captioner.path.two_way = None
     assert error(captioner) > 20
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_probe_tells_a_fault_from_rounding(small, dtype):
-    """Without two-way blocks log-probs are off by 0.2 nats in the mean."""
-    captioner = build(small("gemma4"), dtype=dtype)
-    prompts = [captioner.encode(QUESTIONS[row]) for row in (0, 3)]
-    assert check_packing(captioner, prompts) < LIMITS[getattr(torch, dtype)] / 2
-    captioner._two_way = None
-    with pytest.raises(RacroError, match=r"differ from the model's own by .* description of 'gemma4' does not know"):
-        check_packing(captioner, prompts)
 
 
 @pytest.mark.parametrize("kind", ["llava_next", "gemma3"])
