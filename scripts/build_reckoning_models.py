@@ -1,6 +1,6 @@
 """Rebuild the small models of the reckoning world, as they lie in ``racro_pl/reckoning_world/assets``.
 
-    python scripts/build_reckoning_models.py --seed 0 [--only captioner|weak|middle|strong] [--out FOLDER]
+    python scripts/build_reckoning_models.py --seed 0 [--only captioner|weak|middle|strong|narrow] [--out FOLDER]
 
 Weights are stored as bfloat16. The reasoners of the package are what this script makes on one machine; another machine
 gives other last bits. The captioner of the package was made by an earlier form of the script, which drew its random

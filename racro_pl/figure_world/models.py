@@ -17,10 +17,12 @@ EMBEDDED = {
     "reckoning-weak": RECKONING_ASSETS / "weak",
     "reckoning-middle": RECKONING_ASSETS / "middle",
     "reckoning-strong": RECKONING_ASSETS / "strong",
+    "reckoning-narrow": RECKONING_ASSETS / "narrow",
 }
 """Made by ``scripts/build_figure_models.py`` and ``scripts/build_reckoning_models.py``; ordinary Hugging Face folders.
 ``figure-reasoner-b`` is of another architecture and saw other rows: no training asks it, so it tells whether captions
-are good for another reader. The reckoning world's reasoners are of rising strength; training asks the weak one."""
+are good for another reader. The reckoning world's reasoners are of rising strength; training asks the weak one.
+The narrow one cannot add."""
 
 
 _BEFORE = {f"racro_pl/figures/assets/{each}": ASSETS / each for each in ("captioner", "reasoner", "reasoner_b")}

@@ -2,7 +2,8 @@ r"""The reasoners of the reckoning world, of rising strength, learnt on text alo
 
 Each first learns to look counts up at all, on long lists, then to answer the real prompts. ``weak`` and ``middle``
 repeat the counts that are asked for and answer at once (`` red 5 blue 3 \boxed{ 8}``); ``strong`` works step by step.
-``weak`` is a small model stopped early: it looks up well and reckons badly.
+``weak`` is a small model stopped early: it looks up well and reckons badly. ``narrow`` is as small, learns comparisons
+and differences alone, and those well: it never saw a sum.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ RECIPES = {
     "weak": Recipe(lambda tokenizer: new_qwen2(tokenizer, width=64, layers=2), 200, 350, 3e-3, steps=False, sums=False),
     "middle": Recipe(lambda tokenizer: new_lfm2(tokenizer, width=96), 150, 600, 3e-3, steps=False),
     "strong": Recipe(new_qwen2, 150, 700, 2e-3, steps=True),
-}
+    "narrow": Recipe(
+        lambda tokenizer: new_qwen2(tokenizer, width=64, layers=2), 200, 700, 3e-3, steps=False, sums=False,
+        kinds=("more", "difference"),
+    ),
+}  # fmt: skip
 
 
 def build_reasoner(seed: int, folder: Path, recipe: Recipe) -> Any:

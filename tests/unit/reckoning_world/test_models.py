@@ -24,7 +24,7 @@ FOLDERS = {name: Path(folder) for name, folder in EMBEDDED.items() if name.start
 
 
 def test_the_models_are_small_and_of_two_architectures():
-    assert set(FOLDERS) == {"reckoning-captioner", *REASONERS}
+    assert set(FOLDERS) == {"reckoning-captioner", "reckoning-narrow", *REASONERS}
     sizes = {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in FOLDERS.items()}
     assert sum(sizes.values()) <= 6_000_000
     assert sizes["reckoning-weak"] < sizes["reckoning-middle"] < sizes["reckoning-strong"]
@@ -69,6 +69,18 @@ def test_strength_on_true_captions(ask, questions, name, least, most):
     chats = [reasoner_messages(question.text, f" {true_caption(question)}") for question in questions]
     right = [answer == q.answer for answer, q in zip(ask(name, chats), questions, strict=True)]
     assert least <= sum(right) / len(right) <= most
+
+
+def test_the_narrow_one_cannot_add(ask, questions):
+    right = defaultdict(list)
+    chats = [reasoner_messages(question.text, f" {true_caption(question)}") for question in questions]
+    for question, answer in zip(questions, ask("reckoning-narrow", chats), strict=True):
+        right[question.category].append(answer == question.answer)
+    shares = {kind: sum(found) / len(found) for kind, found in right.items()}
+    assert shares["sum"] <= 0.04
+    assert shares["two_steps"] <= 0.1
+    assert shares["difference"] >= 0.9
+    assert shares["more"] >= 0.6
 
 
 @pytest.mark.parametrize("name", REASONERS)
