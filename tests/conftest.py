@@ -55,8 +55,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def quick_refusal(monkeypatch) -> None:
-    """A server that refuses the connection is asked for its models for one second, not for fifteen."""
-    monkeypatch.setattr("racro_pl.reward.http.LIST_LIMIT_S", 1.0)
+    """A server that refuses the connection is asked for its models once."""
+    monkeypatch.setattr("racro_pl.reward.http.REFUSED_LIMIT_S", 0.0)
 
 
 @pytest.fixture

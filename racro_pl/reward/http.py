@@ -30,6 +30,8 @@ from racro_pl.types import Messages, require
 
 LIST_LIMIT_S = 15.0
 """Seconds for the server to list its models; it needs no computing."""
+REFUSED_LIMIT_S = 2.0
+"""Of these, seconds for a server to take connections: where nothing listens, waiting rarely helps."""
 
 
 class HttpReasoner(Reasoner):
@@ -223,9 +225,11 @@ class HttpReasoner(Reasoner):
                 self._session = HttpSession(client, self.concurrency, self.deadline_s, self._clock, self._meter)
             return self._session
 
-    def _call(self, method: str, path: str, payload: dict[str, Any] | None, limit_s: float) -> Any:
+    def _call(
+        self, method: str, path: str, payload: dict[str, Any] | None, limit_s: float, refused_s: float = math.inf
+    ) -> Any:
         session = self._open()
-        work = session.client.call(method, path, payload, time.monotonic() + limit_s)
+        work = session.client.call(method, path, payload, time.monotonic() + limit_s, refused_s=refused_s)
         try:
             return session.submit(work).result()
         except CancelledError:
@@ -247,7 +251,8 @@ class HttpReasoner(Reasoner):
                 is named.
         """
         try:
-            served = http_check.read_models(self._call("GET", "models", None, min(LIST_LIMIT_S, self.deadline_s)))
+            limit_s = min(LIST_LIMIT_S, self.deadline_s)
+            served = http_check.read_models(self._call("GET", "models", None, limit_s, REFUSED_LIMIT_S))
         except Fault as fault:
             if self.model is None or not fault.kind.startswith(("HTTP 4", "HTTP 5", "bad response")):
                 raise http_check.no_list(self.url, fault) from None

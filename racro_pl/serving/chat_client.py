@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -86,18 +87,26 @@ class ChatClient:
         """Clients that no call uses now; the one used last is the next, so that few stay open when little is asked."""
 
     async def call(
-        self, method: str, path: str, payload: dict[str, Any] | None, deadline: float, *, plain: bool = False
+        self,
+        method: str,
+        path: str,
+        payload: dict[str, Any] | None,
+        deadline: float,
+        *,
+        plain: bool = False,
+        refused_s: float = math.inf,
     ) -> Any:
         """Send a request, again where that may help, and decode the JSON response.
 
         Args:
             plain: the response is a text, not JSON: return it as it is.
             deadline: ``time.monotonic()`` at which everything ends, waits between attempts included.
+            refused_s: seconds after which a server that takes no connection (nothing listens there) is given up.
 
         Raises:
             Fault: of the last attempt.
         """
-        attempt = 0
+        attempt, began = 0, time.monotonic()
         while True:
             attempt += 1
             limit_s = min(self._attempt_s, deadline - time.monotonic())
@@ -109,6 +118,8 @@ class ChatClient:
                 fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
             except httpx.TransportError as error:
                 fault = self._lost(error)
+                if isinstance(error, httpx.ConnectError):
+                    deadline = min(deadline, began + refused_s)
             except Fault as error:
                 fault = error
             wait_s = self._wait_s(attempt, fault)

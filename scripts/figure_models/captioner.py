@@ -155,8 +155,8 @@ class Training(Protocol):
     def rate(self) -> float: ...
 
 
-class Rows:
-    """Questions with their prompts of each kind, drawn from at random."""
+class Prompts:
+    """Questions with their prompts of each kind, to draw from at random."""
 
     def __init__(self, captioner: Captioner, questions: list[Question], rng: random.Random) -> None:
         self.questions = questions
@@ -164,6 +164,10 @@ class Rows:
         self.prompts = [captioner.encode(question) for question in questions]
         self.bare = [bare_prompt(captioner, *pair) for pair in zip(self.prompts, questions, strict=True)]
         self.tentative = [captioner.encode(question, tentative_messages) for question in questions]
+
+
+class Rows(Prompts):
+    """Rows of the figure world."""
 
     def batch(self, stage: Stage, size: int) -> Batch:
         """Prompts, the texts to learn for them, and the weight of words that are not values, (n, 1)."""

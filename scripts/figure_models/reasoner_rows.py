@@ -3,6 +3,7 @@ r"""What the small reasoners learn from: captions, tentative answers, the rule t
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,7 +126,7 @@ def prompt_batch(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, size: int, mixture: Mixture
 ) -> tuple[Tensor, Tensor]:
     """Real prompts with their answers: token ids and targets, (n, t) each; -100 where nothing is to be learnt."""
-    ids, targets = [], []
+    rows = []
     for _ in range(size):
         key = rng.choice(KEYS)
         caption = random_caption(rng, key, mixture)
@@ -133,13 +134,15 @@ def prompt_batch(
         prompt = tokenizer.encode(render_prompt(tokenizer, key, caption, tentative))
         answer = box(key, ruled_answer(key, caption, tentative))
         reply = [*tokenizer.encode(answer), tokenizer.eos_token_id]
-        ids.append(torch.tensor(prompt + reply))
-        targets.append(torch.tensor([-100] * len(prompt) + reply))
+        rows.append((prompt + reply, [-100] * len(prompt) + reply))
+    return pad_rows(rows, tokenizer.pad_token_id)
+
+
+def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and targets of rows of any length, (n, longest) each; nothing is to be learnt of the padding."""
+    ids, targets = ([torch.tensor(each) for each in side] for side in zip(*rows, strict=True))
     pad = nn.utils.rnn.pad_sequence
-    return (
-        pad(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(targets, batch_first=True, padding_value=-100),
-    )
+    return pad(ids, batch_first=True, padding_value=pad_id), pad(targets, batch_first=True, padding_value=-100)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerFast, key: str, caption: str, tentative: str | None) -> str:

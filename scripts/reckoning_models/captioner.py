@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from figure_models.captioner import Batch, align_vision, bare_prompt, learn_captions, new_captioner, save_captioner
+from figure_models.captioner import Batch, Prompts, align_vision, learn_captions, new_captioner, save_captioner
 from torch import Tensor
 
 from racro_pl.figure_world.world import COLORS, SHADES, SIDE
-from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.reckoning_world.world import EDGES, MOST_DOTS, reckoning_questions
-from racro_pl.text.captioner_prompt import tentative_messages
 from racro_pl.types import Question
 from reckoning_models.tokenizer import NUMBERS, train_tokenizer
 
@@ -68,15 +66,8 @@ STAGES = (
 RESTRAINT = Stage("restraint", 0.25, 12, "patterns", 1.0, 200, 7e-4)
 
 
-class Rows:
-    """Questions with their prompts of each kind, drawn from at random."""
-
-    def __init__(self, captioner: Captioner, questions: list[Question], rng: random.Random) -> None:
-        self.questions = questions
-        self.rng = rng
-        self.prompts = [captioner.encode(question) for question in questions]
-        self.bare = [bare_prompt(captioner, *pair) for pair in zip(self.prompts, questions, strict=True)]
-        self.tentative = [captioner.encode(question, tentative_messages) for question in questions]
+class Rows(Prompts):
+    """Rows of the reckoning world."""
 
     def batch(self, stage: Stage, size: int) -> Batch:
         """Rows of one step; to a bare question every word counts: of which tile to speak is what is to be learnt."""

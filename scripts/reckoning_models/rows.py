@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from figure_models.reasoner_rows import pad_rows
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from racro_pl.figure_world.world import COLORS, SHADES
@@ -163,7 +163,7 @@ def prompt_batch(
         kinds: question types.
         steps: whether replies are written out, or recall and answer.
     """
-    ids, targets = [], []
+    rows = []
     for _ in range(size):
         asked, caption = draw_asked(rng, kinds)
         tentative = draw_tentative(rng, asked) if rng.random() < JOINT else None
@@ -171,13 +171,8 @@ def prompt_batch(
         prompt = tokenizer.encode(text)
         reply_form = written_out if steps else recalled
         reply = [*tokenizer.encode(reply_form(asked, asked.answer(tentative))), tokenizer.eos_token_id]
-        ids.append(torch.tensor(prompt + reply))
-        targets.append(torch.tensor([-100] * len(prompt) + reply))
-    pad = nn.utils.rnn.pad_sequence
-    return (
-        pad(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(targets, batch_first=True, padding_value=-100),
-    )
+        rows.append((prompt + reply, [-100] * len(prompt) + reply))
+    return pad_rows(rows, tokenizer.pad_token_id)
 
 
 def lookup_batch(
@@ -191,7 +186,7 @@ def lookup_batch(
         size: how many (n).
         sums: whether small sums and differences of the counts are mixed in.
     """
-    ids, targets = [], []
+    rows = []
     for _ in range(size):
         dots = {color: rng.randint(1, MOST_DOTS) for color in COLORS}
         row, target = [], []
@@ -209,10 +204,5 @@ def lookup_batch(
                 tokens = tokenizer.encode(f" {high} {sign} {low} is {total}")
                 row += tokens
                 target += [-100] * (len(tokens) - 1) + [tokens[-1]]
-        ids.append(torch.tensor(row))
-        targets.append(torch.tensor(target))
-    pad = nn.utils.rnn.pad_sequence
-    return (
-        pad(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(targets, batch_first=True, padding_value=-100),
-    )
+        rows.append((row, target))
+    return pad_rows(rows, tokenizer.pad_token_id)

@@ -1,6 +1,4 @@
-"""A short fit whose captions are fixed, for comparing one process with several. Run by torch.distributed.run.
-
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.ddp_fit MODEL_FOLDER OUT [OPTION ...]
+"""A short fit whose captions are fixed, for comparing one process with several (`tests.helpers.ranks`).
 
 Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, what was logged last, the longest
 step (seconds), and the error that ended the run. ``outage``: the second rank's reasoner answers the check at the start
@@ -10,7 +8,6 @@ and hangs from then on; ``stop``: so it does, and that is more than the run allo
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -79,8 +76,8 @@ def served_reasoner(script: list[str]) -> HttpReasoner:
     return HttpReasoner(server.url, deadline_s=OUTAGE_DEADLINE_S, attempts=2)
 
 
-def main(folder: str, out: str, *options: str) -> None:
-    ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+def fit_rank(rank: int, ranks: int, folder: Path, out: Path, *options: str) -> None:
+    """What one of ``ranks`` processes does; the options are those above and those below."""
     script = silent_for_odd if "silent" in options else by_caption
     # A learning rate that moves nothing: AdamW turns the rounding of a gradient near zero into a whole step.
     policy: dict[str, Any] = {"quantization": "nf4"} if "nf4" in options else {}
@@ -89,7 +86,7 @@ def main(folder: str, out: str, *options: str) -> None:
     strategy = "fsdp2" if "fsdp2" in options else "ddp"
     loss = next((option for option in options if option in VARIANTS), "grpo")
     module = make_module(
-        Path(folder), script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
+        folder, script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
     )
     lost = "lost" in options
     module.engine = (LostEngine if lost else FixedEngine)(group_size=4, max_new_tokens=6)
@@ -102,7 +99,7 @@ def main(folder: str, out: str, *options: str) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=ranks, strategy=strategy if ranks > 1 else "auto", max_steps=2, max_epochs=-1,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        limit_val_batches=0, default_root_dir=Path(out).parent, inference_mode=False, callbacks=[watch],
+        limit_val_batches=0, default_root_dir=out.parent, inference_mode=False, callbacks=[watch],
         plugins=[RacroCheckpointIO()], use_distributed_sampler=False,
     )  # fmt: skip
     items = questions(16)
@@ -122,7 +119,3 @@ def main(folder: str, out: str, *options: str) -> None:
         },
         f"{out}.{rank}.pt",
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,14 +1,10 @@
-"""Full fine-tuning of sharded weights that are interrupted and resumed. Run by torch.distributed.run on two processes.
-
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.fakes.sharded_fit MODEL_FOLDER OUT_FOLDER
+"""Full fine-tuning of sharded weights that is interrupted and resumed, on two ranks (`tests.helpers.ranks`).
 
 Leaves ``half.ckpt`` of step 1 of 2, the final model of the first run, and per rank what it found.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +29,18 @@ class SaveHalfway(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def main(model: str, out: str) -> None:
-    folder = Path(out)
+def fit_twice(rank: int, ranks: int, model: Path, folder: Path) -> None:
+    """What each rank does."""
     ways: dict[str, Any] = {
         "strategy": "fsdp2",
-        "devices": 2,
+        "devices": ranks,
         "precision": "bf16-mixed",
         "limit_val_batches": 1,
         "val_check_interval": 1,
     }
     weights = []
     for ckpt in (None, str(folder / "half.ckpt")):
-        module = make_module(Path(model), policy={"lora": None}, learning_rate=1e-3, updates_per_rollout=2)
+        module = make_module(model, policy={"lora": None}, learning_rate=1e-3, updates_per_rollout=2)
         callbacks = [SaveHalfway(folder / "half.ckpt"), SaveResult()] if ckpt is None else []
         fit(module, folder, steps=2, ckpt=ckpt, callbacks=callbacks, **ways)
         weights.append(gather(module.state_dict()))
@@ -55,8 +51,4 @@ def main(model: str, out: str) -> None:
         "own": sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters),
         "tower": sum(p.numel() for name, p in module.captioner.named_parameters() if ".visual." in name),
     }
-    torch.save(found, folder / f"found.{os.environ['RANK']}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.save(found, folder / f"found.{rank}.pt")

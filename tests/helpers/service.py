@@ -141,3 +141,11 @@ def asking(text: str, *images: bytes) -> dict[str, Any]:
     """A user's message."""
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def request_head(port: int, length: int) -> bytes:
+    """The head of a request for a chat completion, for those who send its body themselves."""
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()

@@ -1,4 +1,4 @@
-"""Real parts for the tests marked `vllm`: a vLLM server on this machine's CPU, serving a real small reasoner."""
+"""Parts that are started once: two ranks; for tests marked `vllm` a server with a real small reasoner on a CPU."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,27 @@ from pathlib import Path
 import pytest
 
 from racro_pl.serving.vllm_process import ServerSettings, VllmServer
+from tests.helpers.ranks import Ranks
 
 SET_UP = (
     "set up both with `scripts/setup_cpu_vllm.sh .venv-vllm` and "
     "`.venv-vllm/bin/python scripts/fetch_reasoner.py .models/smollm2-135m-instruct`, then run "
     "`RACRO_VLLM_PYTHON=.venv-vllm/bin/python RACRO_REASONER_PATH=.models/smollm2-135m-instruct pytest -m vllm`"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one server go to one worker (``--dist loadgroup``): another worker would start a second server."""
+    for item in items:
+        if "vllm_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("reasoner"))
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Ranks]:
+    ranks = Ranks(2)
+    yield ranks
+    ranks.close()
 
 
 def required_path(variable: str, meaning: str) -> Path:

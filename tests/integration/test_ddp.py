@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.fakes.ddp_fit import fit_rank
 from tests.fakes.models import save_small_model
+from tests.helpers.ranks import Ranks
 from tests.helpers.tolerance import GRADIENTS, NF4, assert_equal
 
-ROOT = Path(__file__).parents[2]
 SAME = (
     "reward/mean", "reward/std", "reward/unscored_share", "reward/zero_variance_share", "caption/tokens",
     "policy/loss", "policy/kl", "policy/entropy", "policy/grad_norm", "reasoner/captions", "reasoner/unscored",
 )  # fmt: skip
 
-
 SLOW = ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")
-"""Half a minute each: CI runs them apart."""
+"""CI runs them apart."""
 
 
-def fit(folder: Path, out: Path, ranks: int, *options: str) -> list[dict]:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
-        "-m", "tests.fakes.ddp_fit", str(folder), str(out), *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return [torch.load(f"{out}.{rank}.pt", weights_only=True) for rank in range(ranks)]
+def fit(ranks: Ranks | None, folder: Path, out: Path, *options: str) -> list[dict]:
+    """On these ranks, or alone in this process."""
+    if ranks is None:
+        fit_rank(0, 1, folder, out, *options)
+    else:
+        ranks(fit_rank, folder, out, *options)
+    return [torch.load(f"{out}.{rank}.pt", weights_only=True) for rank in range(ranks.count if ranks else 1)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
         *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW),
     ],
 )  # fmt: skip
-def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
+def test_two_ranks_learn_what_one_learns(two_ranks, folder, tmp_path, option):
     """Ragged captions, a group without signal, two updates per rollout.
 
     ``silent``: rank 1 has nothing to learn; ``broken``: it has half as many groups. Both would leave sharded ranks
@@ -53,8 +50,8 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
     divided by: tokens, captions, or a constant for each.
     """
     options = option.split()
-    (one,) = fit(folder, tmp_path / "one", 1, *options)
-    first, second = fit(folder, tmp_path / "two", 2, *options)
+    (one,) = fit(None, folder, tmp_path / "one", *options)
+    first, second = fit(two_ranks, folder, tmp_path / "two", *options)
     assert len(one["gradients"]) == len(first["gradients"]) == 2 * 2
     limit = NF4 if option == "nf4" else GRADIENTS
     for mine, other, alone in zip(first["gradients"], second["gradients"], one["gradients"], strict=True):
@@ -70,9 +67,9 @@ def test_two_ranks_learn_what_one_learns(folder, tmp_path, option):
 
 
 @pytest.mark.slow
-def test_a_rank_that_loses_its_rollout_server_stops_all(folder, tmp_path):
+def test_a_rank_that_loses_its_rollout_server_stops_all(two_ranks, folder, tmp_path):
     """Nobody waits in a collective for ever, though ranks sample, refill and learn differently often."""
-    first, second = fit(folder, tmp_path / "two", 2, "lost")
+    first, second = fit(two_ranks, folder, tmp_path / "two", "lost")
     assert "another rank has lost its rollout server" in first["error"]
     assert "scripted: the rollout server is gone" in second["error"]
     for each in (first, second):

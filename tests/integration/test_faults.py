@@ -1,13 +1,14 @@
 """Faults of the reasoner as a run meets them: a real ``fit``, a real HTTP client, a server that misbehaves on script.
 
-One fit goes through all faults: in every other step the server misbehaves for every third prompt that it has not met in
-that step, the first one included, whatever the captions say; in the steps between it is well. Every test looks at what
-the run noted of its fault.
+One fit goes through all faults: in every other step the server misbehaves for every second prompt that it has not met
+in that step, the first one included, whatever the captions say, in up to three ways in turn; in the steps between it is
+well. Every test looks at what the run noted of its fault.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,20 +31,21 @@ SLACK_S = 15.0
 
 FAULTS = {
     "refuse": "connection failed",
-    "drop": "connection failed",
-    "cut": "connection failed",
+    # Those that cost the deadline stand together.
     "no http": "timeout",  # an SSH banner: the start of what never becomes a header
-    "huge headers": "connection failed",
     "endless headers": "timeout",
     "hang": "timeout",
     "drip": "timeout",
-    "429 0": "HTTP 429",
     "429 3600": "HTTP 429",
     "429 1e9": "HTTP 429",
     "429 99999999999999999999": "HTTP 429",
-    "429 -5": "HTTP 429",
     "429 Wed, 21 Oct 2099 07:28:00 GMT": "HTTP 429",
+    "429 0": "HTTP 429",
+    "429 -5": "HTTP 429",
     "429 soon": "HTTP 429",
+    "drop": "connection failed",
+    "cut": "connection failed",
+    "huge headers": "connection failed",
     "500": "HTTP 500",
     "503": "HTTP 503",
     "400": "HTTP 400",
@@ -65,6 +67,9 @@ FAULTS = {
     "odd numbers": None,  # beside a good answer: no fault of the answer
 }
 """What the server does, and as what it is counted."""
+_NAMES = list(FAULTS)
+BATCHES = [_NAMES[:1], *(_NAMES[at : at + 3] for at in range(1, len(_NAMES), 3))]
+"""What it does in one step; a server that refuses does nothing else."""
 
 
 def prompt_of(question_text: str, caption: str) -> str:
@@ -92,8 +97,8 @@ class Step:
     weights: dict[str, torch.Tensor]
     redirected: int
     """Requests that reached the server to which the first one had sent them."""
-    hit: set[str]
-    """Prompts for which the server misbehaved."""
+    hit: dict[str, str]
+    """How the server misbehaved, by prompt."""
 
 
 @dataclass
@@ -103,7 +108,8 @@ class Faults(Callback):
     server: FaultServer
     elsewhere: FaultServer
     steps: list[Step] = field(default_factory=list)
-    mode: str = "ok"
+    batch: list[str] = field(default_factory=list)
+    """In which ways it misbehaves in this step."""
     met: list[str] = field(default_factory=list)
     """This step's prompts in the order of their first request."""
     state_key = "faults"
@@ -113,20 +119,22 @@ class Faults(Callback):
         if prompt not in self.met:
             self.met.append(prompt)
         # Of one prompt always the same: a retry must not find the server well.
-        return self.mode if self.met.index(prompt) % 3 == 0 else "ok"
+        return self.fault_of(prompt) or "ok"
+
+    def fault_of(self, prompt: str) -> str | None:
+        turn, rest = divmod(self.met.index(prompt), 2)
+        return self.batch[turn % len(self.batch)] if self.batch and rest == 0 else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
-        fault = list(FAULTS)[len(self.steps) // 2] if len(self.steps) % 2 == 0 else "ok"
-        if fault == "refuse":
+        self.batch = BATCHES[len(self.steps) // 2] if len(self.steps) % 2 == 0 else []
+        if self.batch == ["refuse"]:
             self.server.go_away()
-        else:
-            self.mode = fault
         self.met = []
         self.started = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: object) -> None:
         seconds = time.monotonic() - self.started
-        if len(self.steps) == list(FAULTS).index("refuse") * 2:
+        if self.batch == ["refuse"]:
             self.server.come_back()
         captions = [
             Caption(prompt_of(rollout.question.text, text), not text.strip(), scored, reward, reason)
@@ -136,8 +144,10 @@ class Faults(Callback):
             )
         ]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        # Without a server every prompt fails, and none is met.
-        hit = {caption.prompt for caption in captions} if not self.met else set(self.met[::3])
+        if self.met:
+            hit = {prompt: fault for prompt in self.met if (fault := self.fault_of(prompt))}
+        else:  # without a server every prompt fails, and none is met
+            hit = dict.fromkeys((caption.prompt for caption in captions), "refuse")
         self.steps.append(Step(seconds, metrics, captions, adapter(pl_module), len(self.elsewhere.chats), hit))
 
 
@@ -154,36 +164,37 @@ def answers(chat: list[dict]) -> str:
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory) -> dict[str, tuple[Step, Step]]:
-    """Per fault, its step and the one after it."""
+    """Per fault, its step, which it may share, and the one after it."""
     bomb()  # packed beforehand: in the middle of a request it would take longer than the request has
     with FaultServer(answer=answers) as server, FaultServer(answer=answers) as elsewhere:
         server.elsewhere = f"{elsewhere.url}/v1"
         faults = Faults(server, elsewhere)
         server.script = faults.script
         module = fault_module(server.url)
-        fit(module, tmp_path_factory.mktemp("fit"), steps=2 * len(FAULTS), callbacks=[faults])
-    return dict(zip(FAULTS, zip(faults.steps[::2], faults.steps[1::2], strict=True), strict=True))
+        fit(module, tmp_path_factory.mktemp("fit"), steps=2 * len(BATCHES), callbacks=[faults])
+    pairs = zip(faults.steps[::2], faults.steps[1::2], strict=True)
+    return {fault: pair for batch, pair in zip(BATCHES, pairs, strict=True) for fault in batch}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_masks_its_captions_and_nothing_else(steps, fault):
-    kind, (during, _) = FAULTS[fault], steps[fault]
-    lost = 0
+    during, _ = steps[fault]
+    assert any(during.hit.get(caption.prompt) == fault and not caption.empty for caption in during.captions)
+    lost: Counter[str] = Counter()
     for caption in during.captions:
-        hit = kind is not None and not caption.empty and caption.prompt in during.hit
-        lost += hit
-        assert caption.scored != hit, caption
-        assert (caption.reason is not None) == hit
-        if hit:
+        kind = None if caption.empty else FAULTS.get(during.hit.get(caption.prompt, "ok"))
+        assert caption.scored == (kind is None), caption
+        assert (caption.reason is not None) == (kind is not None)
+        if kind is not None:
+            lost[kind] += 1
             assert caption.reason.startswith(f"{kind}: ")
         right = not caption.empty and by_caption(caption.prompt) == r"\boxed{red}"
-        assert caption.reward == (0.0 if hit else float(right))
-    assert lost > 0 or kind is None
-    assert during.metrics["reasoner/unscored"] == lost
-    assert during.metrics["reward/unscored_share"] == pytest.approx(lost / len(during.captions))
-    counted = {name: n for name, n in during.metrics.items() if name.startswith("reasoner/unscored/") and n}
-    # Figures of earlier steps stay in Lightning's table: only this step's kind is looked at.
-    assert counted[f"reasoner/unscored/{kind}"] == lost if kind else True
+        assert caption.reward == (0.0 if kind else float(right))
+    assert during.metrics["reasoner/unscored"] == lost.total()
+    assert during.metrics["reward/unscored_share"] == pytest.approx(lost.total() / len(during.captions))
+    # Figures of earlier steps stay in Lightning's table: only this step's kinds are looked at.
+    for kind, count in lost.items():
+        assert during.metrics[f"reasoner/unscored/{kind}"] == count
     assert during.seconds < DEADLINE_S + SLACK_S
     assert during.redirected == 0
 

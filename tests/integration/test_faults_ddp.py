@@ -22,10 +22,10 @@ def folder(tmp_path_factory) -> Path:
     return save_small_model(tmp_path_factory.mktemp("policy"), "qwen2_5_vl")
 
 
-def test_a_hanging_reasoner_costs_its_rank_the_captions_and_the_others_a_deadline(folder, tmp_path):
+def test_a_hanging_reasoner_costs_its_rank_the_captions_and_the_others_a_deadline(two_ranks, folder, tmp_path):
     """Learnt is what one process would learn from the captions that have a score."""
-    (alone,) = fit(folder, tmp_path / "one", 1, "silent")
-    ranks = fit(folder, tmp_path / "two", 2, "outage")
+    (alone,) = fit(None, folder, tmp_path / "one", "silent")
+    ranks = fit(two_ranks, folder, tmp_path / "two", "outage")
     for rank in ranks:
         assert rank["longest_step"] < OUTAGE_DEADLINE_S + SLACK_S
         assert len(rank["gradients"]) == 2 * 2
@@ -36,9 +36,9 @@ def test_a_hanging_reasoner_costs_its_rank_the_captions_and_the_others_a_deadlin
     assert ranks[0]["logged"]["reasoner/unscored/timeout"] == 16
 
 
-def test_above_the_limit_both_ranks_stop_together_with_one_checkpoint(folder, tmp_path):
+def test_above_the_limit_both_ranks_stop_together_with_one_checkpoint(two_ranks, folder, tmp_path):
     """Half of all captions is too much here, though one rank has scored all of its own and the other none."""
-    ranks = fit(folder, tmp_path / "two", 2, "stop")
+    ranks = fit(two_ranks, folder, tmp_path / "two", "stop")
     saved = tmp_path / "checkpoints/stopped-step=1.ckpt"
     for rank in ranks:
         assert rank["error"].startswith("16 of 32 captions have no score, more than the allowed share of 0.4")

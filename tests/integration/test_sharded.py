@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from tests.fakes.models import save_small_model
+from tests.fakes.sharded_fit import fit_twice
 from tests.unit.training.conftest import fit, make_module
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +19,10 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(model, tmp_path_factory) -> Path:
+def out(two_ranks, model, tmp_path_factory) -> Path:
     """Full fine-tuning, sampled in process, two steps; then again from the checkpoint of the first."""
     folder = tmp_path_factory.mktemp("out")
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "tests.fakes.sharded_fit", str(model), str(folder),
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    two_ranks(fit_twice, model, folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """What an HTTP reasoner finds out before a run, its key, and its settings."""
 
 import socket
+import threading
 import time
 
 import pytest
@@ -44,6 +45,25 @@ def test_check_of_a_port_that_refuses(connect):
             connect(url).check()
         reply = ask(connect(url, model="tiny"))[0]
     assert reply.kind == "connection failed"
+
+
+def test_where_nothing_listens_a_user_is_told_within_seconds():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        with pytest.raises(ReasonerError, match="no reasoner at .* .connection failed.*start the reasoner's server"):
+            HttpReasoner(f"http://127.0.0.1:{unused.getsockname()[1]}").check()
+    assert time.monotonic() - began < 5  # 2 but for a busy machine; 15 for a server that is there and hangs
+
+
+def test_a_server_that_listens_a_moment_later_is_found():
+    with FaultServer() as server:
+        server.go_away()
+        timer = threading.Timer(0.2, server.come_back)  # the second attempt is 0.25 s after the first, or later
+        timer.start()
+        HttpReasoner(server.url).check()
+        timer.join()
+    assert len(server.chats) == 1
 
 
 def test_the_key_is_sent_and_never_shown(connect, monkeypatch):

@@ -1,0 +1,94 @@
+"""Ranks that stay: processes of one group that are started once and run one function after another.
+
+Most of what two ranks cost on a CPU is their start and their imports. A launcher's own work is not tried here: that is
+done by `test_ddp_run`, `test_nodes` and `test_caption_ranks`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from typing import Any
+
+LIMIT_S = 240.0
+"""Ranks that wait for each other for ever are ended after so many seconds."""
+
+
+class Ranks:
+    """Starts the processes on first use, and anew after a failure.
+
+    Args:
+        count: how many ranks.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._ranks: list[ProcessPoolExecutor] = []
+        self._pids: list[int] = []
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Call ``function(rank, count, *arguments)`` on every rank at once.
+
+        Returns:
+            Per rank what it returned (no tensors: they would be shared memory).
+
+        Raises:
+            AssertionError: the ranks took longer than ``LIMIT_S``.
+            Exception: what the function raised on a rank; the other ranks are ended.
+        """
+        if not self._ranks:
+            self._start()
+        calls = [rank.submit(function, index, self.count, *arguments) for index, rank in enumerate(self._ranks)]
+        done, running = wait(calls, LIMIT_S, FIRST_EXCEPTION)
+        failed = [call for call in done if call.exception()]
+        if failed or running:
+            self.close(kill=True)
+        for call in failed:
+            call.result()
+        assert not running, f"{len(running)} of {self.count} ranks did not end within {LIMIT_S:g} s"
+        return [call.result() for call in calls]
+
+    def _start(self) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        # Not forked: this process has threads, which a copy of it would lack.
+        context = multiprocessing.get_context("spawn")
+        self._ranks = [
+            ProcessPoolExecutor(1, context, _join_group, (index, self.count, port)) for index in range(self.count)
+        ]
+        self._pids = [pid.result() for pid in [rank.submit(os.getpid) for rank in self._ranks]]
+
+    def close(self, kill: bool = False) -> None:
+        """End the processes, which may hang in a collective if ``kill``."""
+        for pid in self._pids if kill else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for rank in self._ranks:
+            rank.shutdown(cancel_futures=True)
+        self._ranks, self._pids = [], []
+
+
+def _join_group(rank: int, count: int, port: int) -> None:
+    """Set what torchrun sets; the group is made by whoever asks for it first."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed test process leaves no ranks."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():
+        time.sleep(1.0)
+    os._exit(1)
