@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from racro_pl.policy import captioner as captioner_module
-from racro_pl.policy import decode_attention
+from racro_pl.policy import decode_attention, paths
 from racro_pl.policy.sampling import sample_captions
 from tests.fakes.plain import plain_shortfall
 from tests.helpers.device import device
@@ -54,7 +53,7 @@ def test_captions_that_end_leave_and_change_nothing_for_the_others(folders, fami
 @pytest.fixture
 def growing(monkeypatch):
     """The loop that captions leave, on every device."""
-    monkeypatch.setattr(captioner_module, "sample_captions", partial(sample_captions, static=False))
+    monkeypatch.setattr(paths, "sample_captions", partial(sample_captions, static=False))
 
 
 @pytest.mark.usefixtures("growing")
