@@ -60,12 +60,13 @@ def reward_free_logprobs(
     sizes = torch.tensor([len(rollout.texts) for rollout in rollouts])
     group_index = torch.repeat_interleave(torch.arange(len(rollouts)), sizes)
     length = max(int(rollout.mask.sum(dim=1).max()) for rollout in rollouts)
-    token_ids = torch.cat([_fit(rollout.token_ids, length, captioner.pad_id) for rollout in rollouts])
-    mask = torch.cat([_fit(rollout.mask, length, False) for rollout in rollouts])
+    device = captioner.device  # engines may keep what a server sent in main memory
+    token_ids = torch.cat([_fit(rollout.token_ids, length, captioner.pad_id) for rollout in rollouts]).to(device)
+    mask = torch.cat([_fit(rollout.mask, length, False) for rollout in rollouts]).to(device)
     inputs = (prompts, group_index, token_ids, mask, temperature)
     sampled_by = [rollout.sampler_logprobs for rollout in rollouts]
     told = [_fit(logprobs, length, 0.0) for logprobs in sampled_by if logprobs is not None]
-    sampler_logprobs = torch.cat(told) if len(told) == len(rollouts) else None
+    sampler_logprobs = torch.cat(told).to(device) if len(told) == len(rollouts) else None
     weigh = weigh and sampler_logprobs is not None
     old_logprobs = captioner.frozen_logprobs(*inputs, reference=False) if old or weigh else None
     importance = None
