@@ -24,5 +24,8 @@ class Family:
     """How the class of its recurrent layers is called, from its end; None where it has none."""
     transformers: str | None = None
     """The first release of transformers that reads it right; None where every supported one does."""
+    vllm: tuple[str, ...] | str = "it was not tried"
+    """Attributes of the image processor that go to vLLM with a picture that it processes itself, none where it gets the
+    trainer's own pixels; or why vLLM cannot sample for it."""
     undescribed: str | None = None
     """Why nothing is known of it, so that the plain path runs; None for a described family."""

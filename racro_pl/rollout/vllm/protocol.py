@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from racro_pl.images import open_image
 from racro_pl.policy.prompts import PromptEncoder
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
+GRID = "image_grid_thw"
+"""What the families call the sizes of their images in patches, whose images are patches that merge."""
 BAN = -100.0
 """vLLM's lowest ``logit_bias``: what is left of a token's probability is below e^-100 of the others'."""
 
@@ -69,10 +72,15 @@ def sampling_request(
 def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -> Messages:
     """The captioner's chat with its images in place: one image part, so one placeholder, per image.
 
-    The images are those that the trainer processed, in their final size: vLLM's processor then has nothing to scale,
-    and cannot scale it differently.
+    Where images are patches of a grid, they are those that the trainer processed, in their final size: vLLM's processor
+    then has nothing to scale, and cannot scale it differently. Elsewhere vLLM gets the picture as the trainer opens it,
+    and does the same with it: the server is started with the trainer's limits.
     """
-    urls = iter([_png_url(image) for image in processed_images(prompt, encoder.processor.image_processor)])
+    if GRID in prompt.vision:
+        images = processed_images(prompt, encoder.processor.image_processor)
+    else:
+        images = [open_image(ref) for ref in question.images]
+    urls = iter([_png_url(image) for image in images])
 
     def part(piece: dict[str, Any]) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": next(urls)}} if piece["type"] == "image" else piece
@@ -86,12 +94,10 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
 def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
     """The pixels of a prompt: normalisation and cutting into patches undone.
 
-    The patches of the Qwen-VL processors hold (channel, frame, row, column) each, and follow each other merged block
-    by merged block. Resizing works on whole numbers, so nothing is lost on the way back.
+    The patches of Qwen-VL's and GLM-V's processors hold (channel, frame, row, column) each, and follow each other
+    merged block by merged block. Resizing works on whole numbers, so nothing is lost on the way back.
     """
-    if not prompt.vision:
-        return []
-    pixels, grids = prompt.vision["pixel_values"], prompt.vision["image_grid_thw"]
+    pixels, grids = prompt.vision["pixel_values"], prompt.vision[GRID]
     merge, patch, frames = image_processor.merge_size, image_processor.patch_size, image_processor.temporal_patch_size
     mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
     images = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.loading import policy_family
+from racro_pl.policy.families import FAMILIES
+from racro_pl.policy.families.image_limits import limit_area
+from racro_pl.policy.loading import load_encoder, policy_family
 from racro_pl.rollout.engine import RunInfo
 from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, socket_path
@@ -19,8 +22,6 @@ from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ``--max-lora-rank`` values that vLLM takes."""
-SERVED = ("qwen2_5_vl", "qwen3_vl")
-"""Families whose pixels are read back from the trainer's patches, and whose log-probs a test compares with vLLM's."""
 SLEEP_ARGUMENT = "--enable-sleep-mode"
 SLEEP_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 """vLLM offers the two endpoints under its development mode only."""
@@ -115,13 +116,14 @@ def check_family(policy: PolicySettings) -> None:
     """Refuse a captioner whose images and prompts the engine does not know how to send.
 
     Raises:
-        RolloutError: its family is none of :data:`SERVED`.
+        RolloutError: its family says why vLLM cannot sample for it.
     """
-    kind = policy_family(policy).model_type
-    if kind not in SERVED:
+    family = policy_family(policy)
+    if isinstance(family.vllm, str):
+        served = ", ".join(sorted(name for name, known in FAMILIES.items() if not isinstance(known.vllm, str)))
         raise RolloutError(
-            f"model.policy.path is of the family {kind}, and VllmEngine is tested with {' and '.join(SERVED)} only; "
-            "sample with racro_pl.rollout.TransformersEngine"
+            f"model.policy.path is of the family {family.model_type}, for which VllmEngine cannot sample: "
+            f"{family.vllm}. It takes {served}; sample with racro_pl.rollout.TransformersEngine"
         )
 
 
@@ -135,14 +137,24 @@ def required_arguments(policy: PolicySettings) -> list[str]:
     rank = next((rank for rank in LORA_RANKS if rank >= policy.lora.rank), None)
     if rank is None:
         raise RolloutError(f"model.policy.lora.rank is {policy.lora.rank}; vLLM serves ranks up to {LORA_RANKS[-1]}")
-    # Images arrive in their final size. The lower limit is out of their way; rounding up to whole patches at the
-    # trainer's lower limit may pass its upper one when the two are close.
-    pixels = {"min_pixels": 1, "max_pixels": max(policy.max_pixels, 2 * policy.min_pixels)}
     return [
         "--dtype", policy.dtype, "--enable-lora", "--max-lora-rank", str(rank),
         # After temperature and bans, as the trainer takes them; vLLM's default is before both.
-        "--logprobs-mode", "processed_logprobs", "--mm-processor-kwargs", json.dumps(pixels),
+        "--logprobs-mode", "processed_logprobs",
+        "--mm-processor-kwargs", json.dumps(processor_options(policy)),
     ]  # fmt: skip
+
+
+def processor_options(policy: PolicySettings) -> dict[str, Any]:
+    """What the server's image processor is told, so that it makes of a picture what the trainer's makes of it."""
+    family = policy_family(policy)
+    if family.image_limit is limit_area:
+        # Images arrive in their final size. The lower limit is out of their way; rounding up to whole patches at the
+        # trainer's lower limit may pass its upper one when the two are close.
+        return {"min_pixels": 1, "max_pixels": max(policy.max_pixels, 2 * policy.min_pixels)}
+    ours = load_encoder(policy).processor.image_processor
+    found = {name: getattr(ours, name) for name in family.vllm if not isinstance(family.vllm, str)}
+    return {name: dict(value) if name == "size" else value for name, value in found.items()}
 
 
 class Sleeper:

@@ -7,12 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import LlavaConfig
+from transformers import LlavaOnevisionConfig
 
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.rollout import RunInfo, VllmEngine
 from racro_pl.rollout.vllm.protocol import RolloutError
-from racro_pl.rollout.vllm.server import ServerSettings, announce_key, required_arguments, rollout_server
+from racro_pl.rollout.vllm.server import (
+    ServerSettings,
+    announce_key,
+    processor_options,
+    required_arguments,
+    rollout_server,
+)
+from tests.helpers.families import save_small_family
 from tests.unit.rollout.test_vllm_engine import encoded, serve
 
 
@@ -22,13 +29,26 @@ def test_full_fine_tuning_is_refused(folder, tmp_path):
         VllmEngine(url="http://127.0.0.1:1/v1").open(RunInfo(policy, tmp_path, "run"))
 
 
-def test_a_family_that_the_engine_is_not_tested_with_is_refused_before_a_server_starts(tmp_path):
-    (tmp_path / "config.json").write_text(LlavaConfig().to_json_string())
+def test_a_family_that_vllm_cannot_sample_for_is_refused_with_the_reason_before_a_server_starts(tmp_path):
+    (tmp_path / "config.json").write_text(LlavaOnevisionConfig().to_json_string())
     run = RunInfo(PolicySettings(path=str(tmp_path)), tmp_path, "run")
-    with pytest.raises(
-        RolloutError, match="of the family llava, and VllmEngine is tested with qwen2_5_vl and qwen3_vl"
-    ):
+    reason = "of the family llava_onevision.*no LoRA.*It takes .*internvl.*qwen3_vl; sample with .*TransformersEngine"
+    with pytest.raises(RolloutError, match=reason):
         VllmEngine(server=ServerSettings()).open(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("internvl", {"max_patches": 2, "min_patches": 1}),  # tiles of 28 x 28
+        ("idefics3", {"size": {"longest_edge": 32}}),
+        ("mistral3", {"size": {"longest_edge": 42}}),
+    ],
+)
+def test_a_server_that_processes_pictures_itself_is_told_the_trainers_limits(tmp_path, kind, options):
+    folder = save_small_family(tmp_path, kind)
+    policy = PolicySettings(path=str(folder), min_pixels=28 * 28, max_pixels=42 * 42)
+    assert processor_options(policy) == options
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Captions of families beside Qwen's by a real vLLM: prompts and log-probs are the trainer's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from racro_pl.policy.config import LoraSettings, PolicySettings
+from racro_pl.policy.loading import load_captioner
+from racro_pl.rollout import RunInfo, VllmEngine
+from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
+from tests.helpers.families import save_small_family
+from tests.helpers.tolerance import NATS
+from tests.unit.policy.conftest import QUESTIONS
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+KEY = "a key of this test"
+
+
+@pytest.mark.parametrize("kind", ["internvl", "mistral3"])
+def test_prompts_and_log_probs_are_the_trainers(vllm_python: Path, tmp_path, monkeypatch, kind):
+    """Several pictures of several sizes, with limits that cut them otherwise than the folder's own would."""
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    # vLLM's attention on a CPU wants heads of 32.
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    folder = save_small_family(tmp_path / "model", kind, **heads)
+    policy = PolicySettings(
+        path=str(folder), lora=LoraSettings(8, 16), dtype="float32", gradient_checkpointing=False, min_pixels=28 * 28,
+        max_pixels=42 * 42,
+    )  # fmt: skip
+    captioner = load_captioner(policy, torch.device("cpu"))
+    with torch.no_grad():  # a fresh adapter changes nothing
+        for name, parameter in captioner.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(1))
+    settings = ServerSettings(
+        python=str(vllm_python), host="127.0.0.1", max_model_len=1024, extra_args=["--enforce-eager"],
+        start_timeout_s=280,
+    )  # fmt: skip
+    questions = [(question, captioner.encode(question)) for question in QUESTIONS]
+    with rollout_server(settings, RunInfo(policy, tmp_path / "server", "server", key=KEY)) as running:
+        engine = VllmEngine(url=running.url, group_size=2, max_new_tokens=8)
+        engine.open(RunInfo(policy, tmp_path / "run", "run"))
+        rollouts = list(engine.sample(captioner, questions, 0))
+        metrics = engine.metrics()
+        engine.close()
+    assert [len(rollout.texts) for rollout in rollouts] == [2] * len(QUESTIONS)
+    assert metrics["canary_gap"] < NATS < metrics["canary_base_gap"]
+    for rollout in rollouts:
+        everyone = torch.zeros(2, dtype=torch.long)
+        own = captioner.frozen_logprobs(
+            [rollout.prompt], everyone, rollout.token_ids, rollout.mask, 1.0, reference=False
+        )  # fmt: skip
+        assert (own - rollout.sampler_logprobs).abs().max() < NATS
