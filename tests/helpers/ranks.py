@@ -17,6 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any
 
+from tests.helpers.preloaded import CONTEXT
+
 LIMIT_S = 240.0
 """Ranks that wait for each other for ever are ended after so many seconds."""
 
@@ -59,10 +61,8 @@ class Ranks:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
-        # Not forked: this process has threads, which a copy of it would lack.
-        context = multiprocessing.get_context("spawn")
         self._ranks = [
-            ProcessPoolExecutor(1, context, _join_group, (index, self.count, port)) for index in range(self.count)
+            ProcessPoolExecutor(1, CONTEXT, _join_group, (index, self.count, port)) for index in range(self.count)
         ]
         self._pids = [pid.result() for pid in [rank.submit(os.getpid) for rank in self._ranks]]
 
@@ -81,8 +81,11 @@ def _join_group(rank: int, count: int, port: int) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": "1",
+        "TORCHELASTIC_RUN_ID": "tests",
     }  # fmt: skip
+    import torch
+
+    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

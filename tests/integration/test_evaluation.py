@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from racro_pl.cli import run
 from racro_pl.evaluation.results import Results
+from tests.helpers.preloaded import CONTEXT
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 48
@@ -25,13 +25,6 @@ def arguments(runs: Path, *more: str) -> list[str]:
         "[{name: it, path: 'embedded:figure-captioner', max_new_tokens: 16, batch_size: 4}]",
         "--reasoners", "embedded:figure-reasoner", "--limit", str(LIMIT), "--runs", str(runs), *more,
     ]  # fmt: skip
-
-
-def start(runs: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "racro_pl", *arguments(runs, *more)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
 
 
 def records(folder: Path, kind: str) -> list[dict]:
@@ -86,16 +79,17 @@ def test_the_same_command_again_only_scores(whole, capfd):
 def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path, capfd):
     folder = tmp_path / "test/version_0"
     for kind in ("captions", "answers"):
-        process = start(tmp_path)
+        process = CONTEXT.Process(target=run, args=(arguments(tmp_path),))
+        process.start()
         try:
             deadline = time.monotonic() + 120
             while not (folder / f"{kind}.jsonl").is_file() or (folder / f"{kind}.jsonl").read_bytes().count(b"\n") < 3:
-                assert process.poll() is None, process.stdout.read()
+                assert process.is_alive(), f"ended before there were {kind}"
                 assert time.monotonic() < deadline, f"no {kind} in time"
                 time.sleep(0.002)
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
         with (folder / f"{kind}.jsonl").open("ab") as file:
             file.write(b'{"benchmark": "figures", "id": "te')  # and the disk got half a line
     assert run(arguments(tmp_path)) == 0
@@ -107,9 +101,12 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path, capfd):
 
 @pytest.mark.slow  # what each rank reads and writes: tests/unit/evaluation/test_store.py
 def test_two_ranks_give_the_table_of_one(whole, tmp_path):
-    process = start(tmp_path, "--devices", "2", "--accelerator", "cpu")
-    output = process.communicate(timeout=250)[0]
-    assert process.returncode == 0, output
+    more = ("--devices", "2", "--accelerator", "cpu")
+    done = subprocess.run(
+        [sys.executable, "-m", "racro_pl", *arguments(tmp_path, *more)], cwd=ROOT, text=True, timeout=250,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
     folder = tmp_path / "test/version_0"
     assert {path.name for path in folder.glob("captions*")} == {"captions.jsonl", "captions-rank1.jsonl"}
     for kind in ("captions", "answers"):

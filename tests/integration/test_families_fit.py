@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from racro_pl.cli import run
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_for_inference
 from tests.helpers.families import save_small_family
@@ -25,31 +23,30 @@ SMALL = {
 }  # fmt: skip
 
 
-def racro_pl(*arguments: str, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "racro_pl", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def racro_pl(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The command in this process: a new one would import everything again, nine times."""
+    code = run(list(arguments))
+    printed = capfd.readouterr()
+    assert code == 0, printed.err[-3000:]
+    return printed.out
 
 
 @pytest.mark.parametrize(("kind", "quantization"), [("internvl", "none"), ("gemma3", "none"), ("qwen3_5", "nf4")])
-def test_a_family_trains_resumes_and_merges(kind, quantization, tmp_path):
+def test_a_family_trains_resumes_and_merges(kind, quantization, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
     model = save_small_family(tmp_path / "model", kind)
     options = SMALL | {"model.policy.path": model, "model.policy.quantization": quantization}
     common = ["--config", str(ROOT / "configs/quickstart.yaml")]
     common += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    racro_pl("fit", *common, "--trainer.max_steps", "2", folder=tmp_path)
+    racro_pl(capfd, "fit", *common, "--trainer.max_steps", "2")
     last = next(tmp_path.glob("runs/*/version_*/checkpoints/last.ckpt"))
-    resumed = racro_pl("fit", *common, "--trainer.max_steps", "3", "--ckpt_path", str(last), folder=tmp_path)
+    resumed = racro_pl(capfd, "fit", *common, "--trainer.max_steps", "3", "--ckpt_path", str(last))
     assert "step 3/3" in resumed
-    run = sorted(tmp_path.glob("runs/*/version_*"))[-1]
-    racro_pl("export", str(run), "merged", "--merge", "--dtype", "float32", folder=tmp_path)
+    folder = sorted(tmp_path.glob("runs/*/version_*"))[-1]
+    racro_pl(capfd, "export", str(folder), "merged", "--merge", "--dtype", "float32")
     pixels = {"min_pixels": 3136, "max_pixels": 3136, "dtype": "float32"}
     apart = load_for_inference(
-        PolicySettings(path=str(model), adapter=str(run / "adapter"), **pixels), torch.device("cpu")
+        PolicySettings(path=str(model), adapter=str(folder / "adapter"), **pixels), torch.device("cpu")
     )
     merged = load_for_inference(PolicySettings(path=str(tmp_path / "merged"), **pixels), torch.device("cpu"))
     tokens = torch.randint(60, 200, (1, 6), generator=torch.Generator().manual_seed(0))

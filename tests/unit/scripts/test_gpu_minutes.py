@@ -27,9 +27,23 @@ def rehearse(out: Path, *options: str) -> tuple[subprocess.CompletedProcess[str]
 
 
 @pytest.mark.skipif(any((ROOT / ".whl").glob("*.whl")), reason="would unpack the wheels packed here")
-def test_steps_of_a_model_are_rehearsed_on_a_cpu(tmp_path):
-    done, found = rehearse(tmp_path, "--only", "step_3b")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_script_starts_and_lists_its_stages(tmp_path):
+    environment = os.environ | {"PYTHON": sys.executable, "SITE": str(tmp_path / "site")}
+    command = ["bash", str(ROOT / "scripts/gpu_minutes.sh"), "--list"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    names = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert names == [stage.name for stage in run.stages(tmp_path, dry=False)]
+
+
+def test_steps_of_a_model_are_rehearsed_on_a_cpu(tmp_path, monkeypatch, capsys):
+    """Started from here, which has imported what the script imports; the stage is a process of its own as always."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path), "--dry-run", "--only", "step_3b"])
+    with pytest.raises(SystemExit) as stop:
+        run.main()
+    assert stop.value.code == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "gpu_minutes.json").read_text())
     assert found["dry_run"] is True
     assert {"torch", "transformers"} <= found["versions"].keys()
     assert found["stages"].keys() == {"step_3b"}
