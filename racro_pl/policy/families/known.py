@@ -5,8 +5,6 @@ from racro_pl.policy.families.image_limits import limit_area, limit_edge, limit_
 
 DELTA_NET, SHORT_CONVOLUTION = "GatedDeltaNet", "ShortConv"
 NO_TWO_WAY = "it may attend within an image one way only, as on a CPU, where log-probs are off by 0.2 to 0.4 nats"
-    "it may attend within an image one way only, as it does on a CPU, where log-probs are off by 0.2 to 0.4 nats"
-)
 
 KNOWN = (
     Family("qwen2_vl", limit_area, vllm=()),
