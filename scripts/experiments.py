@@ -57,9 +57,9 @@ def write(results: dict, out: Path, publish: bool) -> None:
     (out / "tables.md").write_text("\n\n".join(blocks.values()) + "\n")
     (out / "experiments.json").write_text(json.dumps(results, indent=1) + "\n")
     folders = [out, ROOT / "docs/images"] if publish else [out]
-    for name in results["tables"]:
-        for folder in folders if name in PICTURES else []:
-            PICTURES[name](results, folder / f"experiments_{name}.png")
+    for name, picture in PICTURES.items():
+        for folder in folders if picture.table in results["tables"] else []:
+            picture.draw(results, folder / f"experiments_{name}.png")
     if publish:
         published = ROOT / "docs/results/experiments.json"
         everything = merged(json.loads(published.read_text()), results)

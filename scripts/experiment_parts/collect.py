@@ -11,9 +11,20 @@ from typing import Any
 
 import yaml
 
-from experiment_parts.reckoning import ceilings, evaluate_reckoning
+from experiment_parts.curves import READERS
+from experiment_parts.reckoning import accuracies, ceilings, evaluate_reckoning, reader_curves, sheet
 from experiment_parts.rewards import facts_told
-from experiment_parts.runs import HABIT, PENALTY, RECKONING_CONTROLS, ROOT, TABLES, Run, execute
+from experiment_parts.runs import (
+    HABIT,
+    PENALTY,
+    RECKONING,
+    RECKONING_CONTROLS,
+    RECKONING_NARROW,
+    ROOT,
+    TABLES,
+    Run,
+    execute,
+)
 from racro_pl.data import FigureWorldReader
 from racro_pl.reward import InProcessReasoner
 from racro_pl.reward.grader import Grader
@@ -40,10 +51,12 @@ def accuracy_by_step(folder: Path) -> dict[int, float]:
 
 
 def held_out(folder: Path) -> dict[str, Any]:
-    """A finished run: held-out figures before and after, the curve, seconds."""
+    """A finished run: held-out figures before and after, the curve, those of further readers if noted, seconds."""
     log = folder.parent.with_name(f"{folder.parent.name}.log").read_text().split()
     figures = json.loads((folder / "held_out.json").read_text())
-    return figures | {"curve": sorted(accuracy_by_step(folder).items()), "seconds": int(log[-2])}
+    curve = sorted(accuracy_by_step(folder).items())
+    readers = {"readers": reader_curves(folder, curve)} if (folder / READERS).is_file() else {}
+    return figures | {"curve": curve, "seconds": int(log[-2])} | readers
 
 
 def evaluate(runs: Sequence[Run], out: Path) -> dict[str, dict[str, float]]:
@@ -126,7 +139,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """All figures of finished runs: ``runs`` by name, ``evaluation``, ``ceilings``, and ``captions`` over training."""
+    """All figures of finished runs: ``runs`` by name, ``evaluation``, ``ceilings``, ``captions`` and ``sheet``."""
     wanted = {Run(row, seed) for table in tables for row in TABLES[table] for seed in seeds}
     runs = sorted(wanted, key=lambda run: run.name)
     folders = {run: folder for run in runs if (folder := run.folder(out)) is not None}
@@ -134,9 +147,13 @@ def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str,
     results: dict[str, Any] = {"seeds": list(seeds), "tables": list(tables)}
     results["runs"] = {run.name: held_out(folder) for run, folder in folders.items()}
     results["evaluation"] = evaluate(compared, out) if compared else {}
+    results["ceilings"] = ceilings() if any(run.row in (*RECKONING_CONTROLS, *RECKONING_NARROW) for run in runs) else {}
     drawn = [run for run in runs if run.row in RECKONING_CONTROLS]
-    results["evaluation"] |= evaluate_reckoning(drawn, out) if drawn else {}
-    results["ceilings"] = ceilings() if drawn else {}
+    results["sheet"] = {}
+    if drawn:
+        evaluation = evaluate_reckoning(drawn, out)
+        results["evaluation"] |= accuracies(evaluation)
+        results["sheet"] = sheet(evaluation, Run(RECKONING[0], seeds[0]).name)
     results["captions"] = {}
     if "penalty" in tables:
         looker = Looker()

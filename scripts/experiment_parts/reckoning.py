@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from experiment_parts.curves import READERS
 from experiment_parts.runs import ROOT, Run, execute
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.reckoning_world.world import sentence_key, true_caption
 from racro_pl.reward import InProcessReasoner, Scorer
 from racro_pl.reward.reward_function import RewardFuture
+from racro_pl.text.answers import extract_answer
 from racro_pl.types import Question, Rewards
 
 REASONERS = ("reckoning-weak", "reckoning-middle", "reckoning-strong")
+NARROW, STRONG = "reckoning-narrow", "reckoning-strong"
 TENTATIVE = " + tentative"
+SHEET = 8
+"""Questions of the sheet of captions: two of each type."""
 BEFORE = "reckoning_before"
 """The captioner as it comes, in an evaluation."""
 
@@ -59,7 +64,7 @@ def ceilings() -> dict[str, dict[str, float]]:
     """Accuracy of each reasoner on the 500 test questions with captions that are all true, in all and by type."""
     questions = find_benchmark("reckoning").read().questions
     found = {}
-    for name in REASONERS:
+    for name in (*REASONERS, NARROW):
         scorer = Scorer(InProcessReasoner(f"embedded:{name}", temperature=0.0, max_new_tokens=22), cache="off")
         waiting = [scorer.submit(question, [f" {true_caption(question)}"]) for question in questions]
         right = [rewards.result().parts["correct"][0] for rewards in waiting]
@@ -71,13 +76,8 @@ def ceilings() -> dict[str, dict[str, float]]:
     return found
 
 
-def evaluate_reckoning(runs: Sequence[Run], out: Path) -> dict[str, dict[str, float]]:
-    """``racro-pl test`` of captioners on the 500 test questions, alone and through all reasoners.
-
-    Returns:
-        By captioner (:data:`BEFORE`, or a run's name): accuracy by ``direct``, by the reasoner's name, and by that with
-        :data:`TENTATIVE`.
-    """
+def evaluate_reckoning(runs: Sequence[Run], out: Path) -> Path:
+    """``racro-pl test`` of captioners on the 500 test questions, alone and through all reasoners; its folder."""
     captioners = {BEFORE: "embedded:reckoning-captioner"} | {run.name: str(run.folder(out)) for run in runs}
     settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/test_reckoning.yaml").read_text())
     limits = {key: value for key, value in settings["captioners"][0].items() if key not in ("name", "path")}
@@ -87,10 +87,66 @@ def evaluate_reckoning(runs: Sequence[Run], out: Path) -> dict[str, dict[str, fl
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     command = [sys.executable, "-m", "racro_pl", "test", "--config", str(config), "--runs", str(out)]
     execute(command, out / "evaluation_reckoning.log")
-    newest = max((out / settings["name"]).glob("version_*/results.json"), key=lambda file: file.stat().st_mtime)
-    accuracies: dict[str, dict[str, float]] = {}
-    for cell in json.loads(newest.read_text())["cells"]:
+    folders = (out / settings["name"]).glob("version_*/results.json")
+    return max(folders, key=lambda file: file.stat().st_mtime).parent
+
+
+def accuracies(evaluation: Path) -> dict[str, dict[str, float]]:
+    """An evaluation's figures.
+
+    Returns:
+        By captioner (:data:`BEFORE`, or a run's name): accuracy by ``direct``, by the reasoner's name, and by that with
+        :data:`TENTATIVE`.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for cell in json.loads((evaluation / "results.json").read_text())["cells"]:
         system = cell["system"]
         key = (system["reasoner"] or "direct") + (TENTATIVE if system["mode"] == "caption+tentative" else "")
-        accuracies.setdefault(system["captioner"], {})[key] = cell["headline"]
-    return accuracies
+        found.setdefault(system["captioner"], {})[key] = cell["headline"]
+    return found
+
+
+def sheet(evaluation: Path, run: str, count: int = SHEET) -> dict[str, Any]:
+    """The first test questions, two of each type, with the captions of before and after and the reasoners' answers.
+
+    Args:
+        evaluation: folder of :func:`evaluate_reckoning`.
+        run: name of the captioner of after.
+        count: how many questions.
+
+    Returns:
+        By question id: ``before`` and ``after``, each with ``caption`` and ``answers`` by reasoner (None for none).
+    """
+    told: dict[str, dict[str, Any]] = {one.id: {} for one in find_benchmark("reckoning").read().questions[:count]}
+    for row in _records(evaluation / "captions.jsonl"):
+        when = {BEFORE: "before", run: "after"}.get(row["captioner"])
+        if when and row["task"] == "caption" and row["id"] in told:
+            told[row["id"]][when] = {"caption": row["text"], "answers": {}}
+    for row in _records(evaluation / "answers.jsonl"):
+        when = {BEFORE: "before", run: "after"}.get(row["captioner"])
+        if when and row["mode"] == "caption" and row["id"] in told:
+            told[row["id"]][when]["answers"][row["reasoner"]] = extract_answer(row["text"])
+    return told
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open() as file:
+        yield from map(json.loads, file)
+
+
+def reader_curves(folder: Path, trained: Sequence[tuple[int, float]]) -> dict[str, list[tuple[int, float]]]:
+    """Accuracy by step of a run's reasoner of training and of those that only read, ends from the 500 test questions.
+
+    Args:
+        folder: the run's; :class:`~experiment_parts.curves.ReaderCurves` wrote there.
+        trained: the curve of the reasoner of training.
+    """
+    figures = json.loads((folder / "held_out.json").read_text())
+    curves: dict[str, dict[int, float]] = {name: {} for name in REASONERS[1:]}
+    for line in _records(folder / READERS):
+        for name, curve in curves.items():
+            curve[line["step"]] = line[name]
+    for name, curve in curves.items():
+        curve[0] = figures["before"][f"{name}: accuracy"]
+        curve[max(curve)] = figures["after"][f"{name}: accuracy"]
+    return {REASONERS[0]: list(trained)} | {name: sorted(curve.items()) for name, curve in curves.items()}

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiment_parts.collect import mean
-from experiment_parts.reckoning import BEFORE, REASONERS, TENTATIVE
-from experiment_parts.runs import AGAINST, HABIT, PENALTY, RECKONING, RECKONING_CONTROLS, SETTINGS, TABLES, Row
+from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
+from experiment_parts.reckoning_report import (
+    controls_table,
+    draw_readers,
+    draw_sheet,
+    narrow_table,
+    reckoning_table,
+)
+from experiment_parts.runs import AGAINST, HABIT, PENALTY, SETTINGS, TABLES, Row
 
-Results = dict[str, Any]
 READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
 """The reasoner that training asked, and one that it never met, by their names in an evaluation."""
 QUICKSTART = {"cro": "LoRA", "nf4": "QLoRA (NF4)", "shuffled": "LoRA, rewards shuffled"}
 TYPES = ("color", "fill", "count", "shade")
+PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet")
+"""Of the results, each by name."""
 LATE = 4
 """So many of the last steps that were looked at stand for the end of a run."""
 
@@ -26,8 +32,8 @@ LATE = 4
 def tables(results: Results) -> dict[str, str]:
     """Markdown by name of its block: the chosen tables, and the quickstart's where all its rows were run."""
     makers = {
-        "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": _reckoning,
-        "reckoning_controls": _reckoning_controls,
+        "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
+        "reckoning_controls": controls_table, "reckoning_narrow": narrow_table,
     }  # fmt: skip
     blocks = {name: makers[name](results) for name in results["tables"]}
     if {"against", "settings"} <= set(results["tables"]):
@@ -38,19 +44,22 @@ def tables(results: Results) -> dict[str, str]:
 def _against(results: Results) -> str:
     found = results["evaluation"]
     columns = (READER_A, READER_B, "direct")
-    lines = [_row("before any training", [f"{100 * found['before'][key]:.1f}" for key in columns])]
+    lines = [table_row("before any training", [f"{100 * found['before'][key]:.1f}" for key in columns])]
     for row in AGAINST:
         cells = [spread([found[f"{row.name}-{seed}"][key] for seed in results["seeds"]]) for key in columns]
-        lines.append(_row(row.title, cells))
-    return _table("|  | reasoner A (asked in training) | reasoner B (never met) | its own answer |", lines)
+        lines.append(table_row(row.title, cells))
+    return table("|  | reasoner A (asked in training) | reasoner B (never met) | its own answer |", lines)
 
 
 def _penalty(results: Results) -> str:
     keys = ("describes", "trained", "reader", "trusting")
     first = [results["captions"][f"{row.name}-{seed}"][0] for row in PENALTY for seed in results["seeds"]]
     lines = [
-        _row("sampled, first step", [spread([look[key] for look in first]) for key in keys]),
-        *(_row(f"sampled, last steps: {row.title}", [_late(results, row, key) for key in keys]) for row in PENALTY),
+        table_row("sampled, first step", [spread([look[key] for look in first]) for key in keys]),
+        *(
+            table_row(f"sampled, last steps: {row.title}", [_late(results, row, key) for key in keys])
+            for row in PENALTY
+        ),
     ]
     start = [
         results["runs"][f"{row.name}-{seed}"]["before"]["accuracy"] for row in PENALTY for seed in results["seeds"]
@@ -61,12 +70,12 @@ def _penalty(results: Results) -> str:
         end = [results["runs"][name]["after"]["accuracy"] for name in names]
         lines.append(_greedy(results, row.title, names, end))
     head = "|  | captions that describe | reasoner of training | reader B | reader B, taking boxes as they stand |"
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _greedy(results: Results, title: str, captioners: Sequence[str], trained: Sequence[float]) -> str:
     read = spread([results["evaluation"][name][READER_B] for name in captioners])
-    return _row(f"greedy, held out: {title}", ["", spread(trained), read, ""])
+    return table_row(f"greedy, held out: {title}", ["", spread(trained), read, ""])
 
 
 def _late(results: Results, row: Row, key: str) -> str:
@@ -80,42 +89,8 @@ def _settings(results: Results) -> str:
     for row in SETTINGS:
         runs = [results["runs"][f"{row.name}-{seed}"] for seed in results["seeds"]]
         cells = [spread([dict(run["curve"])[step] for run in runs]) for step in steps]
-        lines.append(_row(row.title, [*cells, f"{mean(run['seconds'] for run in runs):.0f}"]))
-    return _table(f"|  | {' | '.join(f'after {step} steps' for step in steps)} | seconds |", lines)
-
-
-def _reckoning(results: Results) -> str:
-    found, ceilings = results["evaluation"], results["ceilings"]
-    after = [found[f"{RECKONING[0].name}-{seed}"] for seed in results["seeds"]]
-    lines = []
-    for title, key in _reckoning_columns().items():
-        ceiling = f"{100 * ceilings[key]['accuracy']:.1f}" if key in ceilings else ""
-        lines.append(_row(title, [f"{100 * found[BEFORE][key]:.1f}", spread([run[key] for run in after]), ceiling]))
-    return _table("|  | before | after | its ceiling, with true captions |", lines)
-
-
-def _reckoning_columns() -> dict[str, str]:
-    """Keys of an evaluation by what the table calls them."""
-    places = ("asked in training", "never met", "never met")
-    names = [name.removeprefix("reckoning-") for name in REASONERS]
-    caption = {
-        f"{name}, from the caption ({place})": key for name, place, key in zip(names, places, REASONERS, strict=True)
-    }
-    both = {
-        f"{name}, from caption and tentative answer": key + TENTATIVE
-        for name, key in zip(names, REASONERS, strict=True)
-    }
-    return caption | both | {"the captioner's own answer": "direct"}
-
-
-def _reckoning_controls(results: Results) -> str:
-    found = results["evaluation"]
-    columns = (*REASONERS, "direct")
-    lines = [_row("before any training", [f"{100 * found[BEFORE][key]:.1f}" for key in columns])]
-    for row in RECKONING_CONTROLS:
-        cells = [spread([found[f"{row.name}-{seed}"][key] for seed in results["seeds"]]) for key in columns]
-        lines.append(_row(row.title, cells))
-    return _table("|  | weak (asked in training) | middle | strong | its own answer |", lines)
+        lines.append(table_row(row.title, [*cells, f"{mean(run['seconds'] for run in runs):.0f}"]))
+    return table(f"|  | {' | '.join(f'after {step} steps' for step in steps)} | seconds |", lines)
 
 
 def _quickstart(results: Results) -> str:
@@ -125,9 +100,9 @@ def _quickstart(results: Results) -> str:
         for seed in results["seeds"]:
             before, after = (results["runs"][f"{name}-{seed}"][when] for when in ("before", "after"))
             cells = [f"{100 * before[key]:.1f} → {100 * after[key]:.1f}" for key in keys]
-            lines.append(_row(title, [str(seed), *cells]))
+            lines.append(table_row(title, [str(seed), *cells]))
     kinds = "colour | fill | count | shade"
-    return _table(f"| run | seed | accuracy | {kinds} | asked fact stated | true sentences |", lines)
+    return table(f"| run | seed | accuracy | {kinds} | asked fact stated | true sentences |", lines)
 
 
 def merged(published: Results, new: Results) -> Results:
@@ -139,27 +114,8 @@ def merged(published: Results, new: Results) -> Results:
     if published["seeds"] != new["seeds"]:
         raise ValueError(f"got seeds {new['seeds']}; the published tables have {published['seeds']}: use those")
     every = [name for name in TABLES if name in (*published["tables"], *new["tables"])]
-    parts = {name: published.get(name, {}) | new[name] for name in ("runs", "evaluation", "ceilings", "captions")}
+    parts = {name: published.get(name, {}) | new[name] for name in PARTS}
     return {"seeds": new["seeds"], "tables": every, **parts}
-
-
-def _row(title: str, cells: Sequence[str]) -> str:
-    return f"| {title} | {' | '.join(cells)} |"
-
-
-def _table(head: str, lines: Sequence[str]) -> str:
-    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *lines])
-
-
-def spread(shares: Sequence[float]) -> str:
-    """Mean and range of shares, in percent.
-
-    >>> spread([0.5, 0.25, 0.75])
-    '50.0 (25.0–75.0)'
-    """
-    percent = [100 * share for share in shares]
-    found = f"{mean(percent):.1f}"
-    return found if len(percent) == 1 else f"{found} ({min(percent):.1f}–{max(percent):.1f})"
 
 
 def fill(page: Path, blocks: dict[str, str]) -> None:
@@ -189,9 +145,9 @@ def draw_learning(results: Results, path: Path) -> None:
             [(step, share) for step, share in results["runs"][f"{row.name}-{seed}"]["curve"]]
             for seed in results["seeds"]
         ]
-        _lines(axes, curves, color, row.title)
+        draw_curves(axes, curves, color, row.title)
     axes.set(xlabel="step", ylabel="share of right answers", ylim=(-0.02, 1.02))
-    _finish(figure, [axes], path, legend_at=0.72)
+    finish(figure, [axes], path, legend_at=0.72)
 
 
 def draw_penalty(results: Results, path: Path) -> None:
@@ -206,29 +162,25 @@ def draw_penalty(results: Results, path: Path) -> None:
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         for row, color in zip(PENALTY, ("#b42318", "#175cd3"), strict=True):
             runs = [results["captions"][f"{row.name}-{seed}"] for seed in results["seeds"]]
-            _lines(axes, [[(look["step"], look[key]) for look in run] for run in runs], color, row.title)
+            draw_curves(axes, [[(look["step"], look[key]) for look in run] for run in runs], color, row.title)
         axes.set(xlabel="step", title=title, ylim=(-0.02, 1.02))
     panels[0].set_ylabel("share of sampled captions")
-    _finish(figure, panels, path, legend_at=0.52)
+    finish(figure, panels, path, legend_at=0.52)
 
 
-def _lines(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], color: str, label: str) -> None:
-    """Every seed thin, their mean thick."""
-    for curve in curves:
-        axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.5)
-    shared = sorted(set.intersection(*({step for step, _ in curve} for curve in curves)))
-    average = [mean(dict(curve)[step] for curve in curves) for step in shared]
-    axes.plot(shared, average, color=color, linewidth=2, label=label)
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is made from figures."""
+
+    table: str
+    """That it belongs to: drawn when that is made."""
+    draw: Callable[[Results, Path], None]
 
 
-def _finish(figure: Figure, panels: Sequence[Axes], path: Path, legend_at: float) -> None:
-    for axes in panels:
-        axes.grid(alpha=0.25)
-    panels[0].legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1.0, legend_at))
-    FigureCanvasAgg(figure)  # by name: pyplot would look for a display
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
-PICTURES: dict[str, Callable[[Results, Path], None]] = {"against": draw_learning, "penalty": draw_penalty}
-"""By the table that they belong to."""
+PICTURES = {
+    "against": Picture("against", draw_learning),
+    "penalty": Picture("penalty", draw_penalty),
+    "reckoning": Picture("reckoning", draw_readers),
+    "reckoning_sheet": Picture("reckoning", draw_sheet),
+}
+"""By what follows ``experiments_`` in their files' names."""

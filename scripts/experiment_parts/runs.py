@@ -1,4 +1,4 @@
-"""Which runs there are: one ``racro-pl fit`` each, in five tables, every row with every seed."""
+"""Which runs there are: one ``racro-pl fit`` each, in six tables, every row with every seed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,12 @@ def _reckoning(name: str, title: str, *options: str) -> Row:
     return Row(name, title, ("--config", "configs/reckoning.yaml", *options))
 
 
-RECKONING = (_reckoning("reckoning", "CRO: paid when the weak reasoner is right"),)
+RECKONING = (
+    _reckoning(
+        "reckoning", "CRO: paid when the weak reasoner is right",
+        "--trainer.callbacks+=experiment_parts.curves.ReaderCurves", "--allow-imports",
+    ),
+)  # fmt: skip
 RECKONING_CONTROLS = (
     *RECKONING,
     _reckoning("reckoning_shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true"),
@@ -94,12 +99,19 @@ RECKONING_CONTROLS = (
         "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 500, reasoners: null}}}}]",
     ),
 )  # fmt: skip
+RECKONING_NARROW = (
+    _reckoning(
+        "reckoning_narrow", "CRO: paid when the narrow reasoner is right",
+        "--model.reward.reasoner.init_args.path", "embedded:reckoning-narrow",
+    ),
+)  # fmt: skip
 TABLES = {
     "against": AGAINST,
     "penalty": PENALTY,
     "settings": SETTINGS,
     "reckoning": RECKONING,
     "reckoning_controls": RECKONING_CONTROLS,
+    "reckoning_narrow": RECKONING_NARROW,
 }
 
 

@@ -34,7 +34,7 @@ def results():
 
 def test_rows_of_two_tables_are_run_once():
     names = [run.name for run in runs.planned(list(runs.TABLES), [1, 2, 3])]
-    assert len(names) == len(set(names)) == 48
+    assert len(names) == len(set(names)) == 51
     assert names.count("cro-1") == 1
 
 
@@ -103,6 +103,57 @@ def test_the_reckoning_tables_have_a_row_for_each_reader_and_each_run():
     assert "| weak, from caption and tentative answer | 50.0 | 30.0 |  |" in blocks["reckoning"]
     assert "| CRO: paid when the weak reasoner is right | 0.0 | 10.0 | 20.0 | 60.0 |" in blocks["reckoning_controls"]
     assert blocks["reckoning_controls"].count("\n") == 2 + len(runs.RECKONING_CONTROLS)
+
+
+def test_the_narrow_table_sets_sums_apart():
+    narrow, strong = reckoning.NARROW, f"{reckoning.STRONG}: "
+    before = {"accuracy": 0.1, "accuracy/sum": 0.0, f"{strong}accuracy": 0.3, f"{strong}accuracy/sum": 0.35}
+    afters = [{**before, f"{strong}accuracy/sum": share} for share in (0.9, 1.0)]
+    figures = {"accuracy": 0.4, "accuracy/sum": 0.0}
+    block = tables(
+        {
+            "seeds": [1, 2],
+            "tables": ["reckoning_narrow"],
+            "runs": {f"reckoning_narrow-{n}": {"before": before, "after": after} for n, after in enumerate(afters, 1)},
+            "ceilings": {narrow: figures, reckoning.STRONG: {"accuracy": 0.99, "accuracy/sum": 1.0}},
+        }
+    )["reckoning_narrow"]
+    assert "| narrow (asked in training): sums | 0.0 | 0.0 (0.0–0.0) | 0.0 |" in block
+    assert "| strong (never met): sums | 35.0 | 95.0 (90.0–100.0) | 100.0 |" in block
+    assert "| strong (never met): all questions | 30.0 | 30.0 (30.0–30.0) | 99.0 |" in block
+
+
+def test_the_sheet_holds_the_captions_of_before_and_after_and_all_answers(tmp_path):
+    captions, answers = [], []
+    for captioner in (reckoning.BEFORE, "reckoning-1", "reckoning-2"):
+        for key in ("test-0-0", "test-0-1", "test-0-9"):
+            row = {"captioner": captioner, "id": key}
+            captions += [{**row, "task": task, "text": f"{task} of {captioner}"} for task in ("caption", "tentative")]
+            answers += [
+                {**row, "mode": mode, "reasoner": name, "text": f"{name[-1]} \\boxed{{ {name} {mode}}}"}
+                for name in reckoning.REASONERS
+                for mode in ("caption", "caption+tentative")
+            ]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    told = reckoning.sheet(tmp_path, "reckoning-1", count=2)
+    assert list(told) == ["test-0-0", "test-0-1"]
+    assert told["test-0-1"]["after"] == {
+        "caption": "caption of reckoning-1",
+        "answers": {name: f"{name} caption" for name in reckoning.REASONERS},
+    }
+    assert told["test-0-1"]["before"]["caption"] == f"caption of {reckoning.BEFORE}"
+
+
+def test_curves_of_further_readers_go_from_the_test_before_to_the_test_after(tmp_path):
+    ends = {f"{name}: accuracy": 0.25 for name in reckoning.REASONERS[1:]}
+    (tmp_path / "held_out.json").write_text(json.dumps({"before": ends, "after": dict.fromkeys(ends, 0.75)}))
+    lines = [{"step": step} | dict.fromkeys(reckoning.REASONERS[1:], step / 100) for step in (10, 20)]
+    (tmp_path / "readers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = reckoning.reader_curves(tmp_path, [(0, 0.1)])
+    assert curves == {"reckoning-weak": [(0, 0.1)]} | dict.fromkeys(
+        reckoning.REASONERS[1:], [(0, 0.25), (10, 0.1), (20, 0.75)]
+    )
 
 
 def test_the_trusting_reasoner_repeats_boxes_and_slips_on_some_descriptions():
@@ -191,16 +242,19 @@ def test_tables_made_anew_join_those_that_are_published():
         "evaluation": {},
         "captions": {},
         "ceilings": {"x": 3},
+        "sheet": {},
     }
     assert merged(old, new) == {
         "seeds": [1], "tables": ["against", "reckoning"], "runs": {"a": 1, "b": 2}, "evaluation": {"a": 1},
-        "ceilings": {"x": 3}, "captions": {},
+        "ceilings": {"x": 3}, "captions": {}, "sheet": {},
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"got seeds \[2\]; the published tables have \[1\]"):
         merged(old, new | {"seeds": [2]})
 
 
 def test_the_pictures_are_drawn_from_the_published_figures(results, tmp_path):
-    for name, draw in PICTURES.items():
-        draw(results, tmp_path / f"{name}.png")
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    page = (ROOT / "docs/experiments.md").read_text()
+    for name, picture in PICTURES.items():
+        picture.draw(results, tmp_path / f"{name}.png")
+        assert 10_000 < (tmp_path / f"{name}.png").stat().st_size < 200_000
+        assert f"(images/experiments_{name}.png)" in page
