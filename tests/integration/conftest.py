@@ -17,10 +17,10 @@ SET_UP = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one server go to one worker (``--dist loadgroup``): another worker would start a second server."""
+    """Tests marked ``vllm`` have time to start a server while another one starts."""
     for item in items:
-        if "vllm_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("reasoner"))
+        if item.get_closest_marker("vllm") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")

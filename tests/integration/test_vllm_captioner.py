@@ -17,7 +17,7 @@ from racro_pl.figure_world.world import figure_questions
 from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 from tests.integration.test_resume_vllm import fit
 
-pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("captioner")]
+pytestmark = pytest.mark.vllm
 QUESTIONS = figure_questions("test", 24)
 CAPTIONS = [(question, "caption") for question in QUESTIONS]
 BOTH = [(question, task) for question in QUESTIONS for task in ("caption", "tentative")]

@@ -27,7 +27,7 @@ from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
 from racro_pl.serving.vllm_process import VllmServer
 from tests.helpers.tolerance import NATS
 
-pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("rollout")]
+pytestmark = pytest.mark.vllm
 CONFIGS = Path(__file__).parents[2] / "configs"
 POLICY = PolicySettings(
     path=str(EMBEDDED["figure-captioner"]), lora=LoraSettings(16, 32), dtype="float32", gradient_checkpointing=False,
