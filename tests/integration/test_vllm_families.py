@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.rollout import RunInfo, VllmEngine
 from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
-from tests.helpers.families import save_small_family
+from tests.helpers.families import BUILDERS, save_small_family
 from tests.helpers.tolerance import NATS
 from tests.unit.policy.conftest import QUESTIONS
 
@@ -19,13 +20,21 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 KEY = "a key of this test"
 
 
-@pytest.mark.parametrize("kind", ["internvl", "mistral3"])
+def save_servable(folder: Path, kind: str) -> Path:
+    """A small model with heads of 32, below which vLLM's attention on a CPU fails, and rotary sections to match."""
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    config, _ = BUILDERS[kind](kind)
+    rope = dict(config.text_config.rope_parameters or {})
+    if "mrope_section" in rope:
+        heads["rope_parameters"] = rope | {"mrope_section": [2 * size for size in rope["mrope_section"]]}
+    return save_small_family(folder, kind, **heads)
+
+
+@pytest.mark.parametrize("kind", ["internvl", "mistral3", "glm4v"])
 def test_prompts_and_log_probs_are_the_trainers(vllm_python: Path, tmp_path, monkeypatch, kind):
     """Several pictures of several sizes, with limits that cut them otherwise than the folder's own would."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
-    # vLLM's attention on a CPU wants heads of 32.
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
-    folder = save_small_family(tmp_path / "model", kind, **heads)
+    folder = save_servable(tmp_path / "model", kind)
     policy = PolicySettings(
         path=str(folder), lora=LoraSettings(8, 16), dtype="float32", gradient_checkpointing=False, min_pixels=28 * 28,
         max_pixels=42 * 42,

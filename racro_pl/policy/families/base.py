@@ -25,7 +25,7 @@ class Family:
     transformers: str | None = None
     """The first release of transformers that reads it right; None where every supported one does."""
     vllm: tuple[str, ...] | str = "it was not tried"
-    """Attributes of the image processor that go to vLLM with a picture that it processes itself, none where it gets the
-    trainer's own pixels; or why vLLM cannot sample for it."""
+    """Attributes of the trainer's image processor that a vLLM server has to be started with; or why vLLM cannot sample
+    for the family."""
     undescribed: str | None = None
     """Why nothing is known of it, so that the plain path runs; None for a described family."""

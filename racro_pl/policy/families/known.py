@@ -11,7 +11,7 @@ KNOWN = (
     Family("qwen2_5_vl", limit_area, vllm=()),
     Family("qwen3_vl", limit_area, vllm=()),
     Family("qwen3_vl_moe", limit_area),
-    Family("glm4v", limit_volume, vllm=()),
+    Family("glm4v", limit_volume, vllm=("size",)),
     Family("glm46v", limit_volume),
     Family("internvl", limit_tiles("max_patches", "min_patches"), vllm=("max_patches", "min_patches")),
     Family("smolvlm", limit_edge),
