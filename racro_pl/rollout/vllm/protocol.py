@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.policy.prompts import TEMPLATES, PromptEncoder
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
 BAN = -100.0
@@ -79,7 +79,7 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
 
     return [
         {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
-        for message in encoder.prompt_template(question.text, len(question.images))
+        for message in TEMPLATES[prompt.role](question.text, len(question.images))
     ]
 
 
