@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AnswerType = Literal["choice", "math", "text"]
+Role = Literal["caption", "answer"]
+"""What the captioner is asked for: a caption for the reasoner, or its own answer."""
 Messages = list[dict[str, Any]]
 """A chat: ``[{"role": ..., "content": ...}, ...]``, as OpenAI-compatible servers and chat templates take it."""
 
@@ -125,7 +127,9 @@ class Prompt:
     """0 for text, 1 for image tokens: without them transformers falls back to 1-D positions."""
     vision: Mapping[str, Tensor] = field(default_factory=dict)
     """What the processor made of the images, by the names that the model reads it by; empty without images.
-    ``pixel_values`` is always among them."""
+    ``pixel_values`` is always among them. Prompts of one question share it, and so the features of its images."""
+    role: Role = "caption"
+    """What it asks for."""
 
     @property
     def pixel_values(self) -> Tensor | None:
@@ -150,6 +154,11 @@ class Rollout:
     """Whether the length limit cut the caption."""
     adapter_version: int
     """Number of optimizer steps that the sampling weights had seen."""
+
+    @property
+    def role(self) -> Role:
+        """What the texts are: captions, or the captioner's own answers."""
+        return self.prompt.role
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,13 @@ class Captioner(nn.Module):
             self.reference.eval()
         return self
 
-    def encode(self, question: Question, prompt_template: PromptTemplate | None = None) -> Prompt:
-        """See :meth:`PromptEncoder.encode`."""
+    def encode(
+        self, question: Question, prompt_template: PromptTemplate | None = None, like: Prompt | None = None
+    ) -> Prompt:
+        """See :meth:`PromptEncoder.encode`; ``like`` is a prompt of the same question, whose image features serve."""
         prompt = self.encoder.encode(question, prompt_template)
+        if like is not None:
+            prompt = replace(prompt, vision=like.vision)
         self._images.name(prompt, question.images)
         return prompt
 

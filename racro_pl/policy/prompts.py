@@ -10,9 +10,9 @@ from PIL import Image
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.policy.families.image_limits import ImageLimit, limit_area
 from racro_pl.pretrained.chat_template import chat_template_of, check_template, switch_thinking
-from racro_pl.text.captioner_prompt import PromptError, captioner_messages
+from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
-from racro_pl.types import Messages, Prompt, Question, RacroError
+from racro_pl.types import Messages, Prompt, Question, RacroError, Role
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PromptTemplate = Callable[[str, int], Messages]
 """A prompt of ``text/captioner_prompt.py``: question text and number of images in, chat out."""
+TEMPLATES: dict[Role, PromptTemplate] = {"caption": captioner_messages, "answer": tentative_messages}
+"""How each is asked for."""
 
 
 ORDINARY = (256, 256)
@@ -90,12 +92,14 @@ class PromptEncoder:
             PromptError: the image tags do not fit the images, or the text holds a special token.
         """
         images = [open_image(ref) for ref in question.images]
-        inputs = self._process(self._chat_text(question, prompt_template or self.prompt_template), images)
+        template = prompt_template or self.prompt_template
+        inputs = self._process(self._chat_text(question, template), images)
         ids = inputs.pop("input_ids")[0]
         # Gemma 3 has types of its own in place of the common ones; Idefics 3 tells none of a prompt without images.
         types = [inputs.pop(name)[0] for name in ("mm_token_type_ids", "token_type_ids") if name in inputs]
         inputs.pop("attention_mask")
-        return Prompt(ids, types[0] if types else ids.new_zeros(len(ids)), inputs if images else {})
+        role: Role = "answer" if template is tentative_messages else "caption"
+        return Prompt(ids, types[0] if types else ids.new_zeros(len(ids)), inputs if images else {}, role)
 
     def count_tokens(self, question: Question) -> int:
         """Length of the prompt, image tokens counted, from the image headers alone.

@@ -63,7 +63,8 @@ class ImageMemory:
 
     def __init__(self, cache: ImageCache | None = None) -> None:
         self.cache = cache
-        self._kept: dict[Prompt, ImageFeatures] | None = None
+        self._kept: dict[int, tuple[Prompt, ImageFeatures]] | None = None
+        """By the identity of what the processor made of the images, which the prompt beside it keeps alive."""
         self._images: WeakKeyDictionary[Prompt, Images] = WeakKeyDictionary()
 
     def name(self, prompt: Prompt, images: Images) -> None:
@@ -85,12 +86,13 @@ class ImageMemory:
         """The features of those prompts that have images, in order, without gradient."""
         kept = {} if self._kept is None else self._kept
         seeing = [prompt for prompt in prompts if prompt.vision]
-        unseen = [prompt for prompt in dict.fromkeys(seeing) if prompt not in kept]
+        unseen = list({id(prompt.vision): prompt for prompt in seeing if id(prompt.vision) not in kept}.values())
         if self.cache is None:
-            kept.update(zip(unseen, encode_images(model, unseen), strict=True))
+            found = encode_images(model, unseen)
         else:
-            kept.update((prompt, self._recall(self.cache, model, prompt)) for prompt in unseen)
-        return [kept[prompt] for prompt in seeing]
+            found = [self._recall(self.cache, model, prompt) for prompt in unseen]
+        kept.update((id(prompt.vision), (prompt, features)) for prompt, features in zip(unseen, found, strict=True))
+        return [kept[id(prompt.vision)][1] for prompt in seeing]
 
     def _recall(self, cache: ImageCache, model: Any, prompt: Prompt) -> ImageFeatures:
         # One prompt at a time: the last bits of a product may depend on how many rows it has, and a run that was

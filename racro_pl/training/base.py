@@ -19,20 +19,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from racro_pl.figure_world.models import resolve_model
-from racro_pl.images import ImageError
 from racro_pl.policy.adapters import TRAINED, find_adapter
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
-from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.policy.prompts import TEMPLATES, PromptEncoder
 from racro_pl.pretrained import sandbox
+from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import RolloutEngine, RunInfo
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.seeds import seed_for
-from racro_pl.text.printable import printable
-from racro_pl.training import objectives
+from racro_pl.training import encoding, objectives
 from racro_pl.training.checkpointing.io import ADAPTER_KEY, adapter_config_json
 from racro_pl.training.checkpointing.resuming import (
     ORIGIN_KEY,
@@ -51,7 +50,7 @@ from racro_pl.training.rollouts import StepRollouts
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_captioner, unused_settings
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
-from racro_pl.types import Question, RacroError
+from racro_pl.types import Question, RacroError, Role
 
 
 class _CloseServices(Callback):
@@ -85,10 +84,12 @@ class CaptionerModule(LightningModule):
         self.policy_settings = policy
         self.engine = rollout
         self.objective = objective
+        self.roles = objective.roles
+        """What every question is asked for."""
         self.reward = reward
         self.scorer = objectives.reward_function(objective, reward, lambda: self.captioner)
-        self.prompt_template = objectives.prompt_template(objective)
-        self._rollouts = StepRollouts(rollout, self.scorer)
+        self._own_answers = OwnAnswers() if objective.name == "joint" else None
+        self._rollouts = StepRollouts(rollout, self.rewards)
         self._guard = ReasonerGuard(lambda: self.scorer)
         self._stop: RacroError | None = None
         """Why the run ends after this step."""
@@ -111,25 +112,23 @@ class CaptionerModule(LightningModule):
     def encoder(self) -> PromptEncoder:
         """The prompt encoder, without the weights."""
         if self._encoder is None:
-            self._encoder = load_encoder(self.policy_settings, self.prompt_template)
+            self._encoder = load_encoder(self.policy_settings, TEMPLATES[self.roles[0]])
         return self._encoder
 
     def count_prompt_tokens(self, question: Question) -> int:
         """Prompt length, image tokens counted; the data module drops what is too long."""
         return self.encoder.count_tokens(question)
 
-    def encode_readable(self, questions: Sequence[Question]) -> list[EncodedQuestion]:
-        """Open and tokenise questions; those whose pixels turn out broken are left out, and named.
+    @property
+    def rewards(self) -> dict[Role, RewardFunction]:
+        """Who rewards each role's texts, in the roles' order."""
+        both = (self.scorer, self._own_answers)
+        return {role: reward for role, reward in zip(self.roles, both, strict=False) if reward is not None}
 
-        Their headers were fine when the data was built: only decoding shows it.
-        """
-        encoded = []
-        for question in questions:
-            try:
-                encoded.append((question, self.captioner.encode(question)))
-            except ImageError as error:
-                self.print(printable(f"question {question.id} left out: {error}"))
-        return encoded
+    def encode_readable(self, questions: Sequence[Question], role: Role | None = None) -> list[EncodedQuestion]:
+        """See :func:`racro_pl.training.encoding.encode_readable`; in one role, by default the objective's first."""
+        roles = (role or self.roles[0],)
+        return [only for (only,) in encoding.encode_readable(self.captioner, questions, roles, self.print)]
 
     def _readable(self) -> Iterator[EncodedQuestion]:
         """Training questions, one by one: the pixels of the first may be broken after a good header."""
@@ -144,7 +143,7 @@ class CaptionerModule(LightningModule):
         check_trainer(self.trainer, self.policy_settings)
         check_evaluation(self.trainer, self.scorer)
         objectives.check_strategy(self.objective, self.trainer)
-        self._rollouts = StepRollouts(self.engine, self.scorer)
+        self._rollouts = StepRollouts(self.engine, self.rewards)
         if stage != "fit":
             return
         check_monitors(self.trainer)
@@ -212,7 +211,8 @@ class CaptionerModule(LightningModule):
     def close_services(self) -> None:
         """End what was asked of the reasoner and of the rollout engine, whether answered or not."""
         self._rollouts.close()
-        self.scorer.close()
+        for reward in self.rewards.values():
+            reward.close()
         self.engine.close()
 
     def teardown(self, stage: str) -> None:

@@ -110,6 +110,8 @@ def check_monitors(trainer: Trainer) -> None:
     if not sets or not hasattr(trainer.datamodule, "validation_sets"):  # type: ignore[attr-defined]
         return
     known = [f"val/{name}" for loaded in sets for name in _names(trainer, loaded)]
+    if None in sets and len(getattr(trainer.lightning_module, "roles", ())) > 1:
+        known.append("val/own_accuracy")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor.startswith("val/") and monitor not in known:

@@ -78,6 +78,7 @@ def with_prompt(module: RacroModule, config: Any, questions: int, prompt_tokens:
         groups=min(questions, max(1, module.objective.micro_batch_size // engine.group_size)),
         questions=questions,
         sampled_together=min(questions, engine.questions_per_batch) if isinstance(engine, TransformersEngine) else 0,
+        losses=len(module.objective.roles),
     )
     return Plan(config, module.policy_settings, work)
 

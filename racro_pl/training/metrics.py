@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from racro_pl.losses import Importance, same_rewards
 from racro_pl.losses.importance import effective_sample_share
 from racro_pl.text.thoughts import is_only_thoughts
-from racro_pl.types import Rewards, Rollout
+from racro_pl.types import Rewards, Role, Rollout
 
 PHASES = ("sample", "reason", "logprobs", "update")
 """Sampling captions; waiting for rewards; reference and old log-probs; loss, backward and optimizer."""
@@ -23,9 +23,15 @@ TOKEN_SUMS = ("kl", "approximate_kl", "clip_share", "dual_clip_share", "entropy"
 
 
 class StepMetrics:
-    """Collects one step's metrics on one rank. A new one is made for every step."""
+    """Collects one step's metrics on one rank. A new one is made for every step.
 
-    def __init__(self) -> None:
+    Args:
+        roles: what the step's questions are asked for. Sums are the first one's, but for :meth:`of` the others.
+    """
+
+    def __init__(self, roles: Sequence[Role] = ("caption",)) -> None:
+        self._first = roles[0]
+        self._others = {role: StepMetrics((role,)) for role in roles[1:]}
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._captions_awaited = 0.0
         self._started = time.perf_counter()
@@ -40,6 +46,10 @@ class StepMetrics:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds[name] += time.perf_counter() - start
+
+    def of(self, role: Role) -> StepMetrics:
+        """The sums of one role's texts; phases count in the step's own."""
+        return self if role == self._first else self._others[role]
 
     def idle(self, seconds: float) -> None:
         """Add seconds in which this process only waited for captions; waiting for rewards is a phase of its own."""
@@ -64,7 +74,7 @@ class StepMetrics:
         """Count the step's captions, rewards, groups without signal and captions without a score."""
         for rollout, reward in groups:
             scores = [total for total, scored in zip(reward.total, reward.scored, strict=True) if scored]
-            self.add(
+            self.of(rollout.role).add(
                 captions=len(rollout.texts),
                 caption_tokens=float(rollout.mask.sum()),
                 truncated=sum(rollout.truncated),
@@ -80,8 +90,11 @@ class StepMetrics:
         """The step's metrics by their logged names, over all ranks.
 
         Args:
-            all_reduce: ``(tensor, "sum" | "max") -> tensor``; called exactly twice, whatever happened in the step.
+            all_reduce: ``(tensor, "sum" | "max") -> tensor``; called exactly twice for each role, whatever happened in
+                the step.
         """
+        others = {f"{role}s/{name}": value for role, metrics in self._others.items()
+                  for name, value in _without_the_steps(metrics.reduced(all_reduce)).items()}  # fmt: skip
         names = [*_SUMMED, *_IMPORTANCE_SUMS, *(f"sum/{name}" for name in TOKEN_SUMS)]
         sums = dict(
             zip(
@@ -128,6 +141,7 @@ class StepMetrics:
             "seconds/step": seconds,
             "speed/captions_per_second": float(sums["captions"]) / max(seconds, 1e-9),
             "memory/peak_gib": memory,
+            **others,
         }
 
 
@@ -141,6 +155,18 @@ _SUMMED = (
 _IMPORTANCE_SUMS = tuple(
     f"importance/{name}" for name in ("count", "ratio", "capped", "weight", "weight_squared", "tokens", "gap")
 )
+
+
+_OF_THE_STEP = ("questions/", "seconds/", "speed/", "memory/", "policy/grad_norm", "policy/skipped_updates")
+
+
+def _without_the_steps(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What is told of another role's texts: without what the step has once. ``caption/tokens`` becomes ``tokens``."""
+    return {
+        name.removeprefix("caption/").removeprefix("policy/").replace("skipped_captions", "skipped"): value
+        for name, value in metrics.items()
+        if not name.startswith(_OF_THE_STEP)
+    }
 
 
 def _importance_metrics(sums: Mapping[str, Tensor], max_ratio: float) -> dict[str, float]:

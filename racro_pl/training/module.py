@@ -24,7 +24,8 @@ from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
-from racro_pl.training.gradients import normalise_gradients
+from racro_pl.training.encoding import encode_readable, in_order
+from racro_pl.training.gradients import GradientSum, normalise_gradients, put_by
 from racro_pl.training.metrics import TOKEN_SUMS, StepMetrics
 from racro_pl.training.rollouts import (
     MicroBatch,
@@ -36,7 +37,7 @@ from racro_pl.training.rollouts import (
 )
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.validation import LOST_ON_ANOTHER_RANK, AnsweringModule
-from racro_pl.types import Experience, Question, Rewards, Rollout
+from racro_pl.types import Experience, Question, Rewards, Role, Rollout
 
 
 class RacroModule(AnsweringModule):
@@ -62,6 +63,8 @@ class RacroModule(AnsweringModule):
         """The groups of the step just made, for callbacks."""
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
+        self._put_by: list[GradientSum] = []
+        """Those of the roles that this update has learnt before."""
 
     # ------------------------------------------------------------------ the step
 
@@ -70,9 +73,9 @@ class RacroModule(AnsweringModule):
 
         For B questions: sample G captions each; the reasoner answers every question from every caption; reward 1 for a
         right answer; advantages within each group; a clipped policy gradient with a KL term to the model that the run
-        began with.
+        began with. Objectives that ask for answers have groups of those, in place of captions or beside them.
         """
-        metrics = StepMetrics()
+        metrics = StepMetrics(self.roles)
         learnt: list[tuple[Rollout, Rewards]] = []
         with self.captioner.cache_image_features():
             # Sampling and submission are one pass: a group is on its way to the reasoner as soon as it is sampled.
@@ -80,14 +83,16 @@ class RacroModule(AnsweringModule):
             # What needs no reward is computed while the reasoner is answering.
             batches = [(batch, self._logprobs(batch, metrics)) for batch in self._micro_batches(groups)]
             for update in range(self.objective.updates_per_rollout):
-                for batch, logprobs in [item for item in batches if item[0].update == update]:
-                    rewards = self._wait_for_rewards(batch, metrics)
-                    experience = with_advantages(logprobs, rewards, self.objective.variant.divide_by_std)
-                    loss = self._loss(experience, logprobs, metrics)
-                    self._backward(loss, metrics)
-                    learnt += [(rollout, reward) for (rollout, _), reward in zip(batch.groups, rewards, strict=True)]
+                for role in self._learning_order(metrics):
+                    for batch, logprobs in [it for it in batches if (it[0].update, it[0].role) == (update, role)]:
+                        rewards = self._wait_for_rewards(batch, metrics)
+                        experience = with_advantages(logprobs, rewards, self.objective.variant.divide_by_std)
+                        loss = self._loss(experience, logprobs, role, metrics)
+                        self._backward(loss, metrics)
+                        learnt += zip([rollout for rollout, _ in batch.groups], rewards, strict=True)
                 self._update(metrics, last=update == self.objective.updates_per_rollout - 1)
         metrics.add(unsampled=groups.count - len(learnt))
+        learnt.sort(key=lambda group: self.roles.index(group[0].role))  # stable: the order of the questions stays
         self._log_step(learnt + [(rollout, rewards.result()) for rollout, rewards in groups.excluded], metrics)
 
     def _sample_and_submit(self, questions: Sequence[Question], metrics: StepMetrics) -> StepGroups:
@@ -103,11 +108,12 @@ class RacroModule(AnsweringModule):
 
     def _submit(self, questions: Sequence[Question], metrics: StepMetrics, ahead: bool = False) -> StepGroups:
         with metrics.phase("sample"):
-            encoded = self.encode_readable(questions)
+            encoded = encode_readable(self.captioner, questions, self.roles, self.print)
         metrics.add(dropped=len(questions) - len(encoded))
+        asked = in_order(encoded, self.objective.updates_per_rollout)
         return self._rollouts.submit(
-            len(encoded),
-            lambda: self.engine.sample(self.captioner, encoded, self.updates_done),
+            len(asked),
+            lambda: self.engine.sample(self.captioner, asked, self.updates_done),
             self.step_seed,
             metrics,
             ahead,
@@ -115,7 +121,8 @@ class RacroModule(AnsweringModule):
 
     def _micro_batches(self, groups: StepGroups) -> Iterator[MicroBatch]:
         size = max(1, self.objective.micro_batch_size // self.engine.group_size)
-        return micro_batches(groups.groups, groups.count, self.objective.updates_per_rollout, size)
+        updates = self.objective.updates_per_rollout
+        return micro_batches(groups.groups, groups.count, updates, size, len(self.roles))
 
     def _logprobs(self, batch: MicroBatch, metrics: StepMetrics) -> LogprobBatch:
         """Reference and old log-probs, and importance weights where other weights or another engine sampled."""
@@ -125,23 +132,34 @@ class RacroModule(AnsweringModule):
                 [rollout for rollout, _ in batch.groups],
                 # Before the first update the policy's own log-probs are the old ones.
                 old=batch.update > 0,
-                reference=self.objective.variant.kl_coefficient > 0,
+                reference=self.objective.variant_of(batch.role).kl_coefficient > 0,
                 temperature=self.engine.temperature,
                 weigh=self.objective.sample_ahead or self.engine.placement != "in_process",
                 level=self.objective.importance,
                 cap=self.objective.importance_cap,
             )
         if logprobs.importance is not None:
-            metrics.add_importance(logprobs.importance)
+            metrics.of(batch.role).add_importance(logprobs.importance)
         return logprobs
+
+    def _learning_order(self, metrics: StepMetrics) -> Iterator[Role]:
+        """Answers first, which need no reasoner: it is still reading captions. Their gradient is put by then."""
+        for role in reversed(self.roles):
+            yield role
+            if role != self.roles[0]:
+                with metrics.phase("update"):
+                    # A sharded pass adds to the gradients of all ranks: none may still be in this role.
+                    self.captioner.sync_ranks()
+                    self._put_by.append(put_by(self._trained, self._divisor, self.objective.answer_weight))
+                    self._divisor = 0.0
 
     def _wait_for_rewards(self, batch: MicroBatch, metrics: StepMetrics) -> list[Rewards]:
         with metrics.phase("reason"):
             return [rewards.result() for _, rewards in batch.groups]
 
-    def _loss(self, experience: Experience, logprobs: LogprobBatch, metrics: StepMetrics) -> Tensor | None:
+    def _loss(self, experience: Experience, logprobs: LogprobBatch, role: Role, step: StepMetrics) -> Tensor | None:
         """A micro-batch's loss, summed over its tokens or captions; None where there is nothing to learn."""
-        variant, mask = self.objective.variant, experience.mask
+        variant, mask, metrics = self.objective.variant_of(role), experience.mask, step.of(role)
         share = divisor(variant, mask, self.engine.max_new_tokens)
         if variant.kl_coefficient == 0:
             # A caption with advantage 0 then moves nothing: it counts in the mean, but need not be forwarded.
@@ -150,7 +168,7 @@ class RacroModule(AnsweringModule):
         metrics.add(divisor=share, forwarded_tokens=float(mask.sum()), skipped=float((~mask.any(dim=1)).sum()))
         if not mask.any():
             return None
-        with metrics.phase("update"):
+        with step.phase("update"):
             policy_logprobs, entropy = self.captioner.logprobs(
                 experience.prompts, experience.group_index, experience.token_ids, mask, self.engine.temperature
             )
@@ -183,8 +201,8 @@ class RacroModule(AnsweringModule):
         optimizer = self._optimizer
         with metrics.phase("update"):
             self.captioner.sync_ranks()
-            norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm)
-            self._divisor = 0.0
+            norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm, self._put_by)
+            self._divisor, self._put_by = 0.0, []
             if not usable:
                 optimizer.zero_grad(set_to_none=True)
                 metrics.add(skipped_updates=1.0 / self.trainer.world_size)
@@ -208,12 +226,19 @@ class RacroModule(AnsweringModule):
         self._stop = self._guard.after_step(self.trainer.global_step, values)
         self.log_dict({name: value for name, value in values.items() if name != "reward/mean"})
         self.log("reward/mean", values["reward/mean"], prog_bar=True)
-        if values["reward/unscored_share"] > self.scorer.max_unscored_share:
-            # The share is that of all ranks, so all of them come here; each then tells the whole story.
-            reasons = join_ranks([reason for _, rewards in groups for reason in rewards.reasons])
-            self._stop = UnscoredError.build(reasons, self.scorer.max_unscored_share)
+        for role, reward in self.rewards.items():
+            prefix = "" if role == self.roles[0] else f"{role}s/"
+            if values[f"{prefix}reward/unscored_share"] > reward.max_unscored_share:
+                # The share is that of all ranks, so all of them come here; each then tells the whole story.
+                own = [rewards.reasons for rollout, rewards in groups if rollout.role == role]
+                reasons = join_ranks([reason for each in own for reason in each])
+                self._stop = UnscoredError.build(reasons, reward.max_unscored_share)
         if values["questions/unsampled"]:
             self._stop = self._rollouts.lost or RolloutError(LOST_ON_ANOTHER_RANK)
+
+    def first_role(self, groups: list[tuple[Rollout, Rewards]]) -> list[tuple[Rollout, Rewards]]:
+        """Those of the objective's first role: captions, or the answers of an objective without captions."""
+        return [group for group in groups if group[0].role == self.roles[0]]
 
     def _measure_gap(self, logprobs: LogprobBatch, policy_logprobs: Tensor, mask: Tensor, metrics: StepMetrics) -> None:
         """How far the sampler in this process is from the policy. They are the same weights, so no weight is taken."""

@@ -1,15 +1,17 @@
 """What an objective's name stands for: how questions are asked, and who rewards what is written.
 
-=======  ==========================================  =============================================================
-name     the captioner is asked for                  reward
-=======  ==========================================  =============================================================
-``cro``  a caption (the paper's stage)               1 when the frozen reasoner answers right from it
-``vpo``  a caption                                   the same, less a penalty when what helped was no caption
-``qa``   its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
-=======  ==========================================  =============================================================
+=========  ==========================================  ===========================================================
+name       the captioner is asked for                  reward
+=========  ==========================================  ===========================================================
+``cro``    a caption (the paper's stage)               1 when the frozen reasoner answers right from it
+``vpo``    a caption                                   the same, less a penalty when what helped was no caption
+``qa``     its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
+``joint``  both, each in a group of its own            captions as in cro, answers as in qa
+=========  ==========================================  ===========================================================
 
 The training step is the same for all: it samples texts, gets their rewards, and learns. So are the numbers it
-reports; an accuracy of ``qa`` is that of the captioner's own answers.
+reports; an accuracy of ``qa`` is that of the captioner's own answers. ``joint`` minimises the loss of cro plus
+``answer_weight`` times the loss of qa, each a mean over its own tokens, and reports both.
 """
 
 from __future__ import annotations
@@ -22,27 +24,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.policy.prompts import PromptTemplate
 from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
 from racro_pl.text.caption_judge import judge_messages
-from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
+from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
 
 
-def prompt_template(objective: ObjectiveSettings) -> PromptTemplate:
-    """What the captioner is asked for."""
-    return tentative_messages if objective.name == "qa" else captioner_messages
-
-
 def reward_function(
     objective: ObjectiveSettings, reward: RewardFunction | None, captioner: Callable[[], Captioner]
 ) -> RewardFunction:
-    """What rewards the sampled texts.
+    """What rewards the sampled texts of the objective's first role.
 
     Args:
         objective: says which objective this is.
@@ -61,7 +57,7 @@ def reward_function(
             f"model.reward is empty, and objective {objective.name} learns from a reasoner's answers: name one in "
             "model.reward.reasoner, or train with objective.name: qa"
         )
-    if objective.name == "cro":
+    if objective.name in ("cro", "joint"):
         return reward
     if not isinstance(reward, Scorer):
         raise RacroError(

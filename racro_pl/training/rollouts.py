@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,7 +17,7 @@ from racro_pl.losses import same_rewards
 from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.metrics import StepMetrics
-from racro_pl.types import Question, Rewards, Rollout
+from racro_pl.types import Question, Rewards, Role, Rollout
 
 SubmittedGroup = tuple[Rollout, RewardFuture]
 
@@ -42,6 +42,11 @@ class MicroBatch:
     update: int
     """Which of the step's updates they belong to."""
 
+    @property
+    def role(self) -> Role:
+        """What all its texts are."""
+        return self.groups[0][0].role
+
 
 class StepRollouts:
     """Sends each group to the reward as soon as it is sampled.
@@ -51,12 +56,12 @@ class StepRollouts:
 
     Args:
         engine: samples.
-        reward: scores.
+        rewards: score, by what the texts are.
     """
 
-    def __init__(self, engine: RolloutEngine, reward: RewardFunction) -> None:
+    def __init__(self, engine: RolloutEngine, rewards: Mapping[Role, RewardFunction]) -> None:
         self._engine = engine
-        self._reward = reward
+        self._rewards = rewards
         self._ahead = StepGroups()
         self._forwarding: _Forwarding | None = None
         self._reward_lock = threading.Lock()
@@ -85,7 +90,7 @@ class StepRollouts:
             self.lost = error
 
         def submit_one(rollout: Rollout) -> RewardFuture:
-            return self._reward.submit(rollout.question, rollout.texts, seed)
+            return self._rewards[rollout.role].submit(rollout.question, rollout.texts, seed)
 
         if self._engine.placement == "server" and ahead:
             self._forwarding = _Forwarding(rollouts, submit_one, self._reward_lock)
@@ -139,9 +144,10 @@ class StepRollouts:
             barrier()
 
     def reward_stats(self) -> dict[str, float]:
-        """The reward's counts since the last call. Captions submitted ahead count when they are submitted."""
+        """The first role's reward's counts since the last call. Captions submitted ahead count when submitted."""
         with self._reward_lock:
-            return self._reward.drain_stats()
+            first, *_ = [reward.drain_stats() for reward in self._rewards.values()]
+        return first
 
     def close(self) -> None:
         """Submit nothing more; what was begun for the next step is dropped."""
@@ -244,20 +250,25 @@ def is_flat(rewards: Rewards) -> bool:
 # ---------------------------------------------------------------------- micro-batches
 
 
-def micro_batches(groups: Iterator[SubmittedGroup], count: int, updates: int, size: int) -> Iterator[MicroBatch]:
-    """Cut a step's groups, while they come, into one part per update and these into micro-batches.
+def micro_batches(
+    groups: Iterator[SubmittedGroup], count: int, updates: int, size: int, roles: int = 1
+) -> Iterator[MicroBatch]:
+    """Cut a step's groups, while they come, into one part per update and role, and these into micro-batches.
 
     Args:
-        groups: in the order of the questions.
-        count: how many are expected. Fewer may come; the last parts then have fewer, or none.
+        groups: in the order of the questions; with several roles update by update, and in each role by role.
+        count: how many are expected, the same number in each role. Fewer may come; the last parts then have fewer, or
+            none.
         updates: in the step.
         size: most groups in a micro-batch.
+        roles: how many there are.
     """
-    for update, length in enumerate(part_lengths(count, updates)):
-        for start in range(0, length, size):
-            batch = list(islice(groups, min(size, length - start)))
-            if batch:
-                yield MicroBatch(batch, update)
+    for update, length in enumerate(part_lengths(count // roles, updates)):
+        for _ in range(roles):
+            for start in range(0, length, size):
+                batch = list(islice(groups, min(size, length - start)))
+                if batch:
+                    yield MicroBatch(batch, update)
 
 
 def part_lengths(count: int, parts: int) -> list[int]:

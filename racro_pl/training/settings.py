@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from racro_pl.losses import VARIANTS, Estimator, LossName, Variant
-from racro_pl.types import at_least, positive, require_all
+from racro_pl.types import Role, at_least, positive, require_all
 
-ObjectiveName = Literal["cro", "qa", "vpo"]
+ObjectiveName = Literal["cro", "qa", "vpo", "joint"]
 QA_CLIP_HIGH = 0.25
 """Clip-higher of the paper's question-answering stage (RAPID)."""
 FULL_LEARNING_RATE = 1e-6
@@ -24,12 +24,19 @@ class ObjectiveSettings:
 
     name: ObjectiveName = "cro"
     """``cro``: captions, rewarded by the reasoner's success. ``vpo``: the same with a penalty on solutions in place of
-    captions. ``qa``: the captioner's own boxed answers, without a reasoner. See ``training/objectives.py``."""
+    captions. ``qa``: the captioner's own boxed answers, without a reasoner. ``joint``: captions as in cro and
+    answers as in qa to the same questions, in every step. See ``training/objectives.py``."""
     caption_penalty: float = 0.1
     """vpo only: the penalty (lambda) on the reward of a text that led to a right answer and holds no caption."""
     caption_judge: Literal["policy", "reasoner", "rule"] = "policy"
     """vpo only: what tells captions from solutions: the model that the run began with (as in the paper), the reasoner
     of ``reward`` (one more call per caption), or a rule of words."""
+    answer_weight: float = 1.0
+    """joint only: weight of the answers' loss beside that of the captions, each a mean over its own tokens."""
+    answer_kl_coefficient: float = 0.0
+    """joint only: the answers' ``kl_coefficient``; 0 as in qa, without a reference pass."""
+    answer_clip_high: float | None = None
+    """joint only: the answers' ``clip_high``; null: as in qa, 0.25 with grpo, else the loss's own."""
     learning_rate: float | None = None
     """null: 1e-6 for full fine-tuning (the reference's), 1e-5 for adapters."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -75,7 +82,8 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         values = {**vars(self), **self.resolved()}
         counts = ("updates_per_rollout", "micro_batch_size")
-        amounts = ("warmup_updates", "weight_decay", "kl_coefficient", "clip_high", "refill_rounds")
+        amounts = ("warmup_updates", "weight_decay", "kl_coefficient", "clip_high", "refill_rounds",
+                   "answer_kl_coefficient", "answer_clip_high")  # fmt: skip
         require_all(
             "objective",
             *at_least(1, **{name: values[name] for name in counts}),
@@ -84,27 +92,46 @@ class ObjectiveSettings:
                 not (self.sample_ahead and self.refill_rounds),
                 "refill_rounds waits for rewards before it learns, which sample_ahead avoids; use only one",
             ),
+            (
+                self.name != "joint" or not (self.sample_ahead or self.refill_rounds),
+                "sample_ahead and refill_rounds are for groups of one kind, and joint has captions and answers; leave "
+                "them out, or train with cro and qa one after the other",
+            ),
             (0 <= self.caption_penalty <= 1, f"caption_penalty is {self.caption_penalty}; expected between 0 and 1"),
-            *positive(learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm),
+            *positive(
+                learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm, answer_weight=self.answer_weight
+            ),
             *at_least(1, importance_cap=self.importance_cap),
             (0 <= values["clip_low"] <= 1, f"clip_low is {values['clip_low']}; expected between 0 and 1"),
             (values["dual_clip"] > 1, f"dual_clip is {values['dual_clip']}; expected more than 1 (.inf for none)"),
         )
 
     @property
+    def roles(self) -> tuple[Role, ...]:
+        """What every question is asked for; metrics without a prefix, and validation accuracy, are the first one's."""
+        return {"qa": ("answer",), "joint": ("caption", "answer")}.get(self.name, ("caption",))  # type: ignore[return-value]
+
+    @property
     def variant(self) -> Variant:
-        """The loss with its numbers: those given here, else the defaults of ``name`` and ``loss``."""
+        """The loss with its numbers, of the first role."""
+        return self.variant_of(self.roles[0])
+
+    def variant_of(self, role: Role) -> Variant:
+        """The loss of captions or answers with its numbers: those given here, else defaults of ``loss`` and role."""
         default = VARIANTS[self.loss]
-        if self.name == "qa":
+        if role == "answer":
             default = replace(default, kl_coefficient=0.0)
             if self.loss == "grpo":
                 default = replace(default, clip_high=QA_CLIP_HIGH)
-        given = {name: getattr(self, name) for name in _OF_THE_LOSS if getattr(self, name) is not None}
-        return replace(default, **given)
+        given = {name: getattr(self, name) for name in _OF_THE_LOSS}
+        if role != self.roles[0]:
+            given |= {"kl_coefficient": self.answer_kl_coefficient, "clip_high": self.answer_clip_high}
+        return replace(default, **{name: value for name, value in given.items() if value is not None})
 
     def resolved(self) -> dict[str, Any]:
         """The settings that null leaves to the loss, with the values that they have in this run."""
-        return {name: getattr(self.variant, name) for name in _OF_THE_LOSS}
+        answers = {"answer_clip_high": self.variant_of("answer").clip_high} if self.name == "joint" else {}
+        return {name: getattr(self.variant, name) for name in _OF_THE_LOSS} | answers
 
 
 _OF_THE_LOSS = ("clip_low", "clip_high", "dual_clip", "kl_coefficient", "kl")

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.data.curriculum import Curriculum
-from racro_pl.losses import VARIANTS
+from racro_pl.losses import VARIANTS, Variant
 from racro_pl.policy import packing_probe
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
@@ -225,8 +225,11 @@ def unused_settings(
     if objective.updates_per_rollout == 1:
         own = VARIANTS[objective.loss]
         given = [name for name in ("clip_low", "clip_high", "dual_clip") if _differs(objective, name, own)]
+        if objective.name == "joint" and objective.answer_clip_high not in (None, _answers_own(objective).clip_high):
+            given.append("answer_clip_high")
         yield from _without_effect(objective, given, "with one update per rollout no ratio leaves 1")
-    if objective.variant.kl_coefficient == 0 and objective.kl not in (None, VARIANTS[objective.loss].kl):
+    learns_kl = any(objective.variant_of(role).kl_coefficient > 0 for role in objective.roles)
+    if not learns_kl and objective.kl not in (None, VARIANTS[objective.loss].kl):
         yield from _without_effect(objective, ["kl"], "kl_coefficient is 0")
     if engine.placement == "in_process" and not objective.sample_ahead:
         names = _changed(objective, "importance", "importance_cap")
@@ -236,11 +239,19 @@ def unused_settings(
         yield from _without_effect(objective, names, f"they are vpo's, and objective.name is {objective.name}")
     elif objective.caption_judge == "reasoner" and isinstance(reward, SeveralReasoners):
         yield "objective.caption_judge: reasoner asks the first of model.reward.reasoners alone"
+    if objective.name != "joint":
+        names = _changed(objective, "answer_weight", "answer_kl_coefficient", "answer_clip_high")
+        yield from _without_effect(objective, names, f"they are joint's, and objective.name is {objective.name}")
     weighted = curriculum is not None and (curriculum.category_weights or curriculum.solved_weight != 1)
     if objective.refill_rounds and weighted:
         yield "objective.refill_rounds draws further questions evenly: data.curriculum's weights do not hold for them"
     if type(reward) is Scorer and reward.cache_path is not None and not reward.caches:
         yield "without effect here: reward.cache_path; cache is off, or auto with a reasoner that samples"
+
+
+def _answers_own(objective: ObjectiveSettings) -> Variant:
+    """The loss of answers as joint has it where nothing is given."""
+    return ObjectiveSettings(name="joint", loss=objective.loss).variant_of("answer")
 
 
 def _micro_batches(size: int, group: int) -> Iterator[str]:

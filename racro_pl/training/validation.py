@@ -40,6 +40,16 @@ class AnsweringModule(CaptionerModule):
             for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
         ]
 
+    def answer_alone(self, questions: Sequence[Question]) -> list[Answered]:
+        """The captioner's own greedy answers, graded; no reasoner is asked. Only where ``joint`` learns them."""
+        encoded = self.encode_readable(questions, "answer")
+        texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
+        waiting = [self.rewards["answer"].submit(item[0], [text]) for item, text in zip(encoded, texts, strict=True)]
+        return [
+            Answered(question, text, rewards.result(), {})
+            for (question, _), text, rewards in zip(encoded, texts, waiting, strict=True)
+        ]
+
     def new_accuracy(self, split: str, audited: bool = True) -> PipelineAccuracy:
         """An empty metric for one split of the attached data, with its audit of captions or without."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -61,6 +71,8 @@ class AnsweringModule(CaptionerModule):
         self._scores = EvaluationScores(
             sets_of(self.trainer), lambda: self.new_accuracy("validation"), self.scorer, self.device
         )
+        # Objectives that learn captions and answers report both; the first has its own line.
+        self._alone = self.new_accuracy("validation", audited=False) if self.roles[1:] else None
         self._evaluating = ExitStack()
         self._evaluating.callback(self._scores.close)
         self._evaluating.enter_context(self.sampling())
@@ -88,6 +100,9 @@ class AnsweringModule(CaptionerModule):
         split = self._scores.sets[dataloader_idx] is None
         answered = self.answer(questions, audited=split)
         self._scores.add(dataloader_idx, answered)
+        if split and self._alone is not None:
+            for item in self.answer_alone(questions):
+                self._alone.update(item)
         return answered if split else []
 
     def on_validation_epoch_end(self) -> None:
@@ -108,4 +123,6 @@ class AnsweringModule(CaptionerModule):
         metrics = self._scores.compute()
         if "accuracy" in metrics:
             self.log(f"{stage}/accuracy", metrics.pop("accuracy"), prog_bar=True)
+        if self._alone is not None:
+            metrics["own_accuracy"] = self._alone.compute()["accuracy"]
         self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})

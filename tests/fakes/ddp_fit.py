@@ -2,13 +2,14 @@
 
 Every rank writes ``OUT.<rank>.pt``: the gradient of every update, the adapter, what was logged last, the longest
 step (seconds), and the error that ended the run. ``outage``: the second rank's reasoner answers the check at the start
-and hangs from then on; ``stop``: so it does, and that is more than the run allows.
+and hangs from then on; ``stop``: so it does, and that is more than the run allows; ``joint``: captions and answers.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch.distributed.tensor import DTensor
 from racro_pl.losses import VARIANTS
 from racro_pl.policy.captioner import Captioner
 from racro_pl.reward import HttpReasoner, UnscoredError
+from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.rollout import RolloutError
 from racro_pl.rollout.engine import EncodedQuestion
 from racro_pl.training.checkpointing.io import RacroCheckpointIO
-from racro_pl.types import ImageRef, Rollout
+from racro_pl.types import ImageRef, Question, Rewards, Rollout
 from tests.fakes.engines import FixedEngine
 from tests.fakes.reasoner_server import FaultServer
 from tests.unit.training.conftest import ListData, adapter, by_caption, make_module, questions
@@ -70,6 +72,15 @@ def silent_for_odd(prompt: str) -> str | None:
     return None if "figure x ?" in prompt or "figure xxx ?" in prompt else by_caption(prompt)
 
 
+class GradedByChecksum(OwnAnswers):
+    """A random model writes no box: about half of its texts are right."""
+
+    def grade(self, question: Question, texts: Sequence[str]) -> Rewards:
+        right = tuple(float(zlib.crc32(text.encode()) % 2) for text in texts)
+        none = ((),) * len(texts)
+        return Rewards(right, {"correct": right}, (True,) * len(texts), (None,) * len(texts), none, none)
+
+
 def served_reasoner(script: list[str]) -> HttpReasoner:
     """This rank's own, behind a server that lives as long as the process."""
     server = FaultServer(script, answer=lambda chat: by_caption(chat[-1]["content"])).__enter__()
@@ -85,9 +96,13 @@ def fit_rank(rank: int, ranks: int, folder: Path, out: Path, *options: str) -> N
         policy = {"lora": None, "freeze_vision": "vision" not in options}
     strategy = "fsdp2" if "fsdp2" in options else "ddp"
     loss = next((option for option in options if option in VARIANTS), "grpo")
+    joint: dict[str, Any] = {"name": "joint", "answer_weight": 0.25} if "joint" in options else {}
     module = make_module(
-        folder, script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12
-    )
+        folder, script, policy=policy, loss=loss, micro_batch_size=4, updates_per_rollout=2, learning_rate=1e-12,
+        **joint,
+    )  # fmt: skip
+    if joint:
+        module._own_answers = GradedByChecksum()
     lost = "lost" in options
     module.engine = (LostEngine if lost else FixedEngine)(group_size=4, max_new_tokens=6)
     module.objective.refill_rounds = 2 if lost else 0

@@ -16,8 +16,10 @@ SAME = (
     "reward/mean", "reward/std", "reward/unscored_share", "reward/zero_variance_share", "caption/tokens",
     "policy/loss", "policy/kl", "policy/entropy", "policy/grad_norm", "reasoner/captions", "reasoner/unscored",
 )  # fmt: skip
+ANSWERS = ("answers/reward/mean", "answers/loss", "answers/tokens", "answers/entropy")
 
-SLOW = ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent")
+
+SLOW = ("nf4", "gspo", "dr_grpo", "fsdp2 full vision silent", "joint broken", "fsdp2 full joint silent")
 """CI runs them apart."""
 
 
@@ -45,9 +47,9 @@ def folder(tmp_path_factory) -> Path:
 def test_two_ranks_learn_what_one_learns(two_ranks, folder, tmp_path, option):
     """Ragged captions, a group without signal, two updates per rollout.
 
-    ``silent``: rank 1 has nothing to learn; ``broken``: it has half as many groups. Both would leave sharded ranks
-    (``fsdp2``) waiting for passes that the other does not make. The losses differ in what the summed gradient is
-    divided by: tokens, captions, or a constant for each.
+    ``silent``: rank 1 has nothing to learn (with ``joint``: of captions); ``broken``: it has half as many groups. Both
+    would leave sharded ranks (``fsdp2``) waiting for passes that the other does not make. The losses differ in what the
+    summed gradient is divided by: tokens, captions, or a constant for each.
     """
     options = option.split()
     (one,) = fit(None, folder, tmp_path / "one", *options)
@@ -60,7 +62,7 @@ def test_two_ranks_learn_what_one_learns(two_ranks, folder, tmp_path, option):
         assert alone.abs().max() > 1e-4
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
-    for name in SAME:
+    for name in (*SAME, *ANSWERS) if "joint" in options else SAME:
         # The first rank's alone is what the loggers write.
         assert first["logged"][name] == pytest.approx(one["logged"][name], rel=limit, abs=1e-6)
     assert first["logged"]["reward/unscored_share"] == (0.5 if "silent" in options else 0.0)

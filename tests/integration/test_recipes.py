@@ -30,7 +30,7 @@ from tests.unit.policy.conftest import build
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "configs/experiment"
-STAGES = ("qa", "cro", "vpo")
+STAGES = ("qa", "cro", "vpo", "joint")
 UP_TO_8B = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b", "qwen3-vl-8b")
 YOUNGER = ("qwen3.5-4b", "internvl3.5-4b")
 FITS = {"24gb_qlora": (*UP_TO_8B, *YOUNGER), "8gpu_lora": (*UP_TO_8B, "qwen2.5-vl-32b"), "8gpu_full": UP_TO_8B}
@@ -39,11 +39,13 @@ ALWAYS = {*((hardware, "qwen2.5-vl-3b") for hardware in FITS), ("24gb_qlora", "q
           ("8gpu_lora", "qwen2.5-vl-32b")}  # fmt: skip
 """What is run each time, in every stage. The rest joins the same layers and names other models: one stage does."""
 CELLS = [
-    pytest.param(stage, hardware, model, marks=[] if (hardware, model) in ALWAYS else [pytest.mark.slow])
+    pytest.param(
+        stage, hardware, model, marks=[] if (hardware, model) in ALWAYS and stage != "joint" else [pytest.mark.slow]
+    )
     for stage in STAGES
     for hardware, models in FITS.items()
     for model in models
-    if stage == "cro" or (hardware, model) in ALWAYS
+    if stage == "cro" or ((hardware, model) in ALWAYS and (stage, hardware) != ("joint", "8gpu_full"))
 ]
 REASONER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 QUESTIONS = 2
@@ -171,7 +173,9 @@ def test_a_recipe_makes_a_step(stage, hardware, model, fit, reasoner):
     row = next(csv.DictReader((folder / "metrics.csv").open()))
     group = settings["model"]["rollout"]["init_args"]["group_size"]
     assert group == (8 if stage == "qa" and model != "qwen2.5-vl-32b" else 4)
-    assert len((folder / "captions.jsonl").read_text().splitlines()) == QUESTIONS * group
+    roles = ["caption", "answer"] if stage == "joint" else ["answer" if stage == "qa" else "caption"]
+    written = [json.loads(line)["role"] for line in (folder / "captions.jsonl").read_text().splitlines()]
+    assert written == [role for role in roles for _ in range(QUESTIONS * group)]
     assert math.isfinite(float(row["policy/grad_norm"]))
     assert float(row["reward/unscored_share"]) == 0
     # Shorter texts may be empty, which nobody is asked about.
@@ -210,9 +214,11 @@ def test_a_recipe_can_be_printed_into_one_file(capfd, tmp_path):
 
 
 def test_stages_differ_in_what_they_are_for_only():
-    cro, vpo, qa = read("stages", "cro"), read("stages", "vpo"), read("stages", "qa")
+    cro, vpo, qa, joint = (read("stages", name) for name in ("cro", "vpo", "qa", "joint"))
     penalty = {"name": "vpo", "caption_penalty": 0.1, "caption_judge": "policy"}
     assert vpo == cro | {"name": "vpo", "model": cro["model"] | {"objective": cro["model"]["objective"] | penalty}}
+    both = {"name": "joint", "answer_weight": 1.0, "answer_kl_coefficient": 0.0, "answer_clip_high": 0.25}
+    assert joint == cro | {"name": "joint", "model": cro["model"] | {"objective": cro["model"]["objective"] | both}}
     own = {"name": "qa", "clip_high": 0.25, "kl_coefficient": 0.0}
     assert qa["model"]["objective"] == cro["model"]["objective"] | own
     assert (qa["data"], qa["model"]["policy"]) == (cro["data"], cro["model"]["policy"])

@@ -103,7 +103,12 @@ REWARDS = Rewards((1.0,), {"correct": (1.0,)}, (True,), (None,), ((EVIL,),), ((E
 
 def test_captions_of_a_run_can_be_looked_at(tmp_path):
     rollout = SimpleNamespace(
-        question=QUESTION, texts=[EVIL], mask=[SimpleNamespace(sum=lambda: 3)], truncated=[False], adapter_version=0
+        question=QUESTION,
+        texts=[EVIL],
+        mask=[SimpleNamespace(sum=lambda: 3)],
+        truncated=[False],
+        adapter_version=0,
+        role="caption",
     )
     trainer = SimpleNamespace(log_dir=str(tmp_path), global_step=1, world_size=1, global_rank=0)
     CaptionLog().on_train_batch_end(trainer, SimpleNamespace(last_step=[(rollout, REWARDS)]))
@@ -133,10 +138,10 @@ def test_names_of_metrics_are_no_controls_and_no_formulas():
 def test_a_broken_image_in_training_is_told(tmp_path):
     told = []
 
-    def encode(question):
+    def encode(question, *_, **options):
         raise ImageError(EVIL)
 
-    module = SimpleNamespace(captioner=SimpleNamespace(encode=encode), print=told.append)
+    module = SimpleNamespace(captioner=SimpleNamespace(encode=encode), print=told.append, roles=("caption",))
     assert CaptionerModule.encode_readable(module, [QUESTION]) == []
     quiet(told[0])
 

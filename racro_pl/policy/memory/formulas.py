@@ -39,6 +39,8 @@ class Work:
     """Questions per step: the features of their images are kept until its end."""
     sampled_together: int
     """Questions whose captions are sampled at one time; 0 when another process samples."""
+    losses: int = 1
+    """Whose gradients are summed apart within an update: 2 with objective joint."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from racro_pl.images import open_image
-from racro_pl.policy.prompts import PromptEncoder
+from racro_pl.policy.prompts import TEMPLATES, PromptEncoder
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
 GRID = "image_grid_thw"
@@ -87,7 +87,7 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
 
     return [
         {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
-        for message in encoder.prompt_template(question.text, len(question.images))
+        for message in TEMPLATES[prompt.role](question.text, len(question.images))
     ]
 
 

@@ -38,6 +38,8 @@ same."""
 class CaptionWatch(Callback):
     """Logs ``watch/<habit>``, the share of a step's captions with each habit, and keeps examples in ``watch.jsonl``.
 
+    With objective qa the texts are the captioner's own answers; with joint, where both are sampled, the captions alone.
+
     At every ``probe_every``-th validation it also asks the reasoner each question with the caption of *another* image
     and logs ``watch/accuracy_other_image`` beside ``watch/accuracy_own_image`` of the same questions.
 
@@ -67,16 +69,17 @@ class CaptionWatch(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
         """Count habits over all ranks; keep examples."""
         folder = run_folder(trainer)
+        groups = pl_module.first_role(pl_module.last_step)
         found = {
             name: [
                 (rollout, rewards, index)
-                for rollout, rewards in pl_module.last_step
+                for rollout, rewards in groups
                 for index in range(len(rollout.texts))
                 if habit(rollout, index)
             ]
             for name, habit in HABITS.items()
         }
-        captions = sum(len(rollout.texts) for rollout, _ in pl_module.last_step)
+        captions = sum(len(rollout.texts) for rollout, _ in groups)
         counts = torch.tensor([captions, *map(len, found.values())], dtype=torch.float64)
         total, *shares = all_reduce(counts).tolist()
         pl_module.log_dict({f"watch/{name}": n / max(total, 1.0) for name, n in zip(found, shares, strict=True)})

@@ -88,7 +88,7 @@ class CaptionGallery(Callback):
     def _new(self, module: RacroModule, step: int) -> list[Exhibit]:
         return [
             exhibit
-            for number, (rollout, rewards) in enumerate(module.last_step[: self.new], 1)
+            for number, (rollout, rewards) in enumerate(module.first_role(module.last_step)[: self.new], 1)
             if (exhibit := _exhibit(f"new/{number}", step, rollout.question, rollout.texts[0], rewards)) is not None
         ]
 

@@ -21,7 +21,7 @@ from racro_pl.reward import Reasoner
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.training.accuracy import Answered, PipelineAccuracy, Shown
-from racro_pl.training.callbacks.readers import Readers, trained_with
+from racro_pl.training.callbacks.readers import OWN, Readers, trained_with
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
 from racro_pl.training.module import RacroModule
@@ -30,6 +30,8 @@ from racro_pl.types import RacroError, at_least, require_all
 
 class LearningReport(Callback):
     """Held-out accuracy before and after, as a line, a table by question type, a curve and a sheet of captions.
+
+    With objective joint the captioner's own answers have a line too.
 
     Args:
         questions: how many questions of the test split to answer before and after.
@@ -161,6 +163,7 @@ class LearningReport(Callback):
         """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
         questions = trainer.datamodule.questions["test"][: self.questions]  # type: ignore[attr-defined]
         metric = module.new_accuracy("test")
+        alone = module.new_accuracy("test", audited=False)
         answered: list[Answered] = []
         read: list[PipelineAccuracy] = []
         failure: Exception | None = None
@@ -172,13 +175,17 @@ class LearningReport(Callback):
                     answered += module.answer(mine[start : start + 64])
                 for item in answered:
                     metric.update(item)
+                for start in range(0, len(mine) if len(module.roles) > 1 else 0, 64):
+                    for item in module.answer_alone(mine[start : start + 64]):
+                        alone.update(item)
                 read = self.readers.read(answered, lambda: module.new_accuracy("test", audited=False))
             except Exception as error:  # the other ranks would wait in the sums below
                 failure = error
         if all_reduce(torch.tensor(float(failure is not None)), "max"):
             return failure or RacroError("another rank failed; its output says more")
         metrics = metric.compute()
-        for name, metric in zip(self.readers.names, read, strict=True):
+        further = dict(zip(self.readers.names, read, strict=True)) | ({OWN: alone} if len(module.roles) > 1 else {})
+        for name, metric in further.items():
             metrics |= {f"{name}: {key}": value for key, value in metric.compute().items() if key != "questions"}
         return metrics, answered
 

@@ -95,7 +95,7 @@ class LivePage(Callback):
                 for name, value in sorted(metrics.items())
                 if name.startswith("reasoner/")
             ],
-            captions=[_shown(rollout, rewards) for rollout, rewards in module.last_step[: self.captions]],
+            captions=[_shown(*group) for group in module.first_role(module.last_step)[: self.captions]],
         )
 
     def _time_left(self, trainer: Trainer) -> str | None:

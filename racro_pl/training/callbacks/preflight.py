@@ -9,7 +9,7 @@ import sys
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, planning_config
+from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, PUT_BY, planning_config
 from racro_pl.rollout import TransformersEngine
 from racro_pl.terminal import Console
 from racro_pl.training.memory import Plan, advise, with_prompt
@@ -83,6 +83,7 @@ def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool)
     device = captioner.device
     with captioner.cache_image_features():
         held = [torch.empty(ledger.bytes_of(FEATURES), dtype=torch.uint8, device=device)]
+        held.append(torch.empty(ledger.bytes_of(PUT_BY), dtype=torch.uint8, device=device))
         if fresh:
             held.append(torch.empty(ledger.bytes_of(OPTIMIZER), dtype=torch.uint8, device=device))
         if isinstance(module.engine, TransformersEngine):
@@ -101,8 +102,8 @@ def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool)
 
 
 def _copies(prompt: Prompt, count: int) -> list[Prompt]:
-    # A prompt is equal to itself alone: every copy's image is encoded again.
-    return [dataclasses.replace(prompt) for _ in range(count)]
+    # Images are told apart by what the processor made of them: every copy's is encoded again.
+    return [dataclasses.replace(prompt, vision=dict(prompt.vision)) for _ in range(count)]
 
 
 def _available(device: torch.device) -> int | None:

@@ -9,6 +9,9 @@ from racro_pl.reward import Reasoner, RewardFunction, Scorer
 from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.types import RacroError
 
+OWN = "its own answers"
+"""Stands in place of a reasoner's name for what the captioner answers by itself."""
+
 
 class Readers:
     """Reasoners by name, each of which answers every question from the same caption.
@@ -60,7 +63,8 @@ class Readers:
         return metrics
 
     def lines(self, trained: str, before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-        """Held-out accuracy before and after, a line for each; without further ones a line that names none.
+        """Held-out accuracy before and after, a line for each, and one for the captioner's own answers where they were
+        measured; without further ones the first line names none.
 
         Args:
             trained: name of the reasoner of training.
@@ -68,7 +72,7 @@ class Readers:
             after: the same, and ``questions``.
         """
         keys = {"accuracy": f" ({trained})" if self.names else ""}
-        keys |= {f"{name}: accuracy": f" ({name})" for name in self.names}
+        keys |= {f"{name}: accuracy": f" ({name})" for name in (*self.names, OWN) if f"{name}: accuracy" in after}
         count = int(after["questions"])
         return [
             f"held-out accuracy{name}: {before[key]:.1%} -> {after[key]:.1%} ({count} questions)"

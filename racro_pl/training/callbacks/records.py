@@ -16,11 +16,11 @@ from racro_pl.training.strategy import gather
 
 
 class CaptionLog(Callback):
-    """Appends every sampled caption to ``captions.jsonl``: one JSON object a line, with all that made its reward."""
+    """Appends every sampled text to ``captions.jsonl``: one JSON object a line, with all that made its reward."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
-        """One line per caption: step, question, caption (and what was written, where thoughts were cut from it),
-        reasoner answers, verdict, reward and its parts."""
+        """One line per text: step, role, question, caption or own answer (and what was written, where thoughts were
+        cut from it), reasoner answers, verdict, reward and its parts."""
         folder = run_folder(trainer)
         lines = []
         for rollout, rewards in pl_module.last_step:
@@ -28,6 +28,7 @@ class CaptionLog(Callback):
                 caption = without_thoughts(text)
                 record = {
                     "step": trainer.global_step,
+                    "role": rollout.role,
                     "question_id": rollout.question.id,
                     "question": rollout.question.text,
                     "gold": rollout.question.answer,
@@ -53,7 +54,8 @@ class CaptionLog(Callback):
 class SolvedQuestions(Callback):
     """Tells the data module which questions were solved, where its curriculum draws those less often.
 
-    A question is solved when all its captions have a score and every one led to the right answer.
+    A question is solved when all its captions have a score and every one led to the right answer. (With objective qa:
+    all its answers. With joint its own answers do not count.)
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RacroModule, *args: Any) -> None:  # type: ignore[override]
@@ -63,7 +65,7 @@ class SolvedQuestions(Callback):
             return
         found = {
             rollout.question.id: all(rewards.scored) and min(rewards.parts["correct"]) == 1.0
-            for rollout, rewards in pl_module.last_step
+            for rollout, rewards in pl_module.first_role(pl_module.last_step)
         }
         everywhere = [found] * trainer.world_size
         if trainer.world_size > 1:

@@ -96,6 +96,7 @@ OPTIMIZER = {
 OTHERS: dict[str, Any] = {
     "loss": "dapo", "clip_low": 0.05, "clip_high": 0.4, "dual_clip": 2.0, "kl_coefficient": 0.5, "kl": "k2",
     "importance": "sequence", "importance_cap": 4.0, "caption_penalty": 0.3, "caption_judge": "rule",
+    "answer_weight": 0.5, "answer_kl_coefficient": 0.2, "answer_clip_high": 0.3,
     "updates_per_rollout": 2, "micro_batch_size": 4, "refill_rounds": 1, "sample_ahead": True,
 }  # fmt: skip
 

@@ -51,6 +51,11 @@ def lines(questions: int = 8, curriculum: Curriculum | None = None, group: int =
             "objective.importance 'sequence', objective.importance_cap 4.0; the policy samples its captions itself",
         ),
         ({"caption_penalty": 0.3}, "objective.caption_penalty 0.3; they are vpo's, and objective.name is cro"),
+        ({"answer_weight": 0.5}, "objective.answer_weight 0.5; they are joint's, and objective.name is cro"),
+        (
+            {"name": "joint", "answer_clip_high": 0.3, "updates_per_rollout": 1},
+            "objective.answer_clip_high 0.3; with one update",
+        ),
         ({"name": "vpo", "caption_judge": "reasoner", "several": True}, "asks the first of model.reward.reasoners"),
         (
             {"refill_rounds": 1, "curriculum": Curriculum(solved_weight=0.0)},
@@ -72,6 +77,8 @@ def test_a_setting_without_effect_is_named(settings, line):
         {"updates_per_rollout": 1, "clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0},  # as config.yaml has them
         {"sample_ahead": True, "importance_cap": 4.0},
         {"name": "vpo", "caption_penalty": 0.3, "caption_judge": "reasoner"},
+        {"name": "joint", "answer_weight": 0.5, "answer_clip_high": 0.25, "updates_per_rollout": 1},
+        {"name": "joint", "kl_coefficient": 0.0, "answer_kl_coefficient": 0.1, "kl": "k1"},
         {"kl_coefficient": 0.0, "kl": "k3"},
         {"reward": {"cache_path": Path("replies"), "cache": "on"}},
         {"refill_rounds": 1, "curriculum": Curriculum(easiest_first=True, pass_rate="rate")},
