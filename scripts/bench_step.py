@@ -1,6 +1,10 @@
-"""Time one training step, alone or against TRL's GRPOTrainer on the same work.
+"""Time one training step, alone, against TRL's GRPOTrainer on the same work, or on the plain path.
 
     python scripts/bench_step.py --workload long-prompt --peer trl --peer-python /path/to/python --json OUT.json
+    python scripts/bench_step.py --workload family --family gemma3 --json OUT.json
+
+With ``--family`` the model is a small random one of that family (``tests/helpers/families``), and the two sides are the
+shared-prefix path and the plain one (``docs/models.md``).
 
 The peer lives in an environment of its own: trl 1.16, torch, torchvision, transformers, peft, datasets, accelerate,
 httpx. Both sides get the same model folder, images, questions, group size, caption length, micro-batch, adapter shape
@@ -20,11 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from step_bench.measure import summarise
 from step_bench.processes import bench_environment, last_lines
-from step_bench.workloads import build_model, find_workload
+from step_bench.workloads import build_family, build_model, find_workload
+
+from tests.helpers.families import BUILDERS
 
 PARTS = Path(__file__).parent / "step_bench"
 AGREEMENT = 1e-4
@@ -36,7 +43,9 @@ def main() -> None:
     parser.add_argument(
         "--workload", default="tiny", help="tiny, long-prompt or slow-reward; numbers may be changed: tiny:group=4"
     )
-    parser.add_argument("--peer", choices=["trl"])
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--peer", choices=["trl"])
+    other.add_argument("--family", choices=list(BUILDERS), help="compare the shared-prefix path with the plain one")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--rounds", type=int, default=2, help="turns per side")
     parser.add_argument("--steps", type=int, default=4, help="timed steps per turn")
@@ -47,13 +56,18 @@ def main() -> None:
     sides = {"racro_pl": [sys.executable, str(PARTS / "ours.py")]}
     if options.peer:
         sides[options.peer] = [options.peer_python, str(PARTS / "trl_peer.py")]
+    if options.family:
+        sides["plain"] = [*sides["racro_pl"], "--plain"]
+    against = options.peer or ("plain" if options.family else None)
     workload = find_workload(options.workload)
     with tempfile.TemporaryDirectory() as scratch, slow_reasoner(workload.reward_seconds) as server:
         model = Path(scratch) / "model"
-        build_model(workload, model)
+        build_family(workload, options.family, model) if options.family else build_model(workload, model)
         work = [options.workload, str(model)]
         result: dict[str, Any] = {"workload": options.workload, "threads": options.threads}
-        if options.peer:
+        if options.family:
+            result["family"] = options.family
+        if against:
             result["agreement"] = agreement(sides, work, Path(scratch), options.threads)
         turns: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for turn in range(options.rounds):
@@ -69,8 +83,8 @@ def main() -> None:
             "versions": side[0]["versions"],
             "machine": side[-1]["machine"],
         }
-    if options.peer:
-        ours, peer = result["racro_pl"], result[options.peer]
+    if against:
+        ours, peer = result["racro_pl"], result[against]
         result["times_faster"] = round(peer["seconds"] / ours["seconds"], 2)
         result["times_fewer_cpu_seconds"] = round(peer["cpu_seconds"] / ours["cpu_seconds"], 2)
         result["share_of_peak_memory"] = round(ours["peak_gib"] / peer["peak_gib"], 2)

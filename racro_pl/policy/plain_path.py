@@ -52,7 +52,8 @@ class PlainPath:
             if real.any()
         ]
         logprobs, entropies = (torch.cat(values) for values in zip(*found, strict=True))
-        return tuple(torch.zeros_like(mask, dtype=v.dtype).masked_scatter(mask, v) for v in (logprobs, entropies))  # type: ignore[return-value]
+        blank = logprobs.new_zeros(mask.shape)
+        return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, entropies)
 
     def sample(
         self,
@@ -67,11 +68,9 @@ class PlainPath:
         pad_id: int,
     ) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
         """See :func:`racro_pl.policy.sampling.sample_captions`."""
-        own, model.generation_config = (
-            model.generation_config,
-            _bare_config(max_new_tokens, temperature, sorted(eos_ids), pad_id),
-        )
-        # Its settings (a penalty on repetition, top-k) would be taken over where ours say nothing.
+        own = model.generation_config
+        # Its settings (a penalty on repetition, top-k) would be taken over where those of a call say nothing.
+        model.generation_config = _bare_config(max_new_tokens, temperature, sorted(eos_ids), pad_id)
         try:
             rows = [_write(model, prompt, temperature, banned) for prompt in prompts for _ in range(group_size)]
         finally:
@@ -111,9 +110,10 @@ def _score_caption(
 
 def _bare_config(max_new_tokens: int, temperature: float | None, eos_ids: list[int], pad_id: int) -> GenerationConfig:
     """Tokens are drawn from the whole distribution, which :class:`_Drawn` has brought to its temperature."""
+    whole = {} if temperature is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     return GenerationConfig(
-        do_sample=temperature is not None, temperature=1.0, top_k=0, top_p=1.0, num_beams=1,
-        max_new_tokens=max_new_tokens, eos_token_id=eos_ids, pad_token_id=pad_id,
+        do_sample=temperature is not None, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=eos_ids,
+        pad_token_id=pad_id, **whole,
     )  # fmt: skip
 
 

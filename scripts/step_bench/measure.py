@@ -69,7 +69,7 @@ class Recorder:
         )
 
     def count(self, model: Any) -> list[Any]:
-        """Count what passes through a transformers Qwen-VL model: language tokens and image patches.
+        """Count what passes through a transformers model: language tokens, and image patches in Qwen-VL.
 
         Returns:
             The hooks, to be removed.
@@ -86,10 +86,10 @@ class Recorder:
         def patches(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             self._counts["image_patches"] += int((arguments[0] if arguments else named["hidden_states"]).shape[0])
 
-        return [
-            inner.language_model.layers[0].register_forward_pre_hook(tokens, with_kwargs=True),
-            inner.visual.register_forward_pre_hook(patches, with_kwargs=True),
-        ]
+        hooks = [model.get_decoder().layers[0].register_forward_pre_hook(tokens, with_kwargs=True)]
+        if hasattr(inner, "visual"):
+            hooks.append(inner.visual.register_forward_pre_hook(patches, with_kwargs=True))
+        return hooks
 
 
 def take_peak() -> float:

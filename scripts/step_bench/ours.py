@@ -96,6 +96,13 @@ class Questions(LightningDataModule):
         return DataLoader(self.questions["train"], self.questions_per_step, collate_fn=list)  # type: ignore[arg-type]
 
 
+class PlainPath(Callback):
+    """The step as the model's own forward and ``generate`` make it."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.captioner.use_plain_path("it is what is timed")
+
+
 class Timing(Callback):
     def __init__(self) -> None:
         self.recorder = Recorder()
@@ -151,6 +158,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--server", help="address of a reasoner that takes its time (slow-reward)")
     parser.add_argument("--check", type=Path, help="compare losses: write the adapter here, loss and gradients to OUT")
+    parser.add_argument("--plain", action="store_true", help="on the plain path")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -187,9 +195,10 @@ def main() -> None:
     elif options.server:
         scorer = Scorer(client(options.server), cache="off")
     watch = Gradients(options.check, options.out) if options.check else Timing()
+    callbacks = [PlainPath(), watch] if options.plain else [watch]
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[watch], barebones=False, inference_mode=False,
+        enable_model_summary=False, callbacks=callbacks, barebones=False, inference_mode=False,
     )  # fmt: skip
     trainer.fit(RacroModule(policy, engine, scorer, objective), datamodule=Questions(workload, steps))
     if isinstance(watch, Timing):

@@ -88,10 +88,12 @@ WORKLOADS = {
     "tiny": Workload(8, 8, 32, 112, 16, **SMALL),
     "long-prompt": Workload(2, 8, 64, 896, 8, **MIDDLE),
     "slow-reward": Workload(8, 8, 32, 112, 16, **SMALL, reward_seconds=1.0, questions_per_batch=4),
+    "family": Workload(1, 8, 32, 112, 8, **SMALL | {"inner": 2048}),
     "3b": Workload(1, 8, 300, 512, 8, **QWEN_3B),
     "7b": Workload(1, 8, 300, 512, 8, **QWEN_7B),
 }
-"""By name. 3b and 7b are the shapes of Qwen2.5-VL-3B and 7B, for scripts/bench_gpu.py."""
+"""By name. Of "family" a family's own builder takes the numbers of layers and the MLP's width, nothing else of the
+model. 3b and 7b are the shapes of Qwen2.5-VL-3B and 7B, for scripts/bench_gpu.py."""
 
 
 def find_workload(text: str) -> Workload:
@@ -117,6 +119,17 @@ def build_model(workload: Workload, folder: Path) -> None:
 
     torch.manual_seed(0)
     Qwen2_5_VLForConditionalGeneration(save_processor(workload, folder)).save_pretrained(folder)
+
+
+def build_family(workload: Workload, kind: str, folder: Path) -> None:
+    """Save a random model of a family with its processor, as the tests build it but deeper and wider."""
+    from tests.helpers.families import BUILDERS, save_small_family
+
+    sizes: dict[str, Any] = {"num_hidden_layers": workload.layers, "intermediate_size": workload.inner}
+    kinds = getattr(BUILDERS[kind](kind)[0].text_config, "layer_types", None)
+    if kinds is not None:
+        sizes["layer_types"] = [kinds[index % len(kinds)] for index in range(workload.layers)]
+    save_small_family(folder, kind, **sizes)
 
 
 def save_processor(workload: Workload, folder: Path) -> Any:
@@ -200,7 +213,7 @@ def make_rows(workload: Workload, count: int, seed: int = 0) -> list[tuple[str, 
 
 
 def fixed_captions(workload: Workload) -> tuple[list[list[int]], list[float]]:
-    """One step's captions and rewards for the comparison of both sides' losses."""
+    """One step's captions and rewards for the comparison of both sides' losses; of ids that every tokenizer has."""
     draw, count = random.Random(1), workload.questions * workload.group
-    captions = [[draw.randrange(len(SPECIAL), 300) for _ in range(workload.tokens)] for _ in range(count)]
+    captions = [[draw.randrange(60, 280) for _ in range(workload.tokens)] for _ in range(count)]
     return captions, [float(draw.randrange(2)) for _ in range(count)]

@@ -8,6 +8,7 @@ from racro_pl.commands import doctor
 from racro_pl.commands.lightning import parts_of
 from racro_pl.types import RacroError
 from tests.fakes.reasoner_server import FaultServer
+from tests.helpers.families import save_small_family
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,6 +69,14 @@ def test_a_captioner_is_loaded_whole_and_has_to_see(capsys, monkeypatch):
     monkeypatch.setattr(Qwen2_5_VLModel, "forward", blind)
     assert doctor.main(["--captioner", "embedded:figure-captioner"]) == 1
     assert "the captioner does not see" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_captioner_that_nobody_described_is_on_the_plain_path(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert doctor.main(["--captioner", str(save_small_family(tmp_path, "vipllava"))]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "it sees" in printed
+    assert "family vipllava, on the plain path: the model type 'vipllava' is not described in docs/models.md" in printed
 
 
 def test_a_captioner_larger_than_memory_is_not_loaded(capsys, monkeypatch):

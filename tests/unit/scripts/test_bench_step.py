@@ -12,7 +12,8 @@ import bench_step
 import pytest
 import torch
 from step_bench.measure import Recorder, summarise
-from step_bench.workloads import WORKLOADS, find_workload, fixed_captions, make_rows
+from step_bench.workloads import WORKLOADS, build_family, find_workload, fixed_captions, make_rows
+from transformers import AutoConfig
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 TINY = "tiny:questions=1:tokens=3:micro_batch=2:layers=1:image_side=56"
@@ -70,6 +71,29 @@ def test_workloads_are_named_and_changed_by_number():
     for text, message in (("huge", "no workload 'huge'"), ("tiny:size=3", "size"), ("tiny:group=many", "many")):
         with pytest.raises(ValueError, match=message):
             find_workload(text)
+
+
+def test_a_family_is_built_as_deep_and_wide_as_the_workload_says(tmp_path):
+    build_family(find_workload("family:layers=5:inner=80"), "gemma3", tmp_path)
+    text = AutoConfig.from_pretrained(tmp_path).text_config
+    assert (text.num_hidden_layers, text.intermediate_size) == (5, 80)
+    assert text.layer_types == ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]
+
+
+@pytest.mark.slow
+def test_a_step_on_both_paths_from_end_to_end(tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(
+        sys, "argv",
+        ["bench_step.py", "--workload", "family:group=2:tokens=3:layers=2", "--family", "gemma3", "--rounds", "1",
+         "--steps", "1", "--warmup", "0", "--json", str(out)],
+    )  # fmt: skip
+    bench_step.main()
+    found = json.loads(out.read_text())
+    assert found["family"] == "gemma3"
+    packed, plain = (found[side]["counts"]["tokens_with_gradient"] for side in ("racro_pl", "plain"))
+    assert plain == 2 * (packed - 2)  # two captions of which two tokens are forwarded, and their prompt
+    assert found["agreement"]["largest_relative_gradient_difference"] < bench_step.AGREEMENT
 
 
 def test_rows_and_captions_are_the_same_for_both_sides_and_come_again_after_an_epoch():

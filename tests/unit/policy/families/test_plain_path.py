@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.loading import load_captioner, policy_family
+from racro_pl.policy.loading import load_captioner, load_for_inference, policy_family
 from racro_pl.policy.paths import SharedPrefixPath
 from racro_pl.policy.plain_path import PlainPath
 from racro_pl.types import RacroError
@@ -83,6 +83,12 @@ def test_a_class_that_nobody_described_is_trained_and_sampled_by_its_own_forward
     expected = stock_logprobs(captioner, QUESTIONS[0], drawn.token_ids[:3], drawn.mask[:3])
     found, _ = captioner.logprobs(prompts, group, drawn.token_ids, drawn.mask)
     assert_equal(found[:3][drawn.mask[:3]], expected[drawn.mask[:3]], LOGPROBS)
+
+
+def test_for_inference_too_the_slower_path_is_said(small, caplog):
+    captioner = load_for_inference(PolicySettings(path=str(small("vipllava")), dtype="float32"), torch.device("cpu"))
+    assert "written by transformers' own generate, one at a time: the model type 'vipllava' is not" in caplog.text
+    assert captioner.generate([captioner.encode(QUESTIONS[0])], 1, 4, None).mask.any()
 
 
 def test_layers_that_a_packed_row_cannot_go_through_take_the_plain_path(small):
