@@ -77,6 +77,7 @@ def test_servers_that_we_start_listen_on_this_machine_alone(tmp_path):
     parser = serve.argparse.ArgumentParser()
     serve.add_arguments(parser)
     assert parser.parse_args(["reasoner", "--model", "m"]).host == "127.0.0.1"
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     policy = PolicySettings(path=str(tmp_path))
     server = VllmServer(tmp_path, ServerSettings(port=1))
     assert listens_on(server.command()) == "127.0.0.1"

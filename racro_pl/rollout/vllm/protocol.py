@@ -97,6 +97,8 @@ def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
     The patches of Qwen-VL's and GLM-V's processors hold (channel, frame, row, column) each, and follow each other
     merged block by merged block. Resizing works on whole numbers, so nothing is lost on the way back.
     """
+    if not prompt.vision:
+        return []
     pixels, grids = prompt.vision["pixel_values"], prompt.vision[GRID]
     merge, patch, frames = image_processor.merge_size, image_processor.patch_size, image_processor.temporal_patch_size
     mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
