@@ -144,12 +144,13 @@ def test_a_config_file_with_an_unknown_key(capfd, tmp_path):
 
 @pytest.mark.usefixtures("quick_refusal")
 def test_a_reasoner_that_refuses(capfd, tmp_path):
+    before = set(threading.enumerate())
     code, printed = fit_own_data(capfd, tmp_path, good_rows(4), "http://127.0.0.1:9/v1")
     assert code == 1
     assert "http://127.0.0.1:9" in printed
     assert "Traceback" not in printed
     # A failed run ends its requests, and the thread they live on, as a finished one does.
-    assert not any(thread.name == "reasoner-http" for thread in threading.enumerate())
+    assert not any(thread.name == "reasoner-http" for thread in set(threading.enumerate()) - before)
     assert not list(tmp_path.rglob("captions.jsonl"))
 
 
