@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from racro_pl.data.datamodule import RacroDataModule
+from racro_pl.data.readers.base import Reader, ReadResult, Split
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
@@ -105,6 +108,37 @@ def fit(module: RacroModule, root: Path, steps: int = 1, ckpt: str | None = None
 
 def adapter(module: RacroModule) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+class RedPictures(Reader):
+    """Pictures whose questions all have the answer that ``by_caption`` gives to half of the captions."""
+
+    def read(self, split: Split) -> ReadResult:
+        return ReadResult(questions(8) if split == "train" else [])
+
+
+def fit_pictures(module: RacroModule, root: Path, ckpt: str | None = None) -> None:
+    """Two steps, of whose order a resumed run takes up the rest; a checkpoint ``step=N.ckpt`` after each."""
+    seed_everything(3)
+    options = {
+        "max_steps": 2, "max_epochs": -1, "logger": False, "default_root_dir": str(root), "enable_progress_bar": False,
+        "enable_model_summary": False, "limit_val_batches": 0, "num_sanity_val_steps": 0, "inference_mode": False,
+        "plugins": [RacroCheckpointIO()],
+        "callbacks": [ModelCheckpoint(root, "{step}", every_n_train_steps=1, save_top_k=-1)],
+    } | trainer_options()  # fmt: skip
+    data = RacroDataModule(RedPictures(), questions_per_step=3)
+    Trainer(**options).fit(module, datamodule=data, ckpt_path=ckpt)
+
+
+def moved(module: RacroModule) -> bool:
+    """Whether the adapter does anything."""
+    return any(bool(tensor.any()) for name, tensor in adapter(module).items() if "lora_B" in name)
+
+
+def assert_same_adapter(one: RacroModule, other: RacroModule) -> None:
+    found, expected = adapter(one), adapter(other)
+    assert found.keys() == expected.keys()
+    assert [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)] == []
 
 
 @pytest.fixture(scope="module")

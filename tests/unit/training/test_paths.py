@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from racro_pl.data import FigureWorldReader
-from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.policy.attention import GroupAttention
 from racro_pl.training import startup
-from racro_pl.training.checkpointing.io import RacroCheckpointIO
-from racro_pl.training.module import RacroModule
-from tests.helpers.device import trainer_options
 from tests.helpers.families import save_small_family
-from tests.unit.training.conftest import adapter, fit, make_module
+from tests.unit.training.conftest import adapter, assert_same_adapter, fit, fit_pictures, make_module, moved
 
 PLAIN = "the plain path runs, which reads a prompt and its images for every caption: "
 
@@ -26,10 +19,6 @@ PLAIN = "the plain path runs, which reads a prompt and its images for every capt
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a class that no family describes."""
     return save_small_family(tmp_path_factory.mktemp("stranger"), "vipllava")
-
-
-def moved(module) -> bool:
-    return any(bool(tensor.any()) for name, tensor in adapter(module).items() if "lora_B" in name)
 
 
 def test_a_fit_says_that_the_shared_prefix_path_is_exact(folder, tmp_path, capsys):
@@ -52,23 +41,12 @@ def test_an_undescribed_class_is_trained_on_the_plain_path_which_is_said_once(st
 
 
 def test_a_run_on_the_plain_path_resumes_bit_for_bit(stranger, tmp_path):
-    def run(name: str, ckpt: str | None = None) -> RacroModule:
-        module = make_module(stranger)
-        data = RacroDataModule(FigureWorldReader(train=10, validation=0, test=0), questions_per_step=3)
-        trainer = Trainer(
-            **trainer_options(), max_steps=2, max_epochs=-1, logger=False, default_root_dir=tmp_path / name,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, inference_mode=False,
-            plugins=[RacroCheckpointIO()], 
-            callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)],
-        )  # fmt: skip
-        seed_everything(3)
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt)
-        return module
-
-    whole = adapter(run("whole"))
-    resumed = adapter(run("resumed", str(tmp_path / "step=1.ckpt")))
-    assert resumed.keys() == whole.keys()
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    whole = make_module(stranger)
+    fit_pictures(whole, tmp_path)
+    assert moved(whole)
+    resumed = make_module(stranger)
+    fit_pictures(resumed, tmp_path, str(tmp_path / "step=1.ckpt"))
+    assert_same_adapter(resumed, whole)
 
 
 def test_a_shared_prefix_path_that_is_wrong_gives_way_to_the_plain_one(folder, tmp_path, monkeypatch, capsys):
