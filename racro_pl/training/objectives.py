@@ -6,6 +6,7 @@ name     the captioner is asked for                  reward
 ``cro``  a caption (the paper's stage)               1 when the frozen reasoner answers right from it
 ``vpo``  a caption                                   the same, less a penalty when what helped was no caption
 ``qa``   its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
+                                                     (but by ``DescribedAnswers``: also for what stands before the box)
 =======  ==========================================  =============================================================
 
 The training step is the same for all: it samples texts, gets their rewards, and learns. So are the numbers it
@@ -24,6 +25,7 @@ from torch import Tensor
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.prompts import PromptTemplate
 from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
+from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
@@ -50,9 +52,11 @@ def reward_function(
         captioner: gives the policy, which is built later than this.
 
     Raises:
-        RacroError: the objective needs a reasoner and there is none.
+        RacroError: the objective needs a reasoner and there is none, or the reward is of another objective.
     """
     if objective.name == "qa":
+        if isinstance(reward, DescribedAnswers):
+            return reward
         if reward is not None:
             rank_zero_info("objective qa: the captioner answers by itself; nothing of model.reward is used")
         return OwnAnswers()
@@ -60,6 +64,11 @@ def reward_function(
         raise RacroError(
             f"model.reward is empty, and objective {objective.name} learns from a reasoner's answers: name one in "
             "model.reward.reasoner, or train with objective.name: qa"
+        )
+    if isinstance(reward, DescribedAnswers):
+        raise RacroError(
+            f"model.reward is DescribedAnswers, which pays for answers and for what is said before them, and objective "
+            f"{objective.name} asks for captions; expected objective.name: qa, or racro_pl.reward.Scorer"
         )
     if objective.name == "cro":
         return reward
