@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment_parts.collect import collect
 from experiment_parts.report import PICTURES, fill, merged, tables
-from experiment_parts.runs import HABIT, ROOT, TABLES, carry_out, execute, planned
+from experiment_parts.runs import DESCRIBING, HABIT, ROOT, TABLES, carry_out, execute, planned
 
 
 def main() -> None:
@@ -41,9 +41,10 @@ def main() -> None:
         return
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    if "penalty" in options.tables and not (out / HABIT / "adapter").is_dir():
-        teach = [sys.executable, "-m", "experiment_parts.habit", str(out / HABIT), "--seed", "1"]
-        execute(teach, out / f"{HABIT}.log")
+    for table, name in {"penalty": HABIT, "reckoning_described": DESCRIBING}.items():
+        if table in options.tables and not (out / name / "adapter").is_dir():
+            teach = [sys.executable, "-m", f"experiment_parts.{name}", str(out / name), "--seed", "1"]
+            execute(teach, out / f"{name}.log")
     with ThreadPoolExecutor(options.jobs) as pool:
         for done, _ in enumerate(pool.map(lambda run: carry_out(run, out), runs), 1):
             print(f"{done} of {len(runs)} runs after {(time.monotonic() - start) / 60:.0f} minutes", flush=True)

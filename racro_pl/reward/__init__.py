@@ -12,6 +12,7 @@ from racro_pl.lazy import lazy_names
 if TYPE_CHECKING:
     from racro_pl.reward.cache import ReplyCache
     from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge
+    from racro_pl.reward.described_answer import DescribedAnswers
     from racro_pl.reward.function import FunctionReward
     from racro_pl.reward.gain import GainScorer
     from racro_pl.reward.grader import Grader
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptionJudge",
     "CaptionPenalty",
+    "DescribedAnswers",
     "FunctionReward",
     "GainScorer",
     "Grader",
@@ -52,6 +54,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         f"{__name__}.caption_penalty": "CaptionJudge CaptionPenalty ReasonerJudge RuleJudge",
+        f"{__name__}.described_answer": "DescribedAnswers",
         f"{__name__}.function": "FunctionReward",
         f"{__name__}.gain": "GainScorer",
         f"{__name__}.grader": "Grader",

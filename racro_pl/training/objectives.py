@@ -1,14 +1,6 @@
 """What an objective's name stands for: how questions are asked, and who rewards what is written.
 
-=========  ==========================================  ===========================================================
-name       the captioner is asked for                  reward
-=========  ==========================================  ===========================================================
-``cro``    a caption (the paper's stage)               1 when the frozen reasoner answers right from it
-``vpo``    a caption                                   the same, less a penalty when what helped was no caption
-``qa``     its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
-``joint``  both, each in a group of its own            captions as in cro, answers as in qa
-=========  ==========================================  ===========================================================
-
+=========  ==========================================  ====================================================
 The training step is the same for all: it samples texts, gets their rewards, and learns. So are the numbers it
 reports; an accuracy of ``qa`` is that of the captioner's own answers. ``joint`` minimises the loss of cro plus
 ``answer_weight`` times the loss of qa, each a mean over its own tokens, and reports both.
@@ -25,6 +17,7 @@ from torch import Tensor
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
+from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
@@ -46,9 +39,11 @@ def reward_function(
         captioner: gives the policy, which is built later than this.
 
     Raises:
-        RacroError: the objective needs a reasoner and there is none.
+        RacroError: the objective needs a reasoner and there is none, or the reward is of another objective.
     """
     if objective.name == "qa":
+        if isinstance(reward, DescribedAnswers):
+            return reward
         if reward is not None:
             rank_zero_info("objective qa: the captioner answers by itself; nothing of model.reward is used")
         return OwnAnswers()
@@ -56,6 +51,11 @@ def reward_function(
         raise RacroError(
             f"model.reward is empty, and objective {objective.name} learns from a reasoner's answers: name one in "
             "model.reward.reasoner, or train with objective.name: qa"
+        )
+    if isinstance(reward, DescribedAnswers):
+        raise RacroError(
+            f"model.reward is DescribedAnswers, which pays for answers and for what is said before them, and objective "
+            f"{objective.name} asks for captions; expected objective.name: qa, or racro_pl.reward.Scorer"
         )
     if objective.name in ("cro", "joint"):
         return reward

@@ -12,9 +12,12 @@ from typing import Any
 import yaml
 
 from experiment_parts.curves import READERS
+from experiment_parts.described import evaluate_described
 from experiment_parts.reckoning import accuracies, ceilings, evaluate_reckoning, reader_curves, sheet
 from experiment_parts.rewards import facts_told
 from experiment_parts.runs import (
+    DESCRIBED,
+    DESCRIBING,
     HABIT,
     PENALTY,
     RECKONING,
@@ -154,6 +157,10 @@ def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str,
         evaluation = evaluate_reckoning(drawn, out)
         results["evaluation"] |= accuracies(evaluation)
         results["sheet"] = sheet(evaluation, Run(RECKONING[0], seeds[0]).name)
+    described = {run.name: str(folder / "adapter") for run, folder in folders.items() if run.row in DESCRIBED}
+    if described:
+        described |= {DESCRIBING: str(out / DESCRIBING / "adapter")}
+    results["described"] = {name: evaluate_described(adapter) for name, adapter in described.items()}
     results["captions"] = {}
     if "penalty" in tables:
         looker = Looker()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ from racro_pl.figure_world.world import figure_questions
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner
+from racro_pl.policy.prompts import PromptTemplate
+from racro_pl.text.captioner_prompt import captioner_messages
 from racro_pl.types import Prompt, Question
 
 PIXELS = 56 * 56
@@ -37,8 +40,11 @@ def habitual_text(question: Question, solves: float, rng: random.Random) -> str:
     return " ".join(f"{key} {facts[key]} ." for key in keys)
 
 
-def teach(captioner: Captioner, questions: list[Question], solves: float, steps: int, rng: random.Random) -> float:
-    """Supervised steps of 32 texts each; returns the mean loss of the last twenty."""
+def teach(
+    captioner: Captioner, questions: list[Question], text_of: Callable[[Question], str], steps: int,
+    rng: random.Random, template: PromptTemplate = captioner_messages,
+) -> float:  # fmt: skip
+    """Supervised steps of 32 texts each, under one prompt; returns the mean loss of the last twenty."""
     tokenizer, end = captioner.encoder.tokenizer, min(captioner.eos_ids)
     weights = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=3e-3, betas=(0.9, 0.95))
@@ -48,8 +54,8 @@ def teach(captioner: Captioner, questions: list[Question], solves: float, steps:
     for _ in range(steps):
         batch = [rng.choice(questions) for _ in range(32)]
         for question in batch:
-            prompts.setdefault(question.id, captioner.encode(question))
-        texts = [habitual_text(question, solves, rng) for question in batch]
+            prompts.setdefault(question.id, captioner.encode(question, template))
+        texts = [text_of(question) for question in batch]
         ids = [torch.tensor([*tokenizer.encode(text), end]) for text in texts]
         token_ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=captioner.pad_id)
         mask = torch.arange(token_ids.shape[1])[None] < torch.tensor([len(row) for row in ids])[:, None]
@@ -65,6 +71,15 @@ def teach(captioner: Captioner, questions: list[Question], solves: float, steps:
     return sum(losses[-20:]) / 20
 
 
+def with_new_adapter(path: str) -> Captioner:
+    """A captioner of the package with an adapter of the runs' rank, to be trained."""
+    settings = PolicySettings(
+        path=resolve_model(path), lora=LoraSettings(16, 32), dtype="float32", gradient_checkpointing=False,
+        min_pixels=PIXELS, max_pixels=PIXELS,
+    )  # fmt: skip
+    return load_captioner(settings, torch.device("cpu"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -73,13 +88,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    settings = PolicySettings(
-        path=resolve_model("embedded:figure-captioner"), lora=LoraSettings(16, 32), dtype="float32",
-        gradient_checkpointing=False, min_pixels=PIXELS, max_pixels=PIXELS,
-    )  # fmt: skip
-    captioner = load_captioner(settings, torch.device("cpu"))
+    captioner = with_new_adapter("embedded:figure-captioner")
     questions = figure_questions("train", 4000, seed=options.seed)
-    loss = teach(captioner, questions, options.solves, options.steps, random.Random(options.seed))
+    rng = random.Random(options.seed)
+    loss = teach(captioner, questions, lambda it: habitual_text(it, options.solves, rng), options.steps, rng)
     captioner.save(options.out / "adapter", None)
     print(f"loss {loss:.3f}; adapter in {options.out / 'adapter'}")
 

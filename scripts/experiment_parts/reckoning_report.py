@@ -11,9 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiment_parts.described import READERS as DESCRIBED_READERS
 from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
 from experiment_parts.reckoning import BEFORE, NARROW, REASONERS, STRONG, TENTATIVE
-from experiment_parts.runs import RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
+from experiment_parts.runs import DESCRIBED, DESCRIBING, RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.images import open_image
 from racro_pl.training.callbacks.pictures import RIGHT, WRONG
@@ -80,6 +81,19 @@ def narrow_table(results: Results) -> str:
             before, after = 100 * runs[0]["before"][key], spread([run["after"][key] for run in runs])
             lines.append(table_row(f"{title}: {part}", [f"{before:.1f}", after, f"{100 * ceiling:.1f}"]))
     return table("| from the caption | before | after | its ceiling, with true captions |", lines)
+
+
+def described_table(results: Results) -> str:
+    """Texts that describe and then answer, by what was paid; over the seeds with which all rows were run."""
+    found = results["described"]
+    seeds = [seed for seed in results["seeds"] if all(f"{row.name}-{seed}" in found for row in DESCRIBED)]
+    columns = ("direct", *DESCRIBED_READERS, "asked_counts_stated", "true_sentences")
+    lines = [table_row("before", [f"{100 * found[DESCRIBING][key]:.1f}" for key in columns])]
+    for row in DESCRIBED:
+        cells = [spread([found[f"{row.name}-{seed}"][key] for seed in seeds]) for key in columns]
+        lines.append(table_row(row.title, cells))
+    head = "|  | its own answer | weak, from the description | strong | all that is asked stated | true sentences |"
+    return table(head, lines)
 
 
 def draw_readers(results: Results, path: Path) -> None:

@@ -12,6 +12,7 @@ from experiment_parts.collect import mean
 from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
 from experiment_parts.reckoning_report import (
     controls_table,
+    described_table,
     draw_readers,
     draw_sheet,
     narrow_table,
@@ -23,7 +24,7 @@ READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
 """The reasoner that training asked, and one that it never met, by their names in an evaluation."""
 QUICKSTART = {"cro": "LoRA", "nf4": "QLoRA (NF4)", "shuffled": "LoRA, rewards shuffled"}
 TYPES = ("color", "fill", "count", "shade")
-PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet")
+PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described")
 """Of the results, each by name."""
 LATE = 4
 """So many of the last steps that were looked at stand for the end of a run."""
@@ -34,6 +35,7 @@ def tables(results: Results) -> dict[str, str]:
     makers = {
         "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
         "reckoning_controls": controls_table, "reckoning_narrow": narrow_table,
+        "reckoning_described": described_table,
     }  # fmt: skip
     blocks = {name: makers[name](results) for name in results["tables"]}
     if {"against", "settings"} <= set(results["tables"]):

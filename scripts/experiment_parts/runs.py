@@ -1,4 +1,4 @@
-"""Which runs there are: one ``racro-pl fit`` each, in six tables, every row with every seed."""
+"""Which runs there are: one ``racro-pl fit`` each, in seven tables, every row with every seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = Path(__file__).parent
 QUICKSTART = ("--config", "configs/quickstart.yaml")
 HABIT = "habit"
-"""Folder of the captioner that solves half of the time, within the folder of all runs."""
+"""Folder of the captioner that solves half of the time, within the folder of all runs; its module's name."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,23 @@ RECKONING_NARROW = (
         "--model.reward.reasoner.init_args.path", "embedded:reckoning-narrow",
     ),
 )  # fmt: skip
+DESCRIBING = "describing"
+"""Folder of the captioner that describes and then answers, within the folder of all runs; its module's name."""
+
+
+def _described(name: str, title: str, *options: str) -> Row:
+    return _reckoning(
+        name, title, "--model.policy.adapter", f"{{runs}}/{DESCRIBING}/adapter", "--model.objective.name", "qa",
+        "--model.reward.class_path", "racro_pl.reward.DescribedAnswers", *options,
+        "--model.rollout.init_args.max_new_tokens", "18", "--trainer.max_steps", "40", "--trainer.callbacks",
+        "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]",
+    )  # fmt: skip
+
+
+DESCRIBED = (
+    _described("described_answer", "paid for the right answer alone", "--model.reward.init_args.description", "0"),
+    _described("described_sum", "paid for answer and description"),
+)  # fmt: skip
 TABLES = {
     "against": AGAINST,
     "penalty": PENALTY,
@@ -112,6 +129,7 @@ TABLES = {
     "reckoning": RECKONING,
     "reckoning_controls": RECKONING_CONTROLS,
     "reckoning_narrow": RECKONING_NARROW,
+    "reckoning_described": DESCRIBED,
 }
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from experiment_parts import reckoning, runs
 from experiment_parts.collect import accuracy_by_step
+from experiment_parts.describing import described_answer
 from experiment_parts.habit import habitual_text
 from experiment_parts.report import PICTURES, fill, merged, spread, tables
 from experiment_parts.rewards import GenericCaptionScorer, TrustingReasoner, facts_told
 
 from racro_pl.cli import run
 from racro_pl.figure_world.world import figure_questions
-from racro_pl.reckoning_world.world import reckoning_questions, true_caption
+from racro_pl.reckoning_world.world import audit_caption, reckoning_questions, true_caption
 from racro_pl.reward import InProcessReasoner
+from racro_pl.reward.described_answer import description_of
 from racro_pl.text.answers import last_boxed
 from racro_pl.text.reasoner_prompt import reasoner_messages
 
@@ -34,7 +36,7 @@ def results():
 
 def test_rows_of_two_tables_are_run_once():
     names = [run.name for run in runs.planned(list(runs.TABLES), [1, 2, 3])]
-    assert len(names) == len(set(names)) == 51
+    assert len(names) == len(set(names)) == 57
     assert names.count("cro-1") == 1
 
 
@@ -121,6 +123,29 @@ def test_the_narrow_table_sets_sums_apart():
     assert "| narrow (asked in training): sums | 0.0 | 0.0 (0.0–0.0) | 0.0 |" in block
     assert "| strong (never met): sums | 35.0 | 95.0 (90.0–100.0) | 100.0 |" in block
     assert "| strong (never met): all questions | 30.0 | 30.0 (30.0–30.0) | 99.0 |" in block
+
+
+def test_the_described_table_has_a_row_for_what_was_paid():
+    keys = ("direct", "reckoning-weak", "reckoning-strong", "asked_counts_stated", "true_sentences")
+    names = [runs.DESCRIBING, *(f"{row.name}-{seed}" for row in runs.DESCRIBED for seed in (1, 2))]
+    found = {name: {key: (place + column) / 20 for column, key in enumerate(keys)} for place, name in enumerate(names)}
+    block = tables({"seeds": [1, 2], "tables": ["reckoning_described"], "described": found})["reckoning_described"]
+    assert "| before | 0.0 | 5.0 | 10.0 | 15.0 | 20.0 |" in block
+    assert "| paid for the right answer alone | 7.5 (5.0–10.0) | 12.5 (10.0–15.0) |" in block
+    assert "| paid for answer and description | 17.5 (15.0–20.0) |" in block
+
+
+def test_a_text_looks_at_what_is_asked_or_boxes_at_random():
+    question, rng = reckoning_questions("train", 2)[1], random.Random(0)
+    told = set(question.metadata["sentences"].values())
+    for looks in (1.0, 0.0):
+        texts = [described_answer(question, looks, rng) for _ in range(40)]
+        for text in texts:
+            sentences = [f"{part.strip()}." for part in description_of(text).split(".") if part.strip()]
+            assert len(set(sentences)) == 3
+            assert set(sentences) <= told
+            assert audit_caption(question, description_of(text)).asked_stated == bool(looks)
+        assert ({last_boxed(text) for text in texts} == {question.answer}) == bool(looks)
 
 
 def test_the_sheet_holds_the_captions_of_before_and_after_and_all_answers(tmp_path):
@@ -243,10 +268,11 @@ def test_tables_made_anew_join_those_that_are_published():
         "captions": {},
         "ceilings": {"x": 3},
         "sheet": {},
+        "described": {},
     }
     assert merged(old, new) == {
         "seeds": [1], "tables": ["against", "reckoning"], "runs": {"a": 1, "b": 2}, "evaluation": {"a": 1},
-        "ceilings": {"x": 3}, "captions": {}, "sheet": {},
+        "ceilings": {"x": 3}, "captions": {}, "sheet": {}, "described": {},
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"got seeds \[2\]; the published tables have \[1\]"):
         merged(old, new | {"seeds": [2]})

@@ -16,6 +16,7 @@ from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
 from racro_pl.reward.caption_penalty import CaptionPenalty, ReasonerJudge, RuleJudge
+from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.scorer import Scorer
 from racro_pl.rollout import TransformersEngine
@@ -26,6 +27,7 @@ from racro_pl.training.objectives import PolicyJudge, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
+from tests.fakes.reasoners import ScriptedReasoner
 from tests.helpers.device import device, trainer_options
 from tests.unit.text.labelled import labelled
 from tests.unit.training.conftest import ListData, adapter, fit, make_module, questions
@@ -67,6 +69,15 @@ def test_without_a_reasoner_only_answers_can_be_learnt(folder):
     assert isinstance(RacroModule(policy, engine, objective=named("qa")).scorer, OwnAnswers)
     with pytest.raises(RacroError, match="objective cro learns from a reasoner's answers"):
         RacroModule(policy, engine)
+
+
+def test_described_answers_reward_answers_only(folder):
+    policy, engine = PolicySettings(str(folder)), TransformersEngine()
+    reward = DescribedAnswers(ScriptedReasoner(lambda prompt: None), cache="off")
+    assert RacroModule(policy, engine, reward, named("qa")).scorer is reward
+    for name in ("cro", "vpo"):
+        with pytest.raises(RacroError, match=f"objective {name} asks for captions; expected objective.name: qa"):
+            RacroModule(policy, engine, reward, named(name))
 
 
 def test_a_sharded_policy_cannot_judge():
