@@ -1,6 +1,15 @@
 """What an objective's name stands for: how questions are asked, and who rewards what is written.
 
-=========  ==========================================  ====================================================
+=========  ==========================================  ===========================================================
+name       the captioner is asked for                  reward
+=========  ==========================================  ===========================================================
+``cro``    a caption (the paper's stage)               1 when the frozen reasoner answers right from it
+``vpo``    a caption                                   the same, less a penalty when what helped was no caption
+``qa``     its own answer, step by step, in a box      1 when the box holds the gold answer; no reasoner is asked
+                                                       (by ``DescribedAnswers``: also for what stands before it)
+``joint``  both, each in a group of its own            captions as in cro, answers as in qa
+=========  ==========================================  ===========================================================
+
 The training step is the same for all: it samples texts, gets their rewards, and learns. So are the numbers it
 reports; an accuracy of ``qa`` is that of the captioner's own answers. ``joint`` minimises the loss of cro plus
 ``answer_weight`` times the loss of qa, each a mean over its own tokens, and reports both.
