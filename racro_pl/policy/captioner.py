@@ -183,17 +183,8 @@ class Captioner(nn.Module):
         """While this lasts, a policy with adapters is its bare base."""
         return self.model.disable_adapter()
 
-    def _score(
-        self,
-        model: Any,
-        prompts: Sequence[Prompt],
-        prompt_index: Int[Tensor, " n"],
-        token_ids: Int[Tensor, "n t"],
-        mask: Bool[Tensor, "n t"],
-        temperature: float,
-    ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
-        inputs = (prompts, prompt_index, token_ids, mask, temperature)
-        return self.path.score(_without_adapters(model), *inputs, self.banned)
+    def _score(self, model: Any, *inputs: Any) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
+        return self.path.score(_without_adapters(model), *(*inputs, self.banned))
 
     # ------------------------------------------------------------------ shared prefix or plain
 
