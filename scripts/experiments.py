@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment_parts.collect import collect
+from experiment_parts.joint import in_stages, prepare
 from experiment_parts.report import PICTURES, fill, merged, tables
 from experiment_parts.runs import DESCRIBING, HABIT, ROOT, TABLES, carry_out, execute, planned
 
@@ -45,9 +46,14 @@ def main() -> None:
         if table in options.tables and not (out / name / "adapter").is_dir():
             teach = [sys.executable, "-m", f"experiment_parts.{name}", str(out / name), "--seed", "1"]
             execute(teach, out / f"{name}.log")
+    if "joint" in options.tables:
+        prepare(out)
+    done = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done, _ in enumerate(pool.map(lambda run: carry_out(run, out), runs), 1):
-            print(f"{done} of {len(runs)} runs after {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
+        for stage in in_stages(runs):
+            for _ in pool.map(lambda run: carry_out(run, out), stage):
+                done += 1
+                print(f"{done} of {len(runs)} runs after {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
     write(collect(options.tables, options.seeds, out), out, options.publish)
     print(f"{(time.monotonic() - start) / 60:.0f} minutes; tables and pictures in {out}")
 

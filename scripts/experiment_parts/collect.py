@@ -13,12 +13,14 @@ import yaml
 
 from experiment_parts.curves import READERS
 from experiment_parts.described import evaluate_described
+from experiment_parts.joint import starts
 from experiment_parts.reckoning import accuracies, ceilings, evaluate_reckoning, reader_curves, sheet
 from experiment_parts.rewards import facts_told
 from experiment_parts.runs import (
     DESCRIBED,
     DESCRIBING,
     HABIT,
+    JOINT,
     PENALTY,
     RECKONING,
     RECKONING_CONTROLS,
@@ -35,7 +37,7 @@ from racro_pl.text.answers import extract_answer, last_boxed
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.types import Question
 
-COMPARED = ("against", "penalty")
+COMPARED = ("against", "penalty", "joint_figures")
 """Tables whose captioners are tested on the figure world."""
 EVERY = 5
 """Steps between those that are looked at."""
@@ -151,6 +153,9 @@ def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str,
     results["runs"] = {run.name: held_out(folder) for run, folder in folders.items()}
     results["evaluation"] = evaluate(compared, out) if compared else {}
     results["ceilings"] = ceilings() if any(run.row in (*RECKONING_CONTROLS, *RECKONING_NARROW) for run in runs) else {}
+    both = [run for run in runs if run.row in JOINT]
+    if both:
+        results["evaluation"] |= accuracies(evaluate_reckoning(both, out, starts(both, out), "evaluation_joint"))
     drawn = [run for run in runs if run.row in RECKONING_CONTROLS]
     results["sheet"] = {}
     if drawn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,28 @@ def ceilings() -> dict[str, dict[str, float]]:
     return found
 
 
-def evaluate_reckoning(runs: Sequence[Run], out: Path) -> Path:
-    """``racro-pl test`` of captioners on the 500 test questions, alone and through all reasoners; its folder."""
-    captioners = {BEFORE: "embedded:reckoning-captioner"} | {run.name: str(run.folder(out)) for run in runs}
+def evaluate_reckoning(
+    runs: Sequence[Run], out: Path, others: Mapping[str, str] | None = None, name: str = "evaluation_reckoning"
+) -> Path:
+    """``racro-pl test`` of captioners on the 500 test questions, alone and through all reasoners; its folder.
+
+    Args:
+        runs: whose captioners.
+        out: the folder of all runs.
+        others: further captioners, by name.
+        name: of the evaluation.
+    """
+    captioners = {BEFORE: "embedded:reckoning-captioner"} | dict(others or {})
+    captioners |= {run.name: str(run.folder(out)) for run in runs}
     settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/test_reckoning.yaml").read_text())
     limits = {key: value for key, value in settings["captioners"][0].items() if key not in ("name", "path")}
     settings["captioners"] = [{"name": name, "path": path, **limits} for name, path in captioners.items()]
-    settings["name"] = "evaluation_reckoning"
-    config = out / "evaluation_reckoning.yaml"
+    settings["name"] = name
+    config = out / f"{name}.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     command = [sys.executable, "-m", "racro_pl", "test", "--config", str(config), "--runs", str(out)]
-    execute(command, out / "evaluation_reckoning.log")
-    folders = (out / settings["name"]).glob("version_*/results.json")
+    execute(command, out / f"{name}.log")
+    folders = (out / name).glob("version_*/results.json")
     return max(folders, key=lambda file: file.stat().st_mtime).parent
 
 

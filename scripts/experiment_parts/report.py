@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiment_parts.collect import mean
+from experiment_parts.joint_report import joint_figures_table, joint_table
 from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
 from experiment_parts.reckoning_report import (
     controls_table,
@@ -36,8 +37,10 @@ def tables(results: Results) -> dict[str, str]:
         "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
         "reckoning_controls": controls_table, "reckoning_narrow": narrow_table,
         "reckoning_described": described_table,
+        "joint": joint_table, "joint_figures": joint_figures_table,
     }  # fmt: skip
-    blocks = {name: makers[name](results) for name in results["tables"]}
+    own = results.get("seeds_of", {})
+    blocks = {name: makers[name](results | {"seeds": own.get(name, results["seeds"])}) for name in results["tables"]}
     if {"against", "settings"} <= set(results["tables"]):
         blocks["quickstart"] = _quickstart(results)
     return blocks
@@ -108,16 +111,13 @@ def _quickstart(results: Results) -> str:
 
 
 def merged(published: Results, new: Results) -> Results:
-    """Published results with those of the tables that were made again.
-
-    Raises:
-        ValueError: they come from other seeds.
-    """
-    if published["seeds"] != new["seeds"]:
-        raise ValueError(f"got seeds {new['seeds']}; the published tables have {published['seeds']}: use those")
+    """Published results with those of the tables that were made again; ``seeds_of`` has tables with other seeds."""
+    seeds = published["seeds"]
+    made = published.get("seeds_of", {}) | dict.fromkeys(new["tables"], new["seeds"])
+    others = {name: own for name, own in made.items() if own != seeds}
     every = [name for name in TABLES if name in (*published["tables"], *new["tables"])]
     parts = {name: published.get(name, {}) | new[name] for name in PARTS}
-    return {"seeds": new["seeds"], "tables": every, **parts}
+    return {"seeds": seeds, **({"seeds_of": others} if others else {}), "tables": every, **parts}
 
 
 def fill(page: Path, blocks: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Which runs there are: one ``racro-pl fit`` each, in seven tables, every row with every seed."""
+"""Which runs there are: one ``racro-pl fit`` each, in nine tables, every row with every seed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Row:
     title: str
     """In the table."""
     options: tuple[str, ...]
+    after: str = ""
+    """Name of the row whose runs have to be finished: this one starts from what they trained."""
+    validate_every: int = 10
+    """Steps."""
 
 
 def _quickstart(name: str, title: str, *options: str) -> Row:
@@ -122,6 +126,43 @@ DESCRIBED = (
     _described("described_answer", "paid for the right answer alone", "--model.reward.init_args.description", "0"),
     _described("described_sum", "paid for answer and description"),
 )  # fmt: skip
+LOOKING = "looking"
+"""Folder of the captioner that looks before it answers, within the folder of all runs."""
+_REPORT = "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]"
+_FROM_LOOKING = (
+    "--config", "configs/reckoning.yaml", "--model.policy.path", f"{{runs}}/{LOOKING}/model",
+    "--trainer.callbacks", _REPORT,
+)  # fmt: skip
+_OWN = ("--model.reward", "null", "--model.objective.name", "qa", "--model.objective.kl_coefficient", "0")
+
+
+def _looking(name: str, title: str, *options: str, after: str = "") -> Row:
+    adapter = ("--model.policy.adapter", f"{{runs}}/{after}-{{seed}}") if after else ()
+    return Row(name, title, (*_FROM_LOOKING, *options, *adapter), after, validate_every=40)
+
+
+JOINT_CRO = _looking("looking_cro", "CRO alone")
+JOINT_BOTH = _looking("looking_joint", "joint", "--model.objective.name", "joint")
+JOINT_EMBEDDED = (
+    Row(
+        "reckoning_joint", "joint, from the embedded captioner, which boxes at once",
+        ("--config", "configs/reckoning.yaml", "--model.objective.name", "joint", "--trainer.callbacks", _REPORT),
+        validate_every=40,
+    ),
+)  # fmt: skip
+JOINT = (
+    JOINT_CRO,
+    _looking("looking_qa", "own answers alone", *_OWN),
+    JOINT_BOTH,
+    _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
+    _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
+    *JOINT_EMBEDDED,
+)
+JOINT_FIGURES = (
+    Row(
+        "figure_joint", "joint", (*QUICKSTART, "--model.objective.name", "joint"), validate_every=40
+    ),
+)  # fmt: skip
 TABLES = {
     "against": AGAINST,
     "penalty": PENALTY,
@@ -130,6 +171,8 @@ TABLES = {
     "reckoning_controls": RECKONING_CONTROLS,
     "reckoning_narrow": RECKONING_NARROW,
     "reckoning_described": DESCRIBED,
+    "joint": JOINT,
+    "joint_figures": JOINT_FIGURES,
 }
 
 
@@ -146,9 +189,10 @@ class Run:
 
     def command(self, out: Path) -> list[str]:
         """The ``racro-pl fit`` command; a seed changes the adapter, the order of questions and all that is sampled."""
-        options = [option.format(runs=out) for option in self.row.options]
+        options = [option.format(runs=out, seed=self.seed) for option in self.row.options]
         seeds = ["--seed_everything", str(self.seed), "--data.seed", str(self.seed)]
-        where = ["--runs", str(out), "--name", self.name, "--trainer.val_check_interval", "10"]
+        where = ["--runs", str(out), "--name", self.name]
+        where += ["--trainer.val_check_interval", str(self.row.validate_every)]
         return [sys.executable, "-m", "racro_pl", "fit", *options, *seeds, *where]
 
     def folder(self, out: Path) -> Path | None:

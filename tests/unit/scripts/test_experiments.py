@@ -36,12 +36,17 @@ def results():
 
 def test_rows_of_two_tables_are_run_once():
     names = [run.name for run in runs.planned(list(runs.TABLES), [1, 2, 3])]
-    assert len(names) == len(set(names)) == 57
+    assert len(names) == len(set(names)) == 78
     assert names.count("cro-1") == 1
 
 
+ROWS = {row.name: row for table in runs.TABLES.values() for row in table}
+ALIKE = ("looking_cro", "looking_qa", "looking_cro_qa", "figure_joint")
+"""Their options are those of other rows, put together in other ways."""
+
+
 @pytest.mark.parametrize(
-    "row", {row.name: row for table in runs.TABLES.values() for row in table}.values(), ids=lambda row: row.name
+    "row", [pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, row in ROWS.items()]
 )
 def test_every_command_is_one_that_fit_takes(row, tmp_path, monkeypatch, capsys):
     command = runs.Run(row, 7).command(tmp_path)
@@ -274,8 +279,9 @@ def test_tables_made_anew_join_those_that_are_published():
         "seeds": [1], "tables": ["against", "reckoning"], "runs": {"a": 1, "b": 2}, "evaluation": {"a": 1},
         "ceilings": {"x": 3}, "captions": {}, "sheet": {}, "described": {},
     }  # fmt: skip
-    with pytest.raises(ValueError, match=r"got seeds \[2\]; the published tables have \[1\]"):
-        merged(old, new | {"seeds": [2]})
+    once = merged(old, new | {"seeds": [2]})
+    assert (once["seeds"], once["seeds_of"]) == ([1], {"reckoning": [2]})
+    assert "seeds_of" not in merged(once, new)
 
 
 def test_the_pictures_are_drawn_from_the_published_figures(results, tmp_path):
