@@ -62,3 +62,17 @@ def vllm_server(vllm_python: Path, reasoner_path: Path, tmp_path_factory) -> Ite
     )
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    if "RACRO_CHROMIUM" not in os.environ:
+        pytest.fail("RACRO_CHROMIUM is not set; it names a Chromium, such as /usr/bin/chromium")
+    flags = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+             "disable-component-update", "disable-sync")  # fmt: skip
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=os.environ["RACRO_CHROMIUM"], args=[f"--{flag}" for flag in flags]
+        )

@@ -45,20 +45,6 @@ def page_url():
     assert not uploads.exists(), "uploads are removed"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    if "RACRO_CHROMIUM" not in os.environ:
-        pytest.fail("RACRO_CHROMIUM is not set; it names a Chromium, such as /usr/bin/chromium")
-    flags = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-             "disable-component-update", "disable-sync")  # fmt: skip
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=os.environ["RACRO_CHROMIUM"], args=[f"--{flag}" for flag in flags]
-        )
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_upload_ask_and_read_the_answers(page_url, browser, width, scheme) -> None:
