@@ -25,7 +25,7 @@ from step_bench.processes import ROOT, bench_environment, last_lines
 from gpu_minutes.report_plugin import read_report
 
 SECONDS = 560
-"""For all stages together: a command on a lent machine has 600, and its start takes some of them."""
+"""For all stages together: ten minutes are often what one gets, and the start takes some of them."""
 LEAST_SECONDS = 10
 PATIENCE = 6
 """By how much a dry run's limits are longer: a CPU that others use too."""
