@@ -83,12 +83,12 @@ def write_growing(
     for step in range(max_new_tokens):
         drawn, logprobs[writing, step] = draw(logits)
         captions[writing, step] = drawn
-        going_on = (~torch.isin(drawn, draw.ends)).nonzero()[:, 0]
-        if len(going_on) == 0 or step + 1 == max_new_tokens:
+        unended = (~torch.isin(drawn, draw.ends)).nonzero()[:, 0]
+        if len(unended) == 0 or step + 1 == max_new_tokens:
             break
-        if len(going_on) < len(drawn):
-            attention.keep(going_on)
-            drawn, writing, positions = drawn[going_on], writing[going_on], positions[..., going_on]
+        if len(unended) < len(drawn):
+            attention.keep(unended)
+            drawn, writing, positions = drawn[unended], writing[unended], positions[..., unended]
         hidden = read_row(model, drawn[None], positions + step, attention)
         attention.advance()
         logits = head(hidden)
@@ -96,7 +96,12 @@ def write_growing(
 
 
 class StaticStep:
-    """One token of every caption, drawn, written and read: always by the same operations on the same memory."""
+    """One token of every caption, drawn, written and read: always by the same operations on the same memory.
+
+    Args:
+        model, logits, positions, draw, max_new_tokens: as in :func:`write_growing`.
+        attention: knows the prompts, and has room for all tokens.
+    """
 
     def __init__(
         self,
@@ -149,24 +154,19 @@ class StaticStep:
         self._writing, self.ended = self._writing[rows], self.ended[rows]
 
 
-def write_static(
-    model: Any,
-    attention: StaticAttention,
-    logits: Float[Tensor, "n vocab"],
-    positions: Int[Tensor, "*axes n"],
-    draw: Draw,
-    max_new_tokens: int,
-) -> Written:
+def write_static(step: StaticStep) -> Written:
     """As :func:`write_growing`, and the host waits for the device once in :data:`LOOK_EVERY` tokens.
 
     Greedy captions are the same; drawn ones too as long as none has ended, since those that have still draw.
 
+    Args:
+        step: as it was made.
+
     Raises:
         RuntimeError: a log-prob is not a number.
     """
-    step = StaticStep(model, attention, logits, positions, draw, max_new_tokens)
-    rows, run = len(logits), None
-    for written in range(1, max_new_tokens):
+    rows, run = len(step.ended), None
+    for written in range(1, step.captions.shape[1]):
         if run is None and (written - 1) % LOOK_EVERY:  # one token of each number of rows is launched one by one
             run = captured(step)
         (run or step)()
@@ -194,6 +194,8 @@ def captured(step: StaticStep) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device
             step()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         rank_zero_warn(f"captions are sampled without a CUDA graph, many times slower: {reason}")

@@ -1,4 +1,4 @@
-"""Two ways to run a model on prompts with captions, behind one interface, so that training need not know which.
+"""Two ways to run a model on prompts with captions, with one interface, so that training need not know which.
 
 :class:`SharedPrefixPath` forwards every image and every prompt once, whatever the number of captions. It needs a
 family that was described, and is compared with the other way before the first step (``policy/packing_probe.py``).

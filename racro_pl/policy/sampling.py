@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from racro_pl.policy.decode_attention import GrowingAttention, PromptAttention, StaticAttention
-from racro_pl.policy.decoding import Draw, Written, write_growing, write_static
+from racro_pl.policy.decoding import Draw, StaticStep, Written, write_growing, write_static
 from racro_pl.policy.shared_prefix import pack_prompts, read_row
 from racro_pl.policy.structure import head_of
 from racro_pl.policy.two_way import TwoWay
@@ -77,6 +77,7 @@ def sample_captions(
     following = packed.next_position.repeat_interleave(group_size).expand(*packed.position_ids.shape[:-1], -1)
     states = (prefill.states, packed.rows.real, group_size)
     if static if static is not None else device.type == "cuda" and not prefill.recurrent:
-        return write_static(model, StaticAttention(*states, max_new_tokens), logits, following, draw, max_new_tokens)
+        attention = StaticAttention(*states, max_new_tokens)
+        return write_static(StaticStep(model, attention, logits, following, draw, max_new_tokens))
     growing = GrowingAttention(*states, prefill.recurrent)
     return write_growing(model, growing, logits, following, draw, max_new_tokens)

@@ -24,7 +24,7 @@ LIMIT_S = 240.0
 
 
 class Ranks:
-    """Starts the processes on first use, and anew after a failure.
+    """Starts the processes on first use, and again after a failure.
 
     Args:
         count: how many ranks.

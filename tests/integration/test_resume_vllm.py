@@ -1,4 +1,4 @@
-"""A run with a real, greedy vLLM as reasoner goes on exactly."""
+"""A run with a real, greedy vLLM as reasoner resumes exactly."""
 
 from __future__ import annotations
 

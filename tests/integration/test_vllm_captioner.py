@@ -1,4 +1,4 @@
-"""A captioner behind a real vLLM server writes what it writes in process: the embedded one, and what a run exports."""
+"""A captioner served by a real vLLM writes what it writes in process: the embedded one, and what a run exports."""
 
 from __future__ import annotations
 

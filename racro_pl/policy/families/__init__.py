@@ -15,7 +15,7 @@ FAMILIES = {family.model_type: family for family in KNOWN}
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a Hugging Face ``model_type``, with :attr:`Family.undescribed` set where nobody described it.
+    """The family of a Hugging Face ``model_type``, with :attr:`Family.undescribed` set where no family describes it.
 
     Raises:
         RacroError: it needs a newer transformers.

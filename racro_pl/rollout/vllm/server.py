@@ -152,8 +152,10 @@ def processor_options(policy: PolicySettings) -> dict[str, Any]:
         # Images arrive in their final size. The lower limit is out of their way; rounding up to whole patches at the
         # trainer's lower limit may pass its upper one when the two are close.
         return {"min_pixels": 1, "max_pixels": max(policy.max_pixels, 2 * policy.min_pixels)}
+    if isinstance(family.vllm, str):
+        return {}  # refused by check_family
     ours = load_encoder(policy).processor.image_processor
-    found = {name: getattr(ours, name) for name in family.vllm if not isinstance(family.vllm, str)}
+    found = {name: getattr(ours, name) for name in family.vllm}
     return {name: dict(value) if name == "size" else value for name, value in found.items()}
 
 

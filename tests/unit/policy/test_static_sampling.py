@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -94,3 +96,15 @@ def test_logits_that_are_not_numbers_are_an_error(folders, monkeypatch):
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="not a number"):
         captioner.generate(prompts, 2, 4, 1.0)
+
+
+def test_memory_that_runs_out_while_a_graph_is_captured_is_told(monkeypatch):
+    """Without the graph there would be no memory either, and Preflight advises on this error."""
+
+    def out_of_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", out_of_memory)
+    step = SimpleNamespace(ended=SimpleNamespace(device=SimpleNamespace(type="cuda")))
+    with pytest.raises(torch.OutOfMemoryError):
+        decoding.captured(step)

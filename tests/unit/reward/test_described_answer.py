@@ -57,7 +57,7 @@ def test_the_reader_sees_neither_box_nor_thoughts(reader):
     texts = [r"<think>red</think> dark \boxed{red}. \boxed{red}", r"\boxed{red}"]
     rewards = scorer.submit(QUESTION, texts).result()
     assert rewards.parts["described"] == (0.0, 0.0)
-    assert rewards.parts["empty"] == (0.0, 1.0)  # a box alone describes nothing: nobody is asked
+    assert rewards.parts["empty"] == (0.0, 1.0)  # a box alone describes nothing: the reasoner is not asked
     assert rewards.total == pytest.approx((1.0, 1.0))
     assert len(reader.asked) == 1
     assert "red" not in reader.asked[0]

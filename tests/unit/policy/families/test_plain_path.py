@@ -1,4 +1,4 @@
-"""The plain path computes what the shared-prefix path does, and takes a class that nobody described."""
+"""The plain path computes what the shared-prefix path does, and takes a class that no family describes."""
 
 from __future__ import annotations
 
