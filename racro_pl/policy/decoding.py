@@ -197,7 +197,11 @@ def captured(step: StaticStep) -> Callable[[], None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        rank_zero_warn(f"captions are sampled without a CUDA graph, many times slower: {reason}")
+        say_without_graph(str(error).splitlines()[0])
         return step
     return graph.replay
+
+
+def say_without_graph(reason: str) -> None:
+    """Once for each reason: Python shows equal warnings of one place once."""
+    rank_zero_warn(f"captions are sampled without a CUDA graph, many times slower: {reason}")

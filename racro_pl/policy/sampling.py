@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from racro_pl.policy.decode_attention import GrowingAttention, PromptAttention, StaticAttention
-from racro_pl.policy.decoding import Draw, StaticStep, Written, write_growing, write_static
+from racro_pl.policy.decoding import Draw, StaticStep, Written, say_without_graph, write_growing, write_static
 from racro_pl.policy.shared_prefix import pack_prompts, read_row
 from racro_pl.policy.structure import head_of
 from racro_pl.policy.two_way import TwoWay
@@ -60,8 +60,8 @@ def sample_captions(
         eos_ids: tokens that end a caption.
         pad_id: fills the cells after an end.
         two_way: which image tokens see each other both ways.
-        static: by :func:`racro_pl.policy.decoding.write_static`; where not given, on CUDA, unless a recurrent layer
-            keeps states. On a CPU ended captions had better leave at once.
+        static: by :func:`racro_pl.policy.decoding.write_static`; where not given, on CUDA. On a CPU ended captions had
+            better leave at once. Models with recurrent layers, whose states have no fixed place, cannot, which is said.
 
     Returns:
         Tokens, and the log-probs that they were drawn with (nats; 0 after an end, and where greedy).
@@ -76,7 +76,10 @@ def sample_captions(
     draw = Draw(temperature, banned, torch.tensor(sorted(eos_ids), device=device), pad_id)
     following = packed.next_position.repeat_interleave(group_size).expand(*packed.position_ids.shape[:-1], -1)
     states = (prefill.states, packed.rows.real, group_size)
-    if static if static is not None else device.type == "cuda" and not prefill.recurrent:
+    static = device.type == "cuda" if static is None else static
+    if static and prefill.recurrent:
+        say_without_graph("the states of recurrent layers have no fixed place")
+    elif static:
         attention = StaticAttention(*states, max_new_tokens)
         return write_static(StaticStep(model, attention, logits, following, draw, max_new_tokens))
     growing = GrowingAttention(*states, prefill.recurrent)

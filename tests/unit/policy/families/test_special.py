@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
 from transformers.models.smolvlm import processing_smolvlm
 
 from racro_pl.images import ImageError
-from racro_pl.policy import families
+from racro_pl.policy import families, paths
 from racro_pl.policy import prompts as prompts_module
 from racro_pl.policy.attention import GroupAttention, PromptSight
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder
 from racro_pl.policy.recurrent import LayerState
+from racro_pl.policy.sampling import sample_captions
 from racro_pl.types import RacroError
 from tests.helpers.device import there
 from tests.helpers.families import BUILDERS
@@ -141,3 +144,13 @@ def test_a_family_that_the_installed_transformers_does_not_read_right_is_refused
     assert families.family_of("qwen2_vl").transformers is None
     with pytest.raises(RacroError, match=r"'molmo2' needs transformers 5\.20 or newer; 5\.18\.0 is installed"):
         families.family_of("molmo2")
+
+
+def test_recurrent_layers_keep_the_loop_that_captions_leave_and_it_is_said(small, monkeypatch):
+    captioner = build(small("lfm2_vl"))
+    prompts = [captioner.encode(QUESTIONS[0])]
+    expected = captioner.generate(prompts, 2, 6, None)
+    monkeypatch.setattr(paths, "sample_captions", partial(sample_captions, static=True))
+    with pytest.warns(UserWarning, match="without a CUDA graph.*recurrent layers"):
+        found = captioner.generate(prompts, 2, 6, None)
+    assert torch.equal(found.token_ids, expected.token_ids)
