@@ -152,7 +152,9 @@ class Faults(Callback):
 
 
 def fault_module(url: str, **reasoner: object) -> RacroModule:
-    module = make_module(CAPTIONER)
+    # Hardly learns: what the captioner writes in a step then does not depend on which captions a fault took before, and
+    # no step has so few different captions that one of its faults meets none.
+    module = make_module(CAPTIONER, learning_rate=1e-5)
     settings = {"deadline_s": DEADLINE_S, "attempt_s": 2.0, "attempts": 2, "backoff_s": 0.05, "max_tokens": 8}
     module.scorer = Scorer(HttpReasoner(url, **(settings | reasoner)), cache="off", max_unscored_share=1.0)
     return module
