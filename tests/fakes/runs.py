@@ -58,7 +58,8 @@ def assert_same_state(found: Path, expected: Path, but: Sequence[str] = ()) -> N
         assert same, f"{name}: {value} is not {other}"
 
 
-LOOKUPS = ("reasoner/requests", "reasoner/cache_hit_rate")
+ASKED = ("reasoner/requests", "reasoner/prompt_tokens", "reasoner/completion_tokens")
+LOOKUPS = (*ASKED, "reasoner/cache_hit_rate")
 """Figures that depend on what is in the cache of answers; the answers do not."""
 
 
@@ -75,10 +76,10 @@ def assert_same_run(found: Path, expected: Path, *, cache_lost: bool = False) ->
         assert captions(found, name) == captions(expected, name)
     ours, theirs = metrics(found), metrics(expected)
     if cache_lost:
-        lookups = [[[row.pop(name, "0") for name in LOOKUPS] for row in rows] for rows in (ours, theirs)]
-        for (asked, hits), (asked_before, hits_before) in zip(*lookups, strict=True):
-            assert float(asked) >= float(asked_before)
-            assert float(hits) <= float(hits_before)
+        lookups = [[[float(row.pop(name, "0")) for name in LOOKUPS] for row in rows] for rows in (ours, theirs)]
+        for (*asked, hits), (*asked_before, hits_before) in zip(*lookups, strict=True):
+            assert all(now >= before for now, before in zip(asked, asked_before, strict=True))
+            assert hits <= hits_before
     assert [row.keys() for row in ours] == [row.keys() for row in theirs]
     pairs = enumerate(zip(ours, theirs, strict=True))
     apart = [
