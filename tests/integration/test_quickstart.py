@@ -55,7 +55,9 @@ def test_quickstart_learns_in_four_bits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_shuffled_rewards_teach_nothing(tmp_path):
-    before, after, _ = fit(tmp_path, "quickstart.yaml", "--model.reward.shuffle", "true")
+    """Half of the quickstart's steps: by then its own rewards have taken it above 80 %."""
+    shuffled = ["--model.reward.shuffle", "true", "--trainer.max_steps", "40"]
+    before, after, _ = fit(tmp_path, "quickstart.yaml", *shuffled)
     assert after["accuracy"] <= before["accuracy"] + 0.05
 
 

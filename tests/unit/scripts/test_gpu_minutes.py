@@ -61,7 +61,8 @@ def test_steps_of_a_model_are_rehearsed_on_a_cpu(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_stages_but_the_peer_are_rehearsed_on_a_cpu(tmp_path):
-    names = [stage.name for stage in run.stages(tmp_path, dry=True) if not stage.name.startswith("trl")]
+    """Not the 7B: on a CPU it is the 3B."""
+    names = [stage.name for stage in run.stages(tmp_path, dry=True) if stage.name not in ("trl_3b", "step_7b")]
     done, found = rehearse(tmp_path, "--only", ",".join(names))
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["status"] for row in found["stages"].values()} == {"ok"}
