@@ -35,7 +35,7 @@ OUTAGE_DEADLINE_S = 3.0
 
 
 class LostEngine(FixedEngine):
-    """The second rank's is gone behind the first of two groups of the second step."""
+    """The second rank's is gone after the first of two groups of the second step."""
 
     def sample(self, captioner: Captioner, questions: Sequence[EncodedQuestion], version: int) -> Iterator[Rollout]:
         for index, rollout in enumerate(super().sample(captioner, questions, version)):

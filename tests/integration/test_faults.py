@@ -254,7 +254,7 @@ def test_above_the_limit_the_run_stops_says_why_and_goes_on_later(tmp_path, faul
 
 
 class OutageOf(Callback):
-    """A server fails in steps 2 and 3, and is back behind them."""
+    """A server fails in steps 2 and 3, and is back after them."""
 
     def __init__(self, server: FaultServer, fault: str) -> None:
         self.server = server

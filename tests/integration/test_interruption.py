@@ -1,4 +1,4 @@
-"""Signals to a real run: the step is finished, saved, and the run can go on from there."""
+"""Signals to a real run: the step is finished, saved, and the run can be resumed from there."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _in_session(leader: int) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_ends_the_run_behind_its_step_with_a_checkpoint(tmp_path, number):
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, number):
     process = start(tmp_path)
     folder = tmp_path / "quickstart/version_0"
     wait_for(lambda: len(steps_done(folder)) >= 2, process)

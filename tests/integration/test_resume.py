@@ -1,4 +1,4 @@
-"""``racro-pl fit`` in processes that end, are stopped, requeued or killed: the next one goes on where they stood."""
+"""``racro-pl fit`` in processes that end, are stopped, requeued or killed: the next one resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE_S = 600
 
 
 def arguments(root: Path, *more: str) -> list[str]:
-    """The quickstart with a sampling reasoner, in small; a validation behind steps 2, 4, ..."""
+    """The quickstart with a sampling reasoner, in small; a validation after steps 2, 4, ..."""
     return [
         "fit", "--config", str(ROOT / "configs/quickstart.yaml"), "--runs", str(root),
         "--model.reward.reasoner.init_args.temperature", "1.0", "--data.questions_per_step", "4",
@@ -72,7 +72,7 @@ def has_step(folder: Path, step: int, name: str = "captions.jsonl") -> Callable[
 
 @contextlib.contextmanager
 def killed(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End a process by SIGKILL behind the block."""
+    """End a process by SIGKILL after the block."""
     try:
         yield
     finally:
@@ -105,7 +105,7 @@ def test_three_steps_and_three_more_are_six(straight, tmp_path):
 def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
     folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stalled"
     more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "1", "--trainer.limit_val_batches", "1.0")
-    # The fifth to be written: best and last behind step 2, last of 1, last of 3, and then step 4's.
+    # The fifth to be written: best and last after step 2, last of 1, last of 3, and then step 4's.
     process = start(
         [sys.executable, "-m", "tests.fakes.stalled_fit", str(marker), "5", *arguments(tmp_path, *more)]
     )  # fmt: skip
@@ -154,7 +154,7 @@ def test_a_job_that_slurm_requeues_goes_on_by_itself(straight, tmp_path):
 
 
 def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
-    """The signal reaches rank 1 alone; both stop behind the same step, and go on from there."""
+    """The signal reaches rank 1 alone; both stop after the same step, and resume from there."""
     more = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "5")
     end(start([*PYTHON, *arguments(tmp_path / "straight", *more)]))
     folder = tmp_path / "stopped/quickstart/version_0"

@@ -1,4 +1,4 @@
-"""Two real vLLM servers behind one pool are restarted, one after the other, while a run goes on: nothing is lost."""
+"""Two real vLLM servers behind one pool are restarted, one after the other, during a run: nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def second_server(vllm_server: VllmServer, tmp_path: Path) -> Iterator[VllmServe
 
 
 class RollingRestart(Callback):
-    """Restarts the servers behind the first step; the run ends with two steps on the new ones."""
+    """Restarts the servers after the first step; the run ends with two steps on the new ones."""
 
     def __init__(self, servers: list[VllmServer]) -> None:
         self.servers = servers
         self.thread = threading.Thread(target=self.restart)
         self.failure: BaseException | None = None
         self.during = 0
-        self.behind = 0
+        self.after = 0
         self.unscored: list[float] = []
 
     def restart(self) -> None:
@@ -55,8 +55,8 @@ class RollingRestart(Callback):
             self.during += 1
             self.thread.join(3.0)  # a step after the other would keep the cores from the server that starts
         else:
-            self.behind += 1
-            trainer.should_stop = self.behind == 2
+            self.after += 1
+            trainer.should_stop = self.after == 2
 
     def teardown(self, trainer: Trainer, pl_module: RacroModule, stage: str) -> None:
         if self.thread.ident is not None:

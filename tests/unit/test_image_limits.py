@@ -148,7 +148,7 @@ def test_limits_are_inclusive():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_pixels_cut_off_behind_a_good_header_show_when_decoding(kind):
+def test_pixels_cut_off_after_a_good_header_show_when_decoding(kind):
     ref = ImageRef(data=encoded(noise(), kind)[:1500])
     assert image_size(ref) == (64, 48)
     with pytest.raises(ImageError, match=r"image <1500 bytes>: broken pixels"):

@@ -55,7 +55,7 @@ def test_mathvision(tmp_path: Path) -> None:
     )  # fmt: skip
     choice, free = same("mathvision", path, tsv)
     assert (choice.text, choice.answer_type) == ("Which? <image1>\nOptions:\nA. 2\nB. 3", "choice")
-    # An <image> tag would set the image behind the question.
+    # An <image> tag would set the image after the question.
     assert (free.text, free.answer, free.answer_type) == ("Sum?", "6", "math")
     assert same("mathvision", tmp_path, tsv)
 

@@ -169,7 +169,7 @@ def test_words(tools):
     assert strict.default(question, "The answer is light red.", tools).correct
     assert strict.default(question, "red", tools) == Judgement("red", False)
     assert strict.default(question, "I look closely. The color of the square is light red.", tools).correct
-    # More than a few words behind the verb are a sentence of their own, and a prompt that comes back answers nothing.
+    # More than a few words after the verb are a sentence of their own, and a prompt that comes back answers nothing.
     assert strict.default(question, "The fill is a circle filled with light red", tools).extracted is None
     assert strict.default(question, r"The final answer must be put in \boxed{}.", tools).extracted is None
 

@@ -66,7 +66,7 @@ def test_a_question_without_an_image_is_asked_as_it_is(encoder):
     assert prompt.pixel_values is None
 
 
-def test_an_answer_is_asked_for_behind_one_system_message(encoder, family):
+def test_an_answer_is_asked_for_after_one_system_message(encoder, family):
     """Qwen2.5-VL's template would add one of its own, Qwen3-VL's none: ours makes both the same."""
     prompt = encoder.encode(question("one", "How many?", picture(128, 64, 1)), tentative_messages)
     user = image(family) + "How many? Please think step by step. The final answer MUST BE put in \\boxed{}."

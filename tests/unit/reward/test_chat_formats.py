@@ -84,7 +84,7 @@ def test_r1_forgets_the_thoughts_of_earlier_turns():
     assert text.endswith(f"<｜Assistant｜>42{EOS}<｜User｜>Sure?<｜Assistant｜><think>\n")
 
 
-def test_qwen3_thinks_and_is_read_behind_its_thought(tmp_path):
+def test_qwen3_thinks_and_is_read_after_its_thought(tmp_path):
     answers = ["<think>Is it \\boxed{7}?</think>\\boxed{42}", "<think>It is \\boxed{42}, or"]
     reasoner, read = in_process(tmp_path, qwen3_tokenizer(), answers)
     rewards = score(reasoner, ["Two cats."] * 2)

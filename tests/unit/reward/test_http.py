@@ -129,7 +129,7 @@ def test_submit_does_not_wait(connect):
         assert not any(future.done() for future in futures)
 
 
-def test_a_line_behind_a_dead_server_does_not_wait_out_every_deadline(connect):
+def test_a_queue_at_a_dead_server_does_not_wait_out_every_deadline(connect):
     with FaultServer(script=["hang"]) as server:
         began = time.monotonic()
         replies = ask(connect(server.url, concurrency=2, deadline_s=1.0), 40)  # 20 deadlines one after the other

@@ -33,7 +33,7 @@ def test_visible_text(text, visible):
         (r"\boxed{1} then \boxed{2", "1"),  # the last one was cut off
         (r"\boxed{a \boxed{3}", "3"),
         (r"\boxed{\left\{x\right.}", r"\left\{x\right."),  # an escaped brace is no brace
-        (r"\boxed{1\\}", r"1\\"),  # an escaped backslash does not escape the brace behind it
+        (r"\boxed{1\\}", r"1\\"),  # an escaped backslash does not escape the brace after it
         (r"} \boxed{3} {", "3"),
         (r"\boxed{}", ""),
         (r"\boxed{3", None),

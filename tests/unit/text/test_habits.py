@@ -55,7 +55,7 @@ def test_states_gold(caption, gold, kind, choices, states):
         ("." * 12, True),
         ("the line AB meets the line CD. " * 4, True),
         ("the line AB meets the line CD. " * 3, False),
-        ("Some words first: " + "x = 1, " * 6 + "and some behind.", True),
+        ("Some words first: " + "x = 1, " * 6 + "and some after.", True),
         # A table repeats its frame, not its content.
         ("row 1: 5\nrow 2: 6\nrow 3: 7\nrow 4: 8\nrow 5: 9", False),
     ],

@@ -62,7 +62,7 @@ def test_reasoner_prompt_is_exact():
     ]
 
 
-def test_options_are_written_behind_the_question_once():
+def test_options_are_written_after_the_question_once():
     written = with_choices("Which?", ["red", "blue"])
     assert written == "Which?\nOptions:\nA. red\nB. blue"
     assert with_choices(written, ["red", "blue"]) == written

@@ -57,7 +57,7 @@ def test_a_box_is_found_whatever_stands_around_it(before, after):
 
 
 @given(HOSTILE)
-def test_an_answer_is_what_stands_behind_the_thoughts(text):
+def test_an_answer_is_what_stands_after_the_thoughts(text):
     assert extract_answer(f"<think>{text}</think>\\boxed{{7}}") == "7"
     assert extract_answer(f"{text}</think>no box") is None
 

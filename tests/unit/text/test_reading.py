@@ -102,6 +102,6 @@ def test_a_value_that_is_denied_is_none(text):
 @pytest.mark.parametrize(
     "text", ["It costs $7.", "You need 7 tiles.", "一共有7个。", "3 rows of 2 and one, so 7 dots."]
 )
-def test_a_value_behind_other_verbs(text):
+def test_a_value_after_other_verbs(text):
     assert "7" in final_value(text)
     assert "rows" not in final_value(text)

@@ -18,7 +18,7 @@ def rows(path):
     return list(csv.DictReader(path.open()))
 
 
-def test_lines_behind_the_checkpoint_are_set_aside(tmp_path):
+def test_lines_after_the_checkpoint_are_set_aside(tmp_path):
     (tmp_path / "captions-rank1.jsonl").write_text(lines(4, 5, 5, 6, 7))
     (tmp_path / "notes.jsonl").write_text('{"of": "another kind"}\n')
     rewind(tmp_path, 5)

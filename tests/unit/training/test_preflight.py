@@ -35,7 +35,7 @@ def test_the_worst_step_is_tried_and_told(folder, tmp_path, capsys, monkeypatch)
     module = make_module(folder, micro_batch_size=8)
     fit(module, tmp_path, callbacks=[Preflight(on_cpu=True)])
     tokens = module.count_prompt_tokens(questions(8)[7])
-    # Behind the gradient probe's one token: two groups of four captions, of the longest length allowed.
+    # After the gradient probe's one token: two groups of four captions, of the longest length allowed.
     assert seen[1] == (2, {tokens}, (8, 6), True)
     told = capsys.readouterr().out
     assert f"prompts of {tokens} tokens" in told

@@ -39,8 +39,8 @@ def refill(groups: list[Any], rounds: int, supply: list[Any]) -> tuple[list[Any]
         taken, supply[:] = supply[:count], supply[count:]
         return taken
 
-    kept, aside = replace_flat(groups, rounds, lambda group: group[1], draw)
-    return [name for name, _ in kept], [name for name, _ in aside], asked
+    kept, excluded = replace_flat(groups, rounds, lambda group: group[1], draw)
+    return [name for name, _ in kept], [name for name, _ in excluded], asked
 
 
 def test_groups_with_signal_take_the_places_of_those_without():

@@ -1,4 +1,4 @@
-"""A run taken up again goes on as if it had never stopped: with sampling reasoners, in mid-epoch, at a validation."""
+"""A resumed run is the run that was never stopped: with sampling reasoners, in mid-epoch, at a validation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fit(root: Path, cache: Path | None, updates: int, ckpt: str | None = None) -
         ),
         ObjectiveSettings(learning_rate=1e-2, updates_per_rollout=updates, warmup_updates=4),
     )  # fmt: skip
-    seed_everything(8 if ckpt else 11)  # the checkpoint's seed goes on, whatever this one is
+    seed_everything(8 if ckpt else 11)  # the checkpoint's seed is used, whatever this one is
     trainer = Trainer(
         **trainer_options(), max_steps=STEPS, max_epochs=-1, logger=ContinuedCSVLogger(root, "run", "version_0", "", 1),
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, inference_mode=False,
@@ -62,8 +62,8 @@ def fit(root: Path, cache: Path | None, updates: int, ckpt: str | None = None) -
 
 
 @pytest.mark.parametrize("updates", [1, 2])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, updates):
-    """Killed behind step 7, taken up from a checkpoint of before: behind a validation, and at an epoch's end.
+def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path, updates):
+    """Killed after step 7, resumed from a checkpoint of before: after a validation, and at an epoch's end.
 
     With two updates a step the rewards are shuffled as well, and the cache is on; its file is lost in between.
     """
@@ -74,7 +74,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, updates):
     for step in (2, 3) if updates == 1 else (4,):
         root = tmp_path / f"from-{step}"
         shutil.copytree(tmp_path / "straight", root)
-        if step == 3:  # killed just behind the checkpoint, before the step's figures were logged
+        if step == 3:  # killed just after the checkpoint, before the step's figures were logged
             table = root / "run/version_0/metrics.csv"
             header, rows = read_table(table)
             write_table(table, header, [row for row in rows if int(row["step"]) < step - 1])

@@ -1,4 +1,4 @@
-"""last.ckpt and best.ckpt, and a run that is asked to stop: behind which step, with what saved."""
+"""last.ckpt and best.ckpt, and a run that is asked to stop: after which step, with what saved."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_last_and_the_best_are_kept_whatever_else_is_monitored(folder, tmp_p
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_heeded_behind_the_step(folder, tmp_path, signum):
+def test_a_signal_stops_the_run_after_its_step(folder, tmp_path, signum):
     """It comes in the middle of step 3 of 9; the last checkpoint before was of step 2."""
     before = signal.getsignal(signum)
     with pytest.raises(Stopped) as stop:
@@ -95,7 +95,7 @@ def test_a_validation_that_is_due_comes_before_the_stop(folder, tmp_path):
 
 
 def test_a_validation_that_fails_is_made_again_by_the_resumed_run(folder, tmp_path):
-    """A checkpoint from behind step 2 would say that its validation has been."""
+    """A checkpoint from after step 2 would say that its validation has been."""
 
     class Fails(Callback):
         def on_validation_start(self, trainer, pl_module):

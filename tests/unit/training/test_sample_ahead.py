@@ -1,4 +1,4 @@
-"""Learning from the captions of the step before: which, with which weights, and what goes on meanwhile."""
+"""Learning from the captions of the step before: which, with which weights, and what runs meanwhile."""
 
 from __future__ import annotations
 

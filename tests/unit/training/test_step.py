@@ -366,7 +366,7 @@ def test_validation_reports_accuracy_by_type(folder, tmp_path):
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(folder, tmp_path):
-    """Weights, optimizer, warm-up and random numbers go on byte for byte (from a checkpoint between two epochs)."""
+    """Weights, optimizer, warm-up and random numbers resume byte for byte (from a checkpoint between two epochs)."""
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=4, save_top_k=-1, filename="{step}")
     straight = make_module(folder, updates_per_rollout=2, warmup_updates=20)
     fit(straight, tmp_path, steps=6, callbacks=[keep], enable_checkpointing=True)

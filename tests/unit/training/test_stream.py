@@ -77,7 +77,7 @@ def test_waiting_is_logged_as_idle_seconds(folder, tmp_path):
     for delay_s in (0.0, 0.5):
         module = make_module(folder)
         module.scorer.reasoner = LateReasoner(delay_s)
-        # The first answer comes two seconds behind the last caption; what there is to compute takes a moment.
+        # The first answer comes two seconds after the last caption; what there is to compute takes a moment.
         found.append(fit(module, tmp_path, steps=1).callback_metrics)
     at_once, late = found
     assert 0.5 < late["seconds/idle"] <= late["seconds/step"]
