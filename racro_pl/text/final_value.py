@@ -75,7 +75,7 @@ def final_value(text: str) -> str | None:
     for statement in statements(plain):
         if value := _stated_value(statement):
             return value
-    if value := _behind_verb(last_sentence(plain)):
+    if value := _after_verb(last_sentence(plain)):
         return value
     first = unmarked(text[:SHORT_CHARS]).strip().split("\n", 1)
     return first[0].strip() if len(first) > 1 and re.fullmatch(_NUMBER, first[0].strip()) else None
@@ -112,7 +112,7 @@ def _stated_value(statement: str) -> str | None:
         return number
     if len(value) <= SHORT_CHARS and _ALTERNATIVES.search(value) and any(char.isdigit() for char in value):
         return value  # "x = 2 or x = 3", "3 to 5": for the comparison to read
-    if found := _behind_verb(value):
+    if found := _after_verb(value):
         return found
     return value if len(_WORD.findall(value)) <= MAX_WORDS else None
 
@@ -143,7 +143,7 @@ def _number_like(text: str) -> str | None:
     )
 
 
-def _behind_verb(sentence: str) -> str | None:
+def _after_verb(sentence: str) -> str | None:
     """The number after the last "is" or "=" of a sentence; None when something else stands there."""
     if several := _SEVERAL_EQUATIONS.search(sentence[-300:]):
         return _bare(several[0])
