@@ -35,6 +35,7 @@ def questions_of(name, path):
     return {question.id: question for question in find_benchmark(name).read(str(path), images=False).questions}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("gemini_pro", 0.98), ("internlm_xc2", 0.96)])
 def test_mathvision(name, least):
     rows = rows_of(f"mathvision_{name}.jsonl")

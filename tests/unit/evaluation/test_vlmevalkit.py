@@ -186,8 +186,9 @@ def test_no_text_makes_a_rule_fail(grader, rule, question, response):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_time_is_bounded(grader, name):
+def test_time_is_bounded(name):
     began = time.monotonic()
-    for rule, question in RULES:
-        rule(question, HOSTILE[name], Tools(grader))
+    with Grader(limit_s=0.5) as grader:
+        for rule, question in RULES:
+            rule(question, HOSTILE[name], Tools(grader))
     assert time.monotonic() - began < 60
