@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from racro_pl.policy.structure import expert_names
 from racro_pl.pretrained.folder import read_header, read_json
 from racro_pl.pretrained.sandbox import run_apart
 from racro_pl.pretrained.weights import refuse_halves
@@ -23,7 +24,15 @@ from racro_pl.types import RacroError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"
-_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "base_model_name_or_path")
+_READ = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "target_parameters",
+    "base_model_name_or_path",
+)
 _NO_EFFECT = ("task_type", "inference_mode", "peft_version", "auto_mapping", "megatron_core", "runtime_config")
 """Say nothing about the function that the adapter is, and are never used. (megatron_core: a module to import; peft
 writes its own default there.)"""
@@ -47,6 +56,8 @@ class AdapterFiles:
     dropout: float
     targets: str | tuple[str, ...]
     """Names of modules (their ends), a pattern that matches names as a whole, or ``all-linear``."""
+    parameters: tuple[str, ...]
+    """Names of stacked experts (their ends); empty for an adapter on layers alone."""
     base: str
     shapes: Mapping[str, tuple[int, ...]]
     """Of the tensors, by today's names."""
@@ -84,6 +95,9 @@ def read_adapter(folder: Path) -> AdapterFiles:
     listed = isinstance(targets, list) and all(isinstance(name, str) for name in targets)
     if not targets or not (isinstance(targets, str) or listed):
         raise RacroError(f"{what}: target_modules is {str(targets)[:80]!r}; expected names of layers, or a pattern")
+    parameters = config.get("target_parameters") or []
+    if not (isinstance(parameters, list) and all(isinstance(name, str) for name in parameters)):
+        raise RacroError(f"{what}: target_parameters is {str(parameters)[:80]!r}; expected names of parameters")
     stored = read_header(folder / WEIGHTS, what)
     renamed = {_today(name): name for name in stored}
     if len(renamed) != len(stored):
@@ -91,6 +105,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     return AdapterFiles(
         folder=folder, rank=rank, alpha=alpha, dropout=dropout,
         targets=targets if isinstance(targets, str) else tuple(targets),
+        parameters=tuple(parameters),
         base=base if isinstance(base, str) else "",
         shapes={new: stored[old] for new, old in renamed.items()},
         old_names={new: old for new, old in renamed.items() if new != old},
@@ -116,7 +131,8 @@ def _check_fields(config: Mapping[str, Any], what: str) -> None:
     if strange:
         raise RacroError(
             f"{what}: sets {', '.join(name[:60] for name in strange[:5])}, which make it another function than plain "
-            "LoRA and are not supported; expected r, lora_alpha and target_modules, all else left at peft's defaults"
+            "LoRA and are not supported; expected r, lora_alpha, target_modules and target_parameters, all else left "
+            "at peft's defaults"
         )
 
 
@@ -189,11 +205,35 @@ def _ends(name: str) -> list[str]:
     return [".".join(parts[start:]) for start in range(len(parts))]
 
 
-def check_fit(adapter: AdapterFiles, model: nn.Module) -> list[str]:
+def parameter_names(adapter: AdapterFiles, model: nn.Module) -> list[str]:
+    """The stacked experts of a base model that an adapter says it adapts.
+
+    Args:
+        adapter, model: as for :func:`target_names`.
+
+    Raises:
+        RacroError: it names another parameter, or none of the model's.
+    """
+    ends = set(adapter.parameters)
+    found = [name for name, _ in model.named_parameters() if not ends.isdisjoint(_ends(name))]
+    strange = sorted(set(found) - set(expert_names(model)))
+    if strange:
+        raise RacroError(
+            f"{adapter.what}: target_parameters names {strange[0]}; expected stacked experts of the language model"
+        )
+    if ends and not found:
+        raise RacroError(
+            f"{adapter.what}: target_parameters {str(adapter.parameters)[:200]!r} names no experts of the model; was "
+            f"it trained on another one? Its base is {adapter.base or 'not named'}"
+        )
+    return found
+
+
+def check_fit(adapter: AdapterFiles, model: nn.Module) -> tuple[list[str], list[str]]:
     """Whether an adapter has exactly the tensors that it needs on a base model.
 
     Returns:
-        The modules that it adapts.
+        The modules and the stacked experts that it adapts.
 
     Raises:
         RacroError: names the first few tensors that are missing, left over or of another size, and the likely cause.
@@ -204,8 +244,29 @@ def check_fit(adapter: AdapterFiles, model: nn.Module) -> list[str]:
         layer: Any = model.get_submodule(name)
         expected[f"base_model.model.{name}.lora_A.weight"] = (adapter.rank, layer.in_features)
         expected[f"base_model.model.{name}.lora_B.weight"] = (layer.out_features, adapter.rank)
+    parameters = parameter_names(adapter, model)
+    for path, (inward, outward, experts) in _of_experts(parameters, model).items():
+        expected[f"base_model.model.{path}.lora_A.weight"] = (adapter.rank * experts, inward)
+        expected[f"base_model.model.{path}.lora_B.weight"] = (outward, adapter.rank * experts)
     compare(adapter, expected)
-    return names
+    return names, parameters
+
+
+def _of_experts(parameters: list[str], model: nn.Module) -> dict[str, tuple[int, int, int]]:
+    """Width in, width out and number of the experts, by the path of peft's wrapper around them.
+
+    Wrappers of one module's parameters are nested, the first parameter's innermost.
+    """
+    found = {}
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in parameters):
+        module = model.get_submodule(owner)
+        own = [name for name, _ in module.named_parameters(recurse=False) if f"{owner}.{name}" in parameters]
+        for depth, name in enumerate(reversed(own)):
+            experts, outward, inward = getattr(module, name).shape
+            if getattr(module, "is_transposed", False):
+                outward, inward = inward, outward
+            found[owner + depth * ".base_layer"] = (inward, outward, experts)
+    return found
 
 
 def compare(adapter: AdapterFiles, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -75,6 +75,12 @@ def start_from(model: Any, folder: Path, lora: LoraSettings) -> None:
             f"policy.adapter {str(folder)!r} uses lora_dropout {adapter.dropout}; expected an adapter without dropout, "
             "as `racro-pl fit` writes it: log-probs of one caption must not differ between sampling and loss"
         )
+    if bool(adapter.parameters) != lora.experts:
+        raise RacroError(
+            f"policy.adapter {str(folder)!r} {'has' if adapter.parameters else 'has no'} adapters on experts, and "
+            f"policy.lora.experts is {str(lora.experts).lower()}; a stage continues to train its start adapter: set "
+            f"policy.lora.experts: {str(bool(adapter.parameters)).lower()}"
+        )
     fresh = get_peft_model_state_dict(model, adapter_name=TRAINED)
     compare(adapter, {name: tuple(tensor.shape) for name, tensor in fresh.items()})
     model.add_adapter(START, model.peft_config[TRAINED])
@@ -94,9 +100,11 @@ def put_on(model: Any, folder: Path) -> Any:
     from peft import LoraConfig, get_peft_model
 
     adapter = read_adapter(folder)
-    names = check_fit(adapter, model)
+    names, experts = check_fit(adapter, model)
     alpha: Any = adapter.alpha  # a fraction does as well
-    config = LoraConfig(r=adapter.rank, lora_alpha=alpha, target_modules=names, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=adapter.rank, lora_alpha=alpha, target_modules=names, target_parameters=experts or None, task_type="CAUSAL_LM"
+    )
     model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
     _fill(model, adapter, TRAINED)
     return model

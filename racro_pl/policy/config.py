@@ -16,6 +16,9 @@ class LoraSettings:
     """Rank of every adapter."""
     alpha: int = 32
     """Scale: adapters add ``alpha / rank`` times their product."""
+    experts: bool = False
+    """Also adapt the stacked experts of a mixture model (PEFT's ``target_parameters``), each with its own matrices of
+    this rank. They are not quantised by ``nf4``, and take ``TransformersEngine`` and the ddp strategy."""
 
     def __post_init__(self) -> None:
         require_all("policy.lora", *at_least(1, rank=self.rank))

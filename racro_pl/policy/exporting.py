@@ -32,7 +32,7 @@ def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
     assert policy.adapter is not None
     encoder = load_encoder(policy)
     adapter = read_adapter(Path(policy.adapter))
-    names = check_fit(adapter, on_meta(load_config(policy.path, f"policy.path {policy.path!r}")))
+    names, _ = check_fit(adapter, on_meta(load_config(policy.path, f"policy.path {policy.path!r}")))
     config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
     content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     if adapter.old_names:

@@ -19,7 +19,9 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from racro_pl.policy.adapters import TRAINED
 from racro_pl.policy.structure import decoder_of, vision_parameters
+from racro_pl.types import RacroError
 
 
 class Pass(IntEnum):
@@ -70,7 +72,15 @@ def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype:
         device: of this rank.
         mesh: all ranks, in one dimension.
         compute_dtype: sharded weights are gathered and used in it; None for the one that they are stored in.
+
+    Raises:
+        RacroError: adapters sit on stacked experts, which peft adds to whole weights.
     """
+    lora = getattr(captioner.model, "peft_config", {}).get(TRAINED)
+    if lora is not None and lora.target_parameters:
+        raise RacroError(
+            "policy.lora.experts needs whole weights on every rank; use the ddp strategy, or set it to false"
+        )
     whole = {parameter for name, parameter in captioner.named_parameters() if "lora_" in name}
     for part in captioner.parts():
         whole |= set(vision_parameters(part))

@@ -17,7 +17,7 @@ from racro_pl.policy.families import FAMILIES, Family, family_of
 from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
-from racro_pl.policy.structure import head_name, lora_pattern, vision_names, vision_parameters
+from racro_pl.policy.structure import expert_names, head_name, lora_pattern, vision_names, vision_parameters
 from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
 from racro_pl.terminal import get_logger
@@ -213,10 +213,16 @@ def keep_cpu_gradients(model: nn.Module) -> None:
 def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    experts = expert_names(model) if lora.experts else None
+    if experts == []:
+        raise RacroError(
+            f"policy.lora.experts is true, and {type(model).__name__} has no stacked experts; set it to false"
+        )
     # Dropout stays 0: the log-probs of one caption must not differ between sampling, reference and loss.
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora_pattern(model), task_type="CAUSAL_LM"
-    )
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora_pattern(model),
+        target_parameters=experts, task_type="CAUSAL_LM",
+    )  # fmt: skip
     model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
     if adapter is not None:
         start_from(model, find_adapter(adapter), lora)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.policy.families.image_limits import ImageLimit, limit_area
+from racro_pl.policy.vocabulary import thought_tags
 from racro_pl.pretrained.chat_template import chat_template_of, check_template, switch_thinking
 from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
@@ -62,6 +63,7 @@ class PromptEncoder:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._special_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        self._thought_tags = thought_tags(self.tokenizer)
         image_limit(processor.image_processor, min_pixels, max_pixels)
         self._image_tokens: dict[tuple[tuple[int, int], ...], int] = {}
 
@@ -173,12 +175,23 @@ class PromptEncoder:
         return {"add_special_tokens": False} if begin and text.startswith(begin) else {}
 
     def decode(self, prompt: Prompt, token_ids: Int[Tensor, "g t"]) -> list[str]:
-        """Texts that were written after a prompt, without special tokens.
+        """Texts that were written after a prompt, without special tokens but tags of thoughts.
 
         Where the chat template has opened a thought in the prompt, each begins with its tag: see ``text/thoughts.py``.
         """
         end = self.tokenizer.decode(prompt.input_ids[-PROMPT_END_TOKENS:])
-        return [mark_opening(text, end) for text in self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)]
+        return [mark_opening(self._text_of(row), end) for row in token_ids.tolist()]
+
+    def _text_of(self, row: list[int]) -> str:
+        """A row's text; tags of thoughts stay in it where they are special tokens too."""
+        parts, start = [], 0
+        for place in [place for place, token in enumerate(row) if token in self._thought_tags]:
+            parts += [row[start:place], self._thought_tags[row[place]]]
+            start = place + 1
+        return "".join(
+            part if isinstance(part, str) else self.tokenizer.decode(part, skip_special_tokens=True)
+            for part in [*parts, row[start:]]
+        )
 
     def encode_text(self, messages: Messages) -> Prompt:
         """Tokenise a chat without images.

@@ -63,10 +63,23 @@ def vision_parameters(model: Any) -> Iterator[nn.Parameter]:
 def linear_names(model: Any) -> list[str]:
     """Paths of the linear layers of the decoder: what adapters sit on.
 
-    Routers and stacked experts of mixture models are bare parameters and not among them.
+    Routers and stacked experts of mixture models are bare parameters and not among them: see :func:`expert_names`.
     """
     prefix = decoder_name(model) + "."
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(prefix)]
+
+
+def expert_names(model: Any) -> list[str]:
+    """Paths of the stacked experts of a mixture's decoder: bare parameters, (experts, out, in) or (experts, in, out).
+
+    Short convolutions have weights of three dimensions too.
+    """
+    prefix = decoder_name(model) + "."
+    return [
+        f"{name}.{own}" for name, module in model.named_modules()
+        if name.startswith(prefix) and not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        for own, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3
+    ]  # fmt: skip
 
 
 def lora_pattern(model: Any) -> str:

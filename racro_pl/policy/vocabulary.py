@@ -10,6 +10,9 @@ from torch import Tensor
 
 from racro_pl.policy.structure import vision_token_ids
 from racro_pl.pretrained.weights import end_token_ids
+from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN
+
+THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
 
 
 def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) -> Bool[Tensor, "n t"]:
@@ -31,8 +34,15 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
     return eos_ids, pad_id
 
 
+def thought_tags(tokenizer: Any) -> dict[int, str]:
+    """The tags around thoughts by their id, where a tokenizer has them as special tokens: decoding would drop them,
+    and the thought would pass for a caption."""
+    known = tokenizer.added_tokens_decoder
+    return {id_: token.content for id_, token in known.items() if token.special and token.content in THINK_TAGS}
+
+
 def banned_tokens(model: Any, processor: Any, eos_ids: frozenset[int]) -> Bool[Tensor, " vocab"]:
-    """Every special token but the ends of text, and the tokens that stand for images: one entry per logit.
+    """Every special token but ends of text and tags of thoughts, and the tokens for images: one entry per logit.
 
     A sampled image placeholder would make the next forward count more image tokens than image features.
 
@@ -46,6 +56,6 @@ def banned_tokens(model: Any, processor: Any, eos_ids: frozenset[int]) -> Bool[T
         index for index, token in tokenizer.added_tokens_decoder.items() if token.special
     }
     banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-    ids = (special | vision_token_ids(model.config, processor)) - eos_ids
+    ids = (special | vision_token_ids(model.config, processor)) - eos_ids - thought_tags(tokenizer).keys()
     banned[[index for index in ids if index < len(banned)]] = True
     return banned

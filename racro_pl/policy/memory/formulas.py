@@ -9,6 +9,7 @@ MLP, ``q`` and ``k`` width of all query and of all key heads, ``r`` rank.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.decode_attention import FIRST_ROOM
 from racro_pl.policy.memory.towers import Tower, tower_of
-from racro_pl.policy.structure import head_name, linear_names, vision_names, vision_parameters
+from racro_pl.policy.structure import expert_names, head_name, linear_names, vision_names, vision_parameters
 
 FLOAT32 = 4
 
@@ -59,6 +60,8 @@ class Shape:
     tower: Tower
     deepstack: int
     """Early layers of the language model that get image features too."""
+    experts: int
+    """Numbers in one layer's stacked experts; 0 where there are none."""
 
 
 def shape_of(model: Any) -> Shape:
@@ -81,7 +84,15 @@ def shape_of(model: Any) -> Shape:
         normed_heads=any(name.endswith("q_norm") for name, _ in model.named_modules()),
         tower=tower_of(model.config),
         deepstack=len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ()),
+        experts=_widest_experts(model),
     )
+
+
+def _widest_experts(model: Any) -> int:
+    layers: Counter[str] = Counter()
+    for name in expert_names(model):
+        layers[name.rpartition(".")[0]] += model.get_parameter(name).numel()
+    return max(layers.values(), default=0)
 
 
 # ------------------------------------------------------------------ in all phases
@@ -122,7 +133,16 @@ def trained_bytes(model: Any, policy: PolicySettings, c: int) -> int:
         frozen = set(vision_parameters(model)) if policy.freeze_vision else set()
         return sum(weight.numel() * c for weight in model.parameters() if weight not in frozen)
     adapted = [model.get_submodule(name) for name in linear_names(model)]
-    return sum(FLOAT32 * policy.lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
+    widths = sum(layer.in_features + layer.out_features for layer in adapted)
+    if policy.lora.experts:
+        stacks = [model.get_parameter(name).shape for name in expert_names(model)]
+        widths += sum(experts * (one + other) for experts, one, other in stacks)
+    return FLOAT32 * policy.lora.rank * widths
+
+
+def adapted_expert_bytes(shape: Shape, c: int, policy: PolicySettings) -> int:
+    """A layer's experts with their adapters added: peft makes them anew in every forward pass of the layer."""
+    return shape.experts * c if policy.lora is not None and policy.lora.experts else 0
 
 
 def feature_bytes(shape: Shape, c: int, work: Work) -> int:
@@ -215,7 +235,7 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
 
     Attention keeps queries, keys, values and output, ``2 (q + k) c`` per token, and a float32 per head. Queries of
     captions are copied (``q c``), and each caption's keys and values follow a copy of its prompt's
-    (``2 k c`` per token of both; ``GroupAttention``, policy/attention.py).
+    (``2 k c`` per token of both; ``GroupAttention``, policy/attention.py). Experts that are adapted: as they were used.
     """
     h, i, q, k = shape.h, shape.i, shape.q, shape.k
     per_token = 2 * (FLOAT32 * h + FLOAT32) + 3 * c * i + 2 * c * shape.d
@@ -227,16 +247,17 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
         per_token += FLOAT32 * (q + k)
     per_token += 2 * (q + k) * c + FLOAT32 * q // shape.d
     own = row.captions * (row.caption * q + (row.prompt + row.caption) * 2 * k) * c
-    return row.tokens * per_token + own
+    return row.tokens * per_token + own + adapted_expert_bytes(shape, c, policy)
 
 
 def workspace_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     """What is alive only while a layer runs backward: with checkpointing all that it keeps, computed again; the
-    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32; a 4-bit weight unpacked.
+    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32, and of adapted experts; a
+    4-bit weight unpacked.
     """
     again = layer_bytes(shape, c, policy, row) if policy.gradient_checkpointing else 0
     unpacked = 2 * shape.h * shape.i if policy.quantization == "nf4" else 0
-    return again + row.tokens * shape.i * (2 * c + FLOAT32) + unpacked
+    return again + row.tokens * shape.i * (2 * c + FLOAT32) + unpacked + adapted_expert_bytes(shape, c, policy)
 
 
 def logit_bytes(shape: Shape, c: int, work: Work) -> int:

@@ -14,6 +14,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.memory.formulas import (
     Work,
     activation_bytes,
+    adapted_expert_bytes,
     cache_bytes,
     feature_bytes,
     logit_bytes,
@@ -98,6 +99,7 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
     c = 4 if policy.dtype == "float32" else 2
     base = weight_bytes(model, policy, c)
     trained = trained_bytes(model, policy, c)
+    experts = adapted_expert_bytes(shape, c, policy)
     entries = [Entry("weights", base)]
     if policy.lora is None:
         entries.append(Entry("frozen copy as reference", base))
@@ -112,6 +114,7 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
         entries += [
             Entry(CACHE, cache_bytes(shape, c, work), ("sampling",)),
             Entry("prompts being read", prefill_bytes(shape, c, work), ("sampling",)),
+            *([Entry("a layer's experts, adapted", experts, ("sampling",))] if experts else []),
         ]
     if work.losses > 1:
         entries.append(Entry(PUT_BY, (work.losses - 1) * trained, ("logits", "backward")))

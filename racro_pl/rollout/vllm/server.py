@@ -134,6 +134,11 @@ def required_arguments(policy: PolicySettings) -> list[str]:
             "model.policy.lora is null: VllmEngine pushes adapters, not whole models; train an adapter, or sample "
             "with racro_pl.rollout.TransformersEngine"
         )
+    if policy.lora.experts:
+        raise RolloutError(
+            "model.policy.lora.experts is true: whether vLLM adapts stacked experts as PEFT's target_parameters do was "
+            "not tried; set it to false, or sample with racro_pl.rollout.TransformersEngine"
+        )
     rank = next((rank for rank in LORA_RANKS if rank >= policy.lora.rank), None)
     if rank is None:
         raise RolloutError(f"model.policy.lora.rank is {policy.lora.rank}; vLLM serves ranks up to {LORA_RANKS[-1]}")

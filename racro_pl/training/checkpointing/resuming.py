@@ -178,7 +178,10 @@ def _check_adapter(found: dict[str, Any] | None, own: dict[str, Any] | None) -> 
 
 
 def _lora(adapter: Mapping[str, Any] | None) -> str:
-    return "null" if adapter is None else f"{{rank: {adapter['r']}, alpha: {adapter['lora_alpha']}}}"
+    if adapter is None:
+        return "null"
+    experts = ", experts: true" if adapter.get("target_parameters") else ""
+    return f"{{rank: {adapter['r']}, alpha: {adapter['lora_alpha']}{experts}}}"
 
 
 def _check_tensors(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

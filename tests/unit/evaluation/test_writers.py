@@ -142,11 +142,17 @@ def test_a_local_captioner_s_thoughts_are_kept_apart(monkeypatch):
     assert [(item.text, item.thoughts) for item in found] == [("a square", THOUGHT), ("", THOUGHT), ("a square", "")]
 
 
-def test_what_a_prompt_has_opened_is_in_the_text():
-    """Chat templates of thinking models end with the tag: what is cut off in the thought would pass for a caption."""
-    encoder = load_encoder(PolicySettings(resolve_model("embedded:figure-captioner")))
-    tokenizer = encoder.tokenizer
-    tokenizer.add_tokens(["<think>", "</think>", "red"])
+@pytest.mark.parametrize("special", [False, True])
+def test_what_a_prompt_has_opened_is_in_the_text(special):
+    """Chat templates of thinking models end with the tag: what is cut off in the thought would pass for a caption.
+
+    Some tokenizers have the tags as special tokens, which decoding drops.
+    """
+    processor = load_encoder(PolicySettings(resolve_model("embedded:figure-captioner"))).processor
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+    tokenizer.add_tokens(["red"])
+    encoder = PromptEncoder(processor, 3136, 3136)
     ids = torch.tensor([tokenizer.convert_tokens_to_ids(["red", "</think>", "red"])])
     prompt = encoder.encode(question("q", png(56, 56)))
     opened = dataclasses.replace(

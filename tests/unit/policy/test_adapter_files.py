@@ -130,7 +130,7 @@ def test_an_adapter_of_another_base_is_refused_by_every_way_in(folders, saved, w
         {"rank_pattern": {"q_proj": 2}}, {"use_rslora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"},
         {"lora_bias": True}, {"layers_to_transform": [0]}, {"layer_replication": [[0, 1]]}, {"fan_in_fan_out": True},
         {"megatron_config": {"x": 1}}, {"eva_config": {"rho": 2}}, {"trainable_token_indices": [1]},
-        {"target_parameters": ["x"]}, {"exclude_modules": ["x"]}, {"use_qalora": True}, {"qalora_group_size": 8},
+        {"exclude_modules": ["x"]}, {"use_qalora": True}, {"qalora_group_size": 8},
         {"loftq_config": {"loftq_bits": 4}}, {"corda_config": {"x": 1}}, {"arrow_config": {"x": 1}},
         {"revision": "abc"}, {"from_the_future": 1},
     ],
@@ -148,6 +148,7 @@ def test_every_field_that_changes_the_function_is_refused_by_name(vary, fields):
         ({"r": 0}, "r is 0"), ({"r": True}, "r is True"), ({"r": 10**9}, "r is"), ({"r": "4"}, "r is '4'"),
         ({"lora_alpha": None}, "lora_alpha is None"), ({"lora_alpha": float("inf")}, "lora_alpha is inf"),
         ({"target_modules": None}, "target_modules is"), ({"target_modules": [1]}, "target_modules is"),
+        ({"target_parameters": "x"}, "target_parameters is 'x'"), ({"target_parameters": [1]}, "target_parameters is"),
         ({"init_lora_weights": "pissa"}, "changes the base weights too"),
     ],
 )  # fmt: skip

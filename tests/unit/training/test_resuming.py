@@ -27,6 +27,7 @@ from racro_pl.types import RacroError
 from tests.fakes.chat_templates import QWEN3, use_template
 from tests.fakes.models import save_small_model
 from tests.fakes.reasoners import ScriptedReasoner
+from tests.helpers.families import save_small_family
 from tests.unit.training.conftest import adapter, by_caption, fit, make_module
 
 PAGE = (Path(__file__).parents[3] / "docs/resume.md").read_text(encoding="utf-8")
@@ -265,6 +266,17 @@ def test_the_start_adapter_is_part_of_the_run(folder, checkpoint, tmp_path):
         resume(make_module(folder, policy=other), tmp_path / "second.ckpt", tmp_path)
 
 
+def test_whether_experts_are_adapted_is_part_of_the_run(tmp_path):
+    folder = save_small_family(tmp_path / "mixture", "qwen3_vl_moe")
+    fit(make_module(folder), tmp_path).save_checkpoint(tmp_path / "one.ckpt")
+    assert table()["model.policy.lora.experts"] == "refused"
+    experts = {"lora": LoraSettings(4, 8, experts=True)}
+    with pytest.raises(
+        RacroError, match=r"rank: 4, alpha: 8\}, and policy\.lora is \{rank: 4, alpha: 8, experts: true\}"
+    ):
+        resume(make_module(folder, policy=experts), tmp_path / "one.ckpt", tmp_path)
+
+
 HELD = {
     "quantization": "nf4", "dtype": "bfloat16", "image_cache_mib": 1, "gradient_checkpointing": False,
     "min_pixels": 6272, "max_pixels": 6272, "thinking": False,
@@ -286,4 +298,4 @@ def test_how_the_base_is_held_and_looked_at_applies(folder, checkpoint, tmp_path
 
 def test_every_policy_field_has_a_test():
     refused = {name.removeprefix("policy.") for name in REFUSED if name.startswith("policy.")}
-    assert set(HELD) | refused | {"path", "adapter", "freeze_vision"} == FIELDS["model.policy"]
+    assert set(HELD) | refused | {"path", "adapter", "freeze_vision", "lora.experts"} == FIELDS["model.policy"]

@@ -15,16 +15,21 @@ from tests.helpers.families import save_small_family
 from tests.unit.policy.conftest import build
 
 
+def skip_unless_supported(kind: str) -> None:
+    """Skip a test of a family that the installed transformers does not read right."""
+    family = FAMILIES.get(kind.split("-")[0])
+    needed = family.transformers if family is not None else None
+    if needed is not None and Version(transformers.__version__) < Version(needed):
+        pytest.skip(f"{kind} needs transformers {needed}; refused with older ones (test_special)")
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a small model of a family."""
     folders: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:
-        family = FAMILIES.get(kind.split("-")[0])
-        needed = family.transformers if family is not None else None
-        if needed is not None and Version(transformers.__version__) < Version(needed):
-            pytest.skip(f"{kind} needs transformers {needed}; refused with older ones (test_special)")
+        skip_unless_supported(kind)
         if kind not in folders:
             folders[kind] = save_small_family(tmp_path_factory.mktemp(kind), kind)
         return folders[kind]
