@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from racro_pl.types import Question, Rewards, at_least, require_all
 
 COLUMNS = ("step", "question", "gold", "caption", "answer", "verdict", "reward")
 SIDE_PX = 512
+_IMAGE_TABLES = {"WandbLogger": "wandb", "TrackioLogger": "trackio"}
+"""Loggers whose tables hold images, and the package that has the class of those."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Exhibit:
 class CaptionGallery(Callback):
     """Sends pictures and captions to every configured logger.
 
-    TensorBoard gets images and texts, Weights & Biases a table with images, MLflow images and a table as text files;
-    other loggers are named once and get none. A resumed run logs each step once, as its checkpoint says which was last.
+    TensorBoard gets images and texts, Weights & Biases and trackio a table with images, MLflow images and a table as
+    text files; other loggers are named once and get none. A resumed run logs each step once, as its checkpoint says
+    which was last. Steps that a killed run had made since are made again: TensorBoard and MLflow then replace theirs,
+    the others have a new run for every ``fit`` unless told otherwise.
 
     Args:
         every_n_steps: steps from one gallery to the next.
@@ -101,9 +106,10 @@ class CaptionGallery(Callback):
                     f"captions/{exhibit.kind}", np.asarray(exhibit.image), step - 1, dataformats="HWC"
                 )
                 logger.experiment.add_text(f"captions/{exhibit.kind}", _markdown(exhibit), step - 1)
-        elif name == "WandbLogger":
-            rows = [[*exhibit.row, _wandb_image(exhibit)] for exhibit in exhibits]
-            logger.log_table("captions", columns=[*COLUMNS, "image"], data=rows)  # type: ignore[attr-defined]
+        elif name in _IMAGE_TABLES:
+            image_class = import_module(_IMAGE_TABLES[name]).Image
+            rows = [[*exhibit.row, image_class(exhibit.image)] for exhibit in exhibits]
+            logger.log_table("captions", columns=[*COLUMNS, "image"], data=rows, step=step - 1)  # type: ignore[attr-defined]
         elif name == "MLFlowLogger":
             client, run = logger.experiment, logger.run_id  # type: ignore[attr-defined]
             for exhibit in exhibits:
@@ -112,13 +118,7 @@ class CaptionGallery(Callback):
             client.log_text(run, text, f"captions/step_{step:06d}.md")
         elif name != "ContinuedCSVLogger" and name not in self._unknown:
             self._unknown.add(name)
-            print(f"CaptionGallery: {name} gets no pictures; TensorBoard, Weights & Biases and MLflow do")
-
-
-def _wandb_image(exhibit: Exhibit) -> Any:
-    import wandb
-
-    return wandb.Image(exhibit.image)
+            print(f"CaptionGallery: {name} gets no pictures; TensorBoard, Weights & Biases, MLflow and trackio do")
 
 
 def _exhibit(kind: str, step: int, question: Question, caption: str, rewards: Rewards) -> Exhibit | None:

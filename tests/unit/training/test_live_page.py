@@ -6,11 +6,8 @@ import dataclasses
 import re
 
 import pytest
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from racro_pl.policy.captioner import Captioner
-from racro_pl.training.callbacks.gallery import CaptionGallery
 from racro_pl.training.callbacks.live_page import LivePage, points, series
 from racro_pl.training.checkpointing.resume_logs import ContinuedCSVLogger
 from tests.unit.training.conftest import fit, make_module
@@ -53,26 +50,3 @@ def test_series_leave_out_what_is_no_number() -> None:
     rows = [{"step": "0", "x": "0.5"}, {"step": "1", "x": ""}, {"step": "2", "x": "nan"}, {"step": "3", "x": "1"}]
     assert series(rows, "x") == [(1, 0.5), (4, 1.0)]
     assert points([(0, 0.0), (4, 1.0), (2, 7.0)], 4) == [(36.0, 200.0), (630.0, 20.0), (333.0, 20.0)]
-
-
-def test_a_gallery_goes_to_tensorboard_at_its_steps_and_once_after_a_resume(folder, tmp_path) -> None:
-    def run(steps: int, ckpt: str | None = None) -> None:
-        logger = TensorBoardLogger(tmp_path, "run", "version_0", purge_step=2 if ckpt else None)
-        gallery = CaptionGallery(every_n_steps=2, fixed=2, new=1)
-        trainer = fit(make_module(folder), tmp_path, steps=steps, ckpt=ckpt, callbacks=[gallery], logger=logger)
-        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
-
-    run(2)
-    run(4, str(tmp_path / "2.ckpt"))
-    events = EventAccumulator(str(tmp_path / "run" / "version_0"), size_guidance={"images": 0, "tensors": 0})
-    events.Reload()
-    assert sorted(events.Tags()["images"]) == ["captions/fixed/1", "captions/fixed/2", "captions/new/1"]
-    assert [image.step for image in events.Images("captions/fixed/1")] == [1, 3]
-    (text, _) = events.Tensors("captions/new/1/text_summary")
-    assert "question: what is the color of figure" in text.tensor_proto.string_val[0].decode()
-
-
-@pytest.mark.parametrize("settings", [{"every_n_steps": 0}, {"fixed": 0, "new": 0}, {"fixed": -1}])
-def test_bad_settings_of_a_gallery_are_refused(settings) -> None:
-    with pytest.raises(ValueError, match="CaptionGallery"):
-        CaptionGallery(**settings)
