@@ -15,7 +15,7 @@ from racro_pl.training.distributed import all_reduce
 
 @dataclass
 class GradientSum:
-    """The summed gradient of one of several losses, put by while another's is summed. As large as the gradients."""
+    """The summed gradient of one of several losses, kept while another's is summed. As large as the gradients."""
 
     gradients: list[Tensor | None]
     """One per trained parameter."""
@@ -25,7 +25,7 @@ class GradientSum:
     """Of this loss beside the one that is summed in the parameters."""
 
 
-def put_by(parameters: Sequence[nn.Parameter], divisor: float, weight: float) -> GradientSum:
+def take_gradients(parameters: Sequence[nn.Parameter], divisor: float, weight: float) -> GradientSum:
     """Take the gradients summed so far off the parameters, so that another loss's can be summed there."""
     gradients = [parameter.grad for parameter in parameters]
     for parameter in parameters:
@@ -83,7 +83,7 @@ def _divide(parameters: Sequence[nn.Parameter], total: float) -> None:
 
 def _add(parameters: Sequence[nn.Parameter], other: GradientSum, total: float) -> None:
     """Add another loss's mean gradient, times its weight."""
-    kept = put_by(parameters, 0.0, 0.0)
+    kept = take_gradients(parameters, 0.0, 0.0)
     for parameter, gradient in zip(parameters, other.gradients, strict=True):
         parameter.grad = gradient
     _divide(parameters, total)

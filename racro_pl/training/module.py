@@ -25,7 +25,7 @@ from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
 from racro_pl.training.encoding import encode_readable, in_order
-from racro_pl.training.gradients import GradientSum, normalise_gradients, put_by
+from racro_pl.training.gradients import GradientSum, normalise_gradients, take_gradients
 from racro_pl.training.metrics import TOKEN_SUMS, StepMetrics
 from racro_pl.training.rollouts import (
     MicroBatch,
@@ -63,8 +63,8 @@ class RacroModule(AnsweringModule):
         """The groups of the step just made, for callbacks."""
         self._divisor = 0.0
         """What the gradients summed since the last update are to be divided by: this rank's part of it."""
-        self._put_by: list[GradientSum] = []
-        """Those of the roles that this update has learnt before."""
+        self._other_losses: list[GradientSum] = []
+        """Gradients of the roles that this update has learnt before."""
 
     # ------------------------------------------------------------------ the step
 
@@ -143,14 +143,16 @@ class RacroModule(AnsweringModule):
         return logprobs
 
     def _learning_order(self, metrics: StepMetrics) -> Iterator[Role]:
-        """Answers first, which need no reasoner: it is still reading captions. Their gradient is put by then."""
+        """Answers first, while the reasoner reads captions. Their summed gradient is kept beside the captions'."""
         for role in reversed(self.roles):
             yield role
             if role != self.roles[0]:
                 with metrics.phase("update"):
                     # A sharded pass adds to the gradients of all ranks: none may still be in this role.
                     self.captioner.sync_ranks()
-                    self._put_by.append(put_by(self._trained, self._divisor, self.objective.answer_weight))
+                    self._other_losses.append(
+                        take_gradients(self._trained, self._divisor, self.objective.answer_weight)
+                    )
                     self._divisor = 0.0
 
     def _wait_for_rewards(self, batch: MicroBatch, metrics: StepMetrics) -> list[Rewards]:
@@ -201,8 +203,10 @@ class RacroModule(AnsweringModule):
         optimizer = self._optimizer
         with metrics.phase("update"):
             self.captioner.sync_ranks()
-            norm, usable = normalise_gradients(self._trained, self._divisor, self.objective.max_grad_norm, self._put_by)
-            self._divisor, self._put_by = 0.0, []
+            norm, usable = normalise_gradients(
+                self._trained, self._divisor, self.objective.max_grad_norm, self._other_losses
+            )
+            self._divisor, self._other_losses = 0.0, []
             if not usable:
                 optimizer.zero_grad(set_to_none=True)
                 metrics.add(skipped_updates=1.0 / self.trainer.world_size)

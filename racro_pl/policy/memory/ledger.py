@@ -33,7 +33,7 @@ GIB = 2**30
 OVERHEAD = 0.7 * GIB
 """CUDA context, cuBLAS workspaces and what fragmentation loses: a guess, not a formula."""
 OPTIMIZER, FEATURES, CACHE = "optimizer: two moments", "image features of the step", "keys and values"
-PUT_BY = "gradients of the other loss"
+OTHER_GRADIENTS = "gradients of the other loss"
 Phase = Literal["tower", "sampling", "logits", "backward"]
 """The vision tower at work; captions being sampled; the end of a forward pass; a layer in the backward pass."""
 PHASES: tuple[Phase, ...] = ("tower", "sampling", "logits", "backward")
@@ -117,7 +117,7 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
             *([Entry("a layer's experts, adapted", experts, ("sampling",))] if experts else []),
         ]
     if work.losses > 1:
-        entries.append(Entry(PUT_BY, (work.losses - 1) * trained, ("logits", "backward")))
+        entries.append(Entry(OTHER_GRADIENTS, (work.losses - 1) * trained, ("logits", "backward")))
     return Ledger(
         (
             *entries,

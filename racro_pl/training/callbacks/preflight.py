@@ -9,7 +9,7 @@ import sys
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, PUT_BY, planning_config
+from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, OTHER_GRADIENTS, planning_config
 from racro_pl.rollout import TransformersEngine
 from racro_pl.terminal import Console
 from racro_pl.training.memory import Plan, advise, with_prompt
@@ -83,7 +83,7 @@ def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool)
     device = captioner.device
     with captioner.cache_image_features():
         held = [torch.empty(ledger.bytes_of(FEATURES), dtype=torch.uint8, device=device)]
-        held.append(torch.empty(ledger.bytes_of(PUT_BY), dtype=torch.uint8, device=device))
+        held.append(torch.empty(ledger.bytes_of(OTHER_GRADIENTS), dtype=torch.uint8, device=device))
         if fresh:
             held.append(torch.empty(ledger.bytes_of(OPTIMIZER), dtype=torch.uint8, device=device))
         if isinstance(module.engine, TransformersEngine):

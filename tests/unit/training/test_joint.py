@@ -19,7 +19,7 @@ from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.records import CaptionLog
-from racro_pl.training.gradients import normalise_gradients, put_by
+from racro_pl.training.gradients import normalise_gradients, take_gradients
 from racro_pl.training.module import RacroModule
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.types import Question, RacroError, Rewards
@@ -143,9 +143,9 @@ def test_sums_with_divisors_and_weights_of_their_own():
     """(2, 4) / 2 + 3 * (5, 0) / 10 = (2.5, 2), of norm sqrt(10.25); a loss that counted nowhere adds nothing."""
     weights = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))]
     weights[0].grad = torch.tensor([5.0])
-    first = put_by(weights, divisor=10.0, weight=3.0)
+    first = take_gradients(weights, divisor=10.0, weight=3.0)
     assert [weight.grad for weight in weights] == [None, None]
-    nothing = put_by(weights, divisor=0.0, weight=7.0)
+    nothing = take_gradients(weights, divisor=0.0, weight=7.0)
     for weight, gradient in zip(weights, (2.0, 4.0), strict=True):
         weight.grad = torch.tensor([gradient])
     norm, usable = normalise_gradients(weights, 2.0, 1e9, [first, nothing])
@@ -153,7 +153,7 @@ def test_sums_with_divisors_and_weights_of_their_own():
     assert norm == pytest.approx(10.25**0.5)
     assert [float(weight.grad) for weight in weights] == [2.5, 2.0]
     weights[0].grad, weights[1].grad = None, None
-    first = put_by(weights, divisor=0.0, weight=1.0)
+    first = take_gradients(weights, divisor=0.0, weight=1.0)
     assert normalise_gradients(weights, 0.0, 1.0, [first]) == (0.0, False)
 
 
