@@ -16,6 +16,7 @@ from typing import Any
 from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.decode_attention import FIRST_ROOM
+from racro_pl.policy.memory.recurrent import LinearAttention, linear_attention_of, whole_chunks
 from racro_pl.policy.memory.towers import Tower, tower_of
 from racro_pl.policy.structure import expert_names, head_name, linear_names, vision_names, vision_parameters
 
@@ -62,6 +63,8 @@ class Shape:
     """Early layers of the language model that get image features too."""
     experts: int
     """Numbers in one layer's stacked experts; 0 where there are none."""
+    linear: LinearAttention | None
+    """Its layers of linear attention."""
 
 
 def shape_of(model: Any) -> Shape:
@@ -85,6 +88,7 @@ def shape_of(model: Any) -> Shape:
         tower=tower_of(model.config),
         deepstack=len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ()),
         experts=_widest_experts(model),
+        linear=linear_attention_of(text),
     )
 
 
@@ -170,22 +174,30 @@ def cache_bytes(shape: Shape, c: int, work: Work) -> int:
     """Keys and values, ``2 k`` numbers per token and layer: of prompts once per question, of captions each.
 
     Captions have room for a power of two times ``FIRST_ROOM`` tokens; and where one of them ends, the others' are
-    copied before the old ones go (``GrowingAttention.keep``, policy/decode_attention.py): twice.
+    copied before the old ones go (``GrowingAttention.keep``, policy/decode_attention.py): twice. So are the states of
+    linear attention, which has no keys and values.
     """
     room = FIRST_ROOM * 2 ** max(0, math.ceil(math.log2(max(1, work.caption_tokens - 1) / FIRST_ROOM)))
     tokens = work.sampled_together * (work.prompt_tokens + 2 * work.group_size * room)
-    return shape.layers * tokens * 2 * shape.k * c
+    linear = shape.linear.layers if shape.linear is not None else 0
+    cache = (shape.layers - linear) * tokens * 2 * shape.k * c
+    if shape.linear is not None:
+        cache += shape.linear.states(c, work.sampled_together * (1 + 2 * work.group_size))
+    return cache
 
 
 def prefill_bytes(shape: Shape, c: int, work: Work) -> int:
-    """Reading prompts, without gradient: residual stream and one MLP; then the first logits of every caption.
+    """Reading prompts, without gradient: residual stream and one MLP, or one layer of linear attention; then the first
+    logits of every caption.
 
     The MLP's peak per token: gate and up in ``c``, and up's adapter in float32 before and after its scaling.
     """
     tokens = work.sampled_together * work.prompt_tokens
     mlp = tokens * (c * (3 * shape.h + 2 * shape.i) + FLOAT32 * (shape.h + 2 * shape.i))
     logits = work.sampled_together * work.group_size * shape.vocab * (c + 3 * FLOAT32)
-    return max(mlp, logits)
+    if shape.linear is None:
+        return max(mlp, logits)
+    return max(mlp, logits, shape.linear.read(c, shape.h, work.sampled_together * whole_chunks(work.prompt_tokens)))
 
 
 @dataclass(frozen=True)
@@ -200,6 +212,11 @@ class Row:
     @property
     def tokens(self) -> int:
         return self.prompts * self.prompt + self.captions * self.caption
+
+    @property
+    def chunked(self) -> int:
+        """Tokens as layers of linear attention pad them."""
+        return self.prompts * whole_chunks(self.prompt) + self.captions * whole_chunks(self.caption)
 
 
 def row_of(work: Work) -> Row:
@@ -217,6 +234,8 @@ def activation_bytes(shape: Shape, c: int, policy: PolicySettings, work: Work) -
         layers = shape.layers * row.tokens * shape.h * c
     else:
         layers = shape.layers * layer_bytes(shape, c, policy, row)
+        if shape.linear is not None:
+            layers += shape.linear.layers * shape.linear.kept(c, shape.h, row.chunked)
     masks = row.captions if row.prompts > 1 else 1
     mask = masks * (shape.q // shape.k) * row.caption * (row.prompt + row.caption) * c
     return layers + mask + row.tokens * FLOAT32 * shape.h + row.captions * (row.caption + 1) * shape.h * c
@@ -252,12 +271,17 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
 
 def workspace_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     """What is alive only while a layer runs backward: with checkpointing all that it keeps, computed again; the
-    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32, and of adapted experts; a
-    4-bit weight unpacked.
+    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32, or of its linear attention;
+    those of adapted experts; a 4-bit weight unpacked. A layer of linear attention is counted as one of attention, and
+    its own tensors besides: a little too much.
     """
     again = layer_bytes(shape, c, policy, row) if policy.gradient_checkpointing else 0
+    gradients = row.tokens * shape.i * (2 * c + FLOAT32)
+    if shape.linear is not None:
+        again += shape.linear.kept(c, shape.h, row.chunked) if policy.gradient_checkpointing else 0
+        gradients = max(gradients, shape.linear.backward(c, shape.h, row.chunked))
     unpacked = 2 * shape.h * shape.i if policy.quantization == "nf4" else 0
-    return again + row.tokens * shape.i * (2 * c + FLOAT32) + unpacked + adapted_expert_bytes(shape, c, policy)
+    return again + gradients + unpacked + adapted_expert_bytes(shape, c, policy)
 
 
 def logit_bytes(shape: Shape, c: int, work: Work) -> int:
