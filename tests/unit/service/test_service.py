@@ -11,7 +11,15 @@ from openai import BadRequestError, OpenAI
 
 from racro_pl.service.limits import Limits
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
-from tests.helpers.service import EchoReasoner, SizeWriter, asking, picture, request_head, running_service
+from tests.helpers.service import (
+    EchoReasoner,
+    SizeWriter,
+    asking,
+    data_url,
+    picture,
+    request_head,
+    running_service,
+)
 from tests.unit.service.test_streaming_reasoner import event, streaming
 
 
@@ -67,6 +75,21 @@ def test_an_openai_client_asks_plain_and_streaming(service) -> None:
             model="racro",
             messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}],
         )
+
+
+def test_a_request_as_vlmevalkit_sends_it_is_answered() -> None:
+    """Its client for OpenAI's API posts JSON itself: a key, JPEG data URLs with ``detail``, sampling fields."""
+    image = {"url": data_url(picture(12, 9, "JPEG"), "jpeg"), "detail": "low"}
+    parts = [{"type": "image_url", "image_url": image}, {"type": "text", "text": "how wide ?"}]
+    payload = {
+        "model": "racro", "n": 1, "temperature": 0, "max_tokens": 2048,
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}],
+    }  # fmt: skip
+    with running_service(SizeWriter(), EchoReasoner(), key="sk-of-the-client") as running:
+        reply = running.client.post("/v1/chat/completions", json=payload)
+    assert reply.status_code == 200
+    assert "1 of 12 x 9 for how wide ?" in reply.json()["choices"][0]["message"]["content"]
+    assert reply.json()["racro"]["unused_fields"] == ["temperature", "max_tokens"]
 
 
 def test_captions_of_requests_at_the_same_time_share_batches() -> None:
