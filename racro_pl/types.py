@@ -116,6 +116,8 @@ class Question:
     category: str = ""
     """Question type, for accuracy by type."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Question, ...] = field(default=(), repr=False)
+    """Further training questions about the same images, for a reward that asks them too; they have none themselves."""
 
 
 @dataclass(frozen=True, eq=False)

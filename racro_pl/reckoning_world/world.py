@@ -136,7 +136,7 @@ def may_be_asked(kind: str, dots: Sequence[int]) -> bool:
     return kind == "sum" or int(work_out(kind, (), dots)) >= 0
 
 
-def reckoning_questions(split: Split, count: int, seed: int = 0) -> list[Question]:
+def reckoning_questions(split: Split, count: int, seed: int = 0, per_scene: int = 1) -> list[Question]:
     """Questions about freshly drawn scenes of one split, the types in equal shares.
 
     The same arguments give the same questions on every machine, and the first ``n`` of a longer list.
@@ -145,39 +145,46 @@ def reckoning_questions(split: Split, count: int, seed: int = 0) -> list[Questio
         split: whose scenes to draw.
         count: how many questions.
         seed: another seed draws other scenes of the same split.
+        per_scene: how many of them are about one picture, each of another type: 1 to 4.
     """
-    questions = []
-    for index in range(count):
-        rng = random.Random(f"reckoning/{seed}/{split}/{index}")
-        kind = tuple(ASKED)[index % len(ASKED)]
-        scene, colors = _scene_to_ask(rng, split, kind)
-        questions.append(
-            Question(
-                id=f"{split}-{seed}-{index}",
-                images=(ImageRef(data=render(scene, rng)),),
-                text=question_text(kind, colors),
-                answer=work_out(kind, colors, [scene.dots[color] for color in colors]),
-                answer_type="text",
-                source="reckoning-world",
-                category=kind,
-                metadata={
-                    "colors": colors,
-                    "dots": scene.dots,
-                    "sentences": scene.sentences(),
-                    "cells": {tile.color: tile.cell for tile in scene.tiles},
-                },
-            )
-        )
-    return questions
+    questions: list[Question] = []
+    while len(questions) < count:
+        number = len(questions) // per_scene
+        rng = random.Random(f"reckoning/{seed}/{split}/{number}")
+        kinds = [tuple(ASKED)[(number + place) % len(ASKED)] for place in range(per_scene)]
+        scene, asked = _scene_to_ask(rng, split, kinds)
+        image = ImageRef(data=render(scene, rng))
+        for kind, colors in zip(kinds, asked, strict=True):
+            questions.append(_question(f"{split}-{seed}-{len(questions)}", scene, image, kind, colors))
+    return questions[:count]
 
 
-def _scene_to_ask(rng: random.Random, split: Split, kind: str) -> tuple[Scene, tuple[str, ...]]:
-    """A scene of ``split`` and the colours to ask about."""
+def _question(name: str, scene: Scene, image: ImageRef, kind: str, colors: tuple[str, ...]) -> Question:
+    return Question(
+        id=name,
+        images=(image,),
+        text=question_text(kind, colors),
+        answer=work_out(kind, colors, [scene.dots[color] for color in colors]),
+        answer_type="text",
+        source="reckoning-world",
+        category=kind,
+        metadata={
+            "colors": colors,
+            "dots": scene.dots,
+            "sentences": scene.sentences(),
+            "cells": {tile.color: tile.cell for tile in scene.tiles},
+        },
+    )
+
+
+def _scene_to_ask(rng: random.Random, split: Split, kinds: Sequence[str]) -> tuple[Scene, list[tuple[str, ...]]]:
+    """A scene of ``split`` and for each type of question the colours to ask about."""
     while True:
         scene = draw_scene(rng, split)
-        colors = tuple(rng.sample(sorted(scene.dots), ASKED[kind]))
-        if may_be_asked(kind, [scene.dots[color] for color in colors]):
-            return scene, colors
+        asked = [tuple(rng.sample(sorted(scene.dots), ASKED[kind])) for kind in kinds]
+        dots = [[scene.dots[color] for color in colors] for colors in asked]
+        if all(map(may_be_asked, kinds, dots)):
+            return scene, asked
 
 
 def draw_scene(rng: random.Random, split: Split) -> Scene:

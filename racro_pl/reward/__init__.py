@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from racro_pl.reward.reward_function import RewardFunction, RewardFuture
     from racro_pl.reward.scorer import Scorer
     from racro_pl.reward.several import SeveralReasoners
+    from racro_pl.reward.several_questions import SeveralQuestions
     from racro_pl.reward.unscored import UnscoredError
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "RewardFuture",
     "RuleJudge",
     "Scorer",
+    "SeveralQuestions",
     "SeveralReasoners",
     "UnscoredError",
 ]
@@ -67,6 +69,7 @@ __getattr__ = lazy_names(
         f"{__name__}.reward_function": "RewardFunction RewardFuture",
         f"{__name__}.scorer": "Scorer",
         f"{__name__}.several": "SeveralReasoners",
+        f"{__name__}.several_questions": "SeveralQuestions",
         f"{__name__}.unscored": "UnscoredError",
     },
 )

@@ -30,6 +30,7 @@ from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.several_questions import SeveralQuestions
 from racro_pl.text.caption_judge import judge_messages
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.training.settings import ObjectiveSettings
@@ -79,6 +80,20 @@ def reward_function(
         "rule": RuleJudge,
     }
     return CaptionPenalty(reward, judges[objective.caption_judge](), objective.caption_penalty)
+
+
+def check_questions(reward: RewardFunction | None, questions: Sequence[Question]) -> None:
+    """Refuse a reward over several questions about a picture where every training question has its own picture.
+
+    Raises:
+        RacroError: it would pay for one question, as the plain reward does.
+    """
+    if isinstance(reward, SeveralQuestions) and not any(question.others for question in questions):
+        raise RacroError(
+            "model.reward is SeveralQuestions, and no two training questions have the same images; expected questions "
+            "that name the same files (in the reckoning world: data.reader.init_args.questions_per_picture), or "
+            "racro_pl.reward.Scorer"
+        )
 
 
 def check_strategy(objective: ObjectiveSettings, trainer: Trainer) -> None:

@@ -13,12 +13,14 @@ import yaml
 
 from experiment_parts.curves import READERS
 from experiment_parts.described import evaluate_described
+from experiment_parts.general import evaluate_general
 from experiment_parts.joint import starts
-from experiment_parts.reckoning import accuracies, ceilings, evaluate_reckoning, reader_curves, sheet
+from experiment_parts.reckoning import BEFORE, accuracies, ceilings, evaluate_reckoning, reader_curves, sheet
 from experiment_parts.rewards import facts_told
 from experiment_parts.runs import (
     DESCRIBED,
     DESCRIBING,
+    GENERAL,
     HABIT,
     JOINT,
     PENALTY,
@@ -166,6 +168,9 @@ def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str,
     if described:
         described |= {DESCRIBING: str(out / DESCRIBING / "adapter")}
     results["described"] = {name: evaluate_described(adapter) for name, adapter in described.items()}
+    general = {run.name: str(folder / "adapter") for run, folder in folders.items() if run.row in GENERAL}
+    adapters: dict[str, str | None] = {BEFORE: None, **general} if general else {}
+    results["general"] = {name: evaluate_general(adapter) for name, adapter in adapters.items()}
     results["captions"] = {}
     if "penalty" in tables:
         looker = Looker()

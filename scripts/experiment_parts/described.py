@@ -11,6 +11,7 @@ from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner
+from racro_pl.policy.prompts import PromptTemplate
 from racro_pl.reckoning_world.world import audit_caption
 from racro_pl.reward import InProcessReasoner, OwnAnswers, Scorer
 from racro_pl.reward.described_answer import description_of
@@ -31,7 +32,7 @@ def evaluate_described(adapter: str) -> dict[str, float]:
         descriptions that state every count that is needed (``asked_counts_stated``) and of ``true_sentences``.
     """
     questions = find_benchmark("reckoning").read().questions
-    texts = _written(adapter, questions)
+    texts = written(adapter, questions, tentative_messages, LONGEST)
     told = [description_of(text) for text in texts]
     own = OwnAnswers()
     pairs = list(zip(questions, texts, strict=True))
@@ -48,7 +49,15 @@ def evaluate_described(adapter: str) -> dict[str, float]:
     return found
 
 
-def _written(adapter: str, questions: Sequence[Question]) -> list[str]:
+def written(adapter: str | None, questions: Sequence[Question], template: PromptTemplate, longest: int) -> list[str]:
+    """Greedy texts of the reckoning world's captioner.
+
+    Args:
+        adapter: a run's folder, or an adapter's; None for the captioner as it comes.
+        questions: what to ask about.
+        template: what to ask for.
+        longest: tokens of a text.
+    """
     settings = PolicySettings(
         path=resolve_model("embedded:reckoning-captioner"), adapter=adapter, dtype="float32",
         gradient_checkpointing=False, min_pixels=PIXELS, max_pixels=PIXELS,
@@ -56,8 +65,8 @@ def _written(adapter: str, questions: Sequence[Question]) -> list[str]:
     captioner = load_captioner(settings, torch.device("cpu")).eval()
     texts: list[str] = []
     for start in range(0, len(questions), 100):
-        prompts = [captioner.encode(question, tentative_messages) for question in questions[start : start + 100]]
-        texts += captioner.generate(prompts, 1, LONGEST, None).texts
+        prompts = [captioner.encode(question, template) for question in questions[start : start + 100]]
+        texts += captioner.generate(prompts, 1, longest, None).texts
     return texts
 
 

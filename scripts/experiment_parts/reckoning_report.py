@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiment_parts.described import READERS as DESCRIBED_READERS
+from experiment_parts.general import OTHER
 from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
 from experiment_parts.reckoning import BEFORE, NARROW, REASONERS, STRONG, TENTATIVE
-from experiment_parts.runs import DESCRIBED, DESCRIBING, RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
+from experiment_parts.runs import DESCRIBED, DESCRIBING, GENERAL, RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.images import open_image
 from racro_pl.training.callbacks.pictures import RIGHT, WRONG
@@ -94,6 +95,21 @@ def described_table(results: Results) -> str:
         lines.append(table_row(row.title, cells))
     head = "|  | its own answer | weak, from the description | strong | all that is asked stated | true sentences |"
     return table(head, lines)
+
+
+def general_table(results: Results) -> str:
+    """Captions read for the question that they were written for and for another one, by what was paid."""
+    found = results["general"]
+    seeds = [seed for seed in results["seeds"] if all(f"{row.name}-{seed}" in found for row in GENERAL)]
+    columns = [*DESCRIBED_READERS, *(f"{name}, {OTHER}" for name in DESCRIBED_READERS), "true_sentences"]
+    lines = [table_row("before", [f"{100 * found[BEFORE][key]:.1f}" for key in columns])]
+    for row in GENERAL:
+        lines.append(
+            table_row(row.title, [spread([found[f"{row.name}-{seed}"][key] for seed in seeds]) for key in columns])
+        )
+    heads = [short(name) for name in DESCRIBED_READERS]
+    others = [f"{name}, {OTHER}" for name in heads]
+    return table(f"|  | {' | '.join([*heads, *others])} | true sentences |", lines)
 
 
 def draw_readers(results: Results, path: Path) -> None:

@@ -16,6 +16,7 @@ from experiment_parts.reckoning_report import (
     described_table,
     draw_readers,
     draw_sheet,
+    general_table,
     narrow_table,
     reckoning_table,
 )
@@ -25,7 +26,7 @@ READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
 """The reasoner that training asked, and one that it never met, by their names in an evaluation."""
 QUICKSTART = {"cro": "LoRA", "nf4": "QLoRA (NF4)", "shuffled": "LoRA, rewards shuffled"}
 TYPES = ("color", "fill", "count", "shade")
-PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described")
+PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described", "general")
 """Of the results, each by name."""
 LATE = 4
 """So many of the last steps that were looked at stand for the end of a run."""
@@ -36,7 +37,7 @@ def tables(results: Results) -> dict[str, str]:
     makers = {
         "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
         "reckoning_controls": controls_table, "reckoning_narrow": narrow_table,
-        "reckoning_described": described_table,
+        "reckoning_described": described_table, "reckoning_general": general_table,
         "joint": joint_table, "joint_figures": joint_figures_table,
     }  # fmt: skip
     own = results.get("seeds_of", {})

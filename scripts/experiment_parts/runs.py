@@ -1,4 +1,4 @@
-"""Which runs there are: one ``racro-pl fit`` each, in nine tables, every row with every seed."""
+"""Which runs there are: one ``racro-pl fit`` each, in ten tables, every row with every seed."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ RECKONING_NARROW = (
         "--model.reward.reasoner.init_args.path", "embedded:reckoning-narrow",
     ),
 )  # fmt: skip
+_REPORT = "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]"
 DESCRIBING = "describing"
 """Folder of the captioner that describes and then answers, within the folder of all runs; its module's name."""
 
@@ -117,8 +118,7 @@ def _described(name: str, title: str, *options: str) -> Row:
     return _reckoning(
         name, title, "--model.policy.adapter", f"{{runs}}/{DESCRIBING}/adapter", "--model.objective.name", "qa",
         "--model.reward.class_path", "racro_pl.reward.DescribedAnswers", *options,
-        "--model.rollout.init_args.max_new_tokens", "18", "--trainer.max_steps", "40", "--trainer.callbacks",
-        "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]",
+        "--model.rollout.init_args.max_new_tokens", "18", "--trainer.max_steps", "40", "--trainer.callbacks", _REPORT,
     )  # fmt: skip
 
 
@@ -126,9 +126,25 @@ DESCRIBED = (
     _described("described_answer", "paid for the right answer alone", "--model.reward.init_args.description", "0"),
     _described("described_sum", "paid for answer and description"),
 )  # fmt: skip
+
+
+def _general(name: str, title: str, *options: str) -> Row:
+    """Four training questions to each picture, no KL term: nothing but the reward keeps unasked facts true."""
+    pictures = ("--data.reader.init_args.questions_per_picture", "4")
+    forty = ("--model.objective.kl_coefficient", "0", "--trainer.max_steps", "40", "--trainer.callbacks", _REPORT)
+    options = ("--config", "configs/reckoning.yaml", *options, *pictures, *forty)
+    return Row(name, title, options, validate_every=40)
+
+
+GENERAL = (
+    _general("general_cro", "paid for the question alone"),
+    _general(
+        "general_several", "paid for it and three others about the picture",
+        "--model.reward.class_path", "racro_pl.reward.SeveralQuestions",
+    ),
+)  # fmt: skip
 LOOKING = "looking"
 """Folder of the captioner that looks before it answers, within the folder of all runs."""
-_REPORT = "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]"
 _FROM_LOOKING = (
     "--config", "configs/reckoning.yaml", "--model.policy.path", f"{{runs}}/{LOOKING}/model",
     "--trainer.callbacks", _REPORT,
@@ -171,6 +187,7 @@ TABLES = {
     "reckoning_controls": RECKONING_CONTROLS,
     "reckoning_narrow": RECKONING_NARROW,
     "reckoning_described": DESCRIBED,
+    "reckoning_general": GENERAL,
     "joint": JOINT,
     "joint_figures": JOINT_FIGURES,
 }

@@ -44,6 +44,25 @@ def test_questions_are_balanced_and_answered_by_the_scene():
         assert image_size(question.images[0]) == (56, 56)
 
 
+def test_several_questions_of_one_picture_are_of_different_types():
+    questions = reckoning_questions("train", 22, per_scene=3)
+    assert len({question.id for question in questions}) == len(questions) == 22
+    for start in range(0, 21, 3):
+        together = questions[start : start + 3]
+        assert len({question.images for question in together}) == 1
+        assert len({question.category for question in together}) == 3
+        for question in together:
+            colors, dots = question.metadata["colors"], question.metadata["dots"]
+            assert question.answer == work_out(question.category, colors, [dots[color] for color in colors])
+    assert len({question.images for question in questions}) == 8
+    assert reckoning_questions("train", 7, per_scene=3) == questions[:7]
+    reader = ReckoningWorldReader(train=8, test=8, questions_per_picture=4)
+    assert len({question.images for question in reader.read("train").questions}) == 2
+    assert reader.read("test").questions == reckoning_questions("test", 8)
+    with pytest.raises(RacroError, match="questions_per_picture=5, expected 1 to 4"):
+        ReckoningWorldReader(questions_per_picture=5)
+
+
 def test_every_dot_is_drawn_whole():
     """Dots of 4 x 4 pixels, in white that no tile or background has: 16 pixels for each dot of the scene."""
     for question in reckoning_questions("validation", 60):

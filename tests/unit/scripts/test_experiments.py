@@ -36,12 +36,12 @@ def results():
 
 def test_rows_of_two_tables_are_run_once():
     names = [run.name for run in runs.planned(list(runs.TABLES), [1, 2, 3])]
-    assert len(names) == len(set(names)) == 78
+    assert len(names) == len(set(names)) == 84
     assert names.count("cro-1") == 1
 
 
 ROWS = {row.name: row for table in runs.TABLES.values() for row in table}
-ALIKE = ("looking_cro", "looking_qa", "looking_cro_qa", "figure_joint")
+ALIKE = ("general_cro", "looking_cro", "looking_qa", "looking_cro_qa", "figure_joint")
 """Their options are those of other rows, put together in other ways."""
 
 
@@ -274,10 +274,12 @@ def test_tables_made_anew_join_those_that_are_published():
         "ceilings": {"x": 3},
         "sheet": {},
         "described": {},
+        "general": {},
     }
     assert merged(old, new) == {
         "seeds": [1], "tables": ["against", "reckoning"], "runs": {"a": 1, "b": 2}, "evaluation": {"a": 1},
         "ceilings": {"x": 3}, "captions": {}, "sheet": {}, "described": {},
+        "general": {},
     }  # fmt: skip
     once = merged(old, new | {"seeds": [2]})
     assert (once["seeds"], once["seeds_of"]) == ([1], {"reckoning": [2]})

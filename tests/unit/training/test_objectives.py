@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,12 @@ from racro_pl.reward.caption_penalty import CaptionPenalty, ReasonerJudge, RuleJ
 from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.several_questions import SeveralQuestions
 from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
 from racro_pl.training.callbacks.records import SolvedQuestions
 from racro_pl.training.module import RacroModule
-from racro_pl.training.objectives import PolicyJudge, check_strategy
+from racro_pl.training.objectives import PolicyJudge, check_questions, check_strategy
 from racro_pl.training.settings import ObjectiveSettings
 from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Question, RacroError
@@ -78,6 +80,15 @@ def test_described_answers_reward_answers_only(folder):
     for name in ("cro", "vpo"):
         with pytest.raises(RacroError, match=f"objective {name} asks for captions; expected objective.name: qa"):
             RacroModule(policy, engine, reward, named(name))
+
+
+def test_several_questions_want_pictures_with_several():
+    reward = SeveralQuestions(ScriptedReasoner(lambda prompt: None), cache="off")
+    alone = Question("q", (), "which?", "red", "text")
+    with pytest.raises(RacroError, match="no two training questions have the same images"):
+        check_questions(reward, [alone])
+    check_questions(reward, [alone, replace(alone, others=(alone,))])
+    check_questions(None, [alone])
 
 
 def test_a_sharded_policy_cannot_judge():

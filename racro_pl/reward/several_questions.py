@@ -1,0 +1,85 @@
+"""Several questions about one picture: captions that serve more than the question they were written for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from racro_pl.reward.reasoner import Reasoner
+from racro_pl.reward.reward_function import RewardFuture
+from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.several import mean
+from racro_pl.seeds import seed_for
+from racro_pl.text.choices import LETTERS
+from racro_pl.types import Question, Rewards, require
+
+CANNOT_ANSWER = "cannot be answered from the caption"
+
+
+class SeveralQuestions(Scorer):
+    """``R = mean_k R_k`` over the caption's own question and ``others`` further ones about the same images.
+
+    As in CapRL (2025; trainer: InternLM/CapRL, CapRL++), where every caption is asked eight times, each time a question
+    drawn from its image's pool, with its options shuffled and one more, "cannot be answered". Differences: captions
+    here are written for a question, which is always one of those asked; it counts as every other, its options stay as
+    they are, and each other question is drawn once at most. There is no length term: a caption's length is bounded by
+    ``max_new_tokens``.
+
+    The further questions are drawn anew in every step, the same for all captions of a group. Questions of the training
+    data share their images when they name the same file. Where there are none, as in validation, the caption's own
+    question is all that is asked.
+
+    Parts, beside a scorer's own, which are about the caption's own question: ``others``, the mean over the further
+    ones (0 without any). A caption of which any question has no verdict goes unscored: means over those that happened
+    to be answered would compare captions by different questions.
+    """
+
+    def __init__(self, reasoner: Reasoner, others: int = 3, **options: Any) -> None:
+        """
+        Args:
+            reasoner: Who answers.
+            others: Further questions for every caption; fewer where the images have fewer.
+            **options: A scorer's.
+        """
+        require(others >= 1, f"others={others}", "at least 1; for none, use Scorer")
+        super().__init__(reasoner, **options)
+        self.others = others
+
+    def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
+        rng = random.Random(seed_for(seed, question.id))
+        drawn = rng.sample(question.others, min(self.others, len(question.others)))
+        asked = [question, *(shuffled(other, rng) for other in drawn)]
+        waiting = [super(SeveralQuestions, self).submit(each, captions, seed) for each in asked]
+        self._stats["captions"] -= len(captions) * len(drawn)  # counted once
+        return RewardFuture(lambda: over_questions([future.result() for future in waiting]))
+
+
+def over_questions(each: Sequence[Rewards]) -> Rewards:
+    """The rewards of captions from what they earned with each question, their own first."""
+    own, *others = each
+    scored = tuple(all(flags) for flags in zip(*(rewards.scored for rewards in each), strict=True))
+    totals = [mean(values) for values in zip(*(rewards.total for rewards in each), strict=True)]
+    further = [mean(values) for values in zip(*(rewards.total for rewards in others), strict=True)]
+    reasons = zip(*(rewards.reasons for rewards in each), strict=True)
+    return replace(
+        own,
+        total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
+        parts={**own.parts, "others": tuple(further) or (0.0,) * len(totals)},
+        scored=scored,
+        reasons=tuple(next((reason for reason in row if reason is not None), None) for row in reasons),
+    )
+
+
+def shuffled(question: Question, rng: random.Random) -> Question:
+    """The question with its options in another order, and "cannot be answered" after them; open ones as they are."""
+    if not question.choices:
+        return question
+    order = rng.sample(range(len(question.choices)), len(question.choices))
+    gold = order.index(LETTERS.index(question.answer)) if question.answer_type == "choice" else None
+    return replace(
+        question,
+        choices=(*(question.choices[place] for place in order), CANNOT_ANSWER),
+        answer=question.answer if gold is None else LETTERS[gold],
+    )
