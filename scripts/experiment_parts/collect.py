@@ -155,7 +155,7 @@ def collect(tables: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str,
     results["runs"] = {run.name: held_out(folder) for run, folder in folders.items()}
     results["evaluation"] = evaluate(compared, out) if compared else {}
     results["ceilings"] = ceilings() if any(run.row in (*RECKONING_CONTROLS, *RECKONING_NARROW) for run in runs) else {}
-    both = [run for run in runs if run.row in JOINT]
+    both = [run for run in runs if run.row in JOINT and run in folders]
     if both:
         results["evaluation"] |= accuracies(evaluate_reckoning(both, out, starts(both, out), "evaluation_joint"))
     drawn = [run for run in runs if run.row in RECKONING_CONTROLS]

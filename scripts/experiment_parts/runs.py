@@ -158,7 +158,12 @@ def _looking(name: str, title: str, *options: str, after: str = "") -> Row:
 
 
 JOINT_CRO = _looking("looking_cro", "CRO alone")
-JOINT_BOTH = _looking("looking_joint", "joint", "--model.objective.name", "joint")
+JOINT_BOTH = _looking("looking_joint", "joint, answers' weight 1", "--model.objective.name", "joint")
+_QUARTER = ("--model.objective.name", "joint", "--model.objective.answer_weight", "0.25")
+JOINT_WEIGHED = _looking("looking_joint_quarter", "joint, answers' weight 0.25", *_QUARTER)
+JOINT_LONG = _looking(
+    "looking_joint_long", "joint, answers' weight 0.25, 120 steps", *_QUARTER, "--trainer.max_steps", "120"
+)
 JOINT_EMBEDDED = (
     Row(
         "reckoning_joint", "joint, from the embedded captioner, which boxes at once",
@@ -170,6 +175,8 @@ JOINT = (
     JOINT_CRO,
     _looking("looking_qa", "own answers alone", *_OWN),
     JOINT_BOTH,
+    JOINT_WEIGHED,
+    JOINT_LONG,
     _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
     _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
     *JOINT_EMBEDDED,
