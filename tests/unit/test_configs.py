@@ -34,7 +34,7 @@ def test_there_is_a_configuration_for_every_class_of_cards():
 
 def test_the_ledgers_in_the_configurations_are_what_the_settings_give():
     script = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))
-    assert len(CARDS) == 6
+    assert len(CARDS) == 10
     for path in CARDS:
         assert script["with_block"](path) == path.read_text(encoding="utf-8"), f"run scripts/card_ledgers.py: {path}"
         assert script["FIRST"] in path.read_text(encoding="utf-8")

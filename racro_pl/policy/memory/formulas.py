@@ -9,13 +9,13 @@ MLP, ``q`` and ``k`` width of all query and of all key heads, ``r`` rank.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.decode_attention import FIRST_ROOM
+from racro_pl.policy.memory.decoder_sizes import most_norms, widest_experts, widest_mlp
 from racro_pl.policy.memory.recurrent import LinearAttention, linear_attention_of, whole_chunks
 from racro_pl.policy.memory.towers import Tower, tower_of
 from racro_pl.policy.structure import expert_names, head_name, linear_names, vision_names, vision_parameters
@@ -56,6 +56,8 @@ class Shape:
     d: int
     layers: int
     vocab: int
+    norms: int
+    """Per layer, over the hidden size: two, or four where what a part gives is normed too (GLM-V, Gemma)."""
     normed_heads: bool
     """Queries and keys go through a norm of their own (Qwen3-VL)."""
     tower: Tower
@@ -78,25 +80,19 @@ def shape_of(model: Any) -> Shape:
     d = widest("head_dim") or text.hidden_size // text.num_attention_heads
     return Shape(
         h=text.hidden_size,
-        i=widest("intermediate_size") or widest("moe_intermediate_size"),
+        i=max(widest("intermediate_size") or widest("moe_intermediate_size"), widest_mlp(model)),
         q=text.num_attention_heads * d,
         k=widest("num_key_value_heads") * d,
         d=d,
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,
+        norms=most_norms(model),
         normed_heads=any(name.endswith("q_norm") for name, _ in model.named_modules()),
         tower=tower_of(model.config),
         deepstack=len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ()),
-        experts=_widest_experts(model),
+        experts=widest_experts(model),
         linear=linear_attention_of(text),
     )
-
-
-def _widest_experts(model: Any) -> int:
-    layers: Counter[str] = Counter()
-    for name in expert_names(model):
-        layers[name.rpartition(".")[0]] += model.get_parameter(name).numel()
-    return max(layers.values(), default=0)
 
 
 # ------------------------------------------------------------------ in all phases
@@ -246,7 +242,7 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
 
     Per token, by what saves it:
 
-    - two norms: their input in float32 and its scale: ``2 (4 h + 4)``;
+    - norms: their input in float32 and its scale: ``4 h + 4`` each;
     - the inputs of the adapters, in float32. A base in another dtype is cast again for each of the seven:
       ``4 (5 h + q + i)``; a float32 base shares them: ``4 (2 h + q + i)``. Between A and B: ``7 * 4 r``;
     - without adapters the inputs of the layers themselves, and the norms' outputs: ``c (4 h + q + i)``;
@@ -257,7 +253,7 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     (``2 k c`` per token of both; ``GroupAttention``, policy/attention.py). Experts that are adapted: as they were used.
     """
     h, i, q, k = shape.h, shape.i, shape.q, shape.k
-    per_token = 2 * (FLOAT32 * h + FLOAT32) + 3 * c * i + 2 * c * shape.d
+    per_token = shape.norms * (FLOAT32 * h + FLOAT32) + 3 * c * i + 2 * c * shape.d
     if policy.lora is None:
         per_token += c * (4 * h + q + i)
     else:

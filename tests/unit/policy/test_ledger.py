@@ -15,7 +15,8 @@ from racro_pl.policy.vision import encode_images
 from racro_pl.types import Prompt
 from tests.fakes.memory import PeakMemory, all_tensors, saved_bytes
 from tests.helpers.device import device
-from tests.helpers.families import save_small_family
+from tests.helpers.families import BUILDERS, save_small_family
+from tests.unit.policy.families.conftest import skip_unless_supported
 
 P, T, G = 200, 40, 4
 WORK = Work(P, 0, T, G, groups=1, questions=1, sampled_together=1)
@@ -44,7 +45,7 @@ def text_prompt(length: int = P) -> Prompt:
 @pytest.mark.parametrize("kind", KINDS[:2], ids=str)
 def test_the_ledger_against_a_real_step_with_linear_attention(kind, tmp_path, on_cpu):
     """Counted as attention and its own tensors besides; padded to chunks, of which captions of 40 tokens are a part."""
-    check_a_real_step(settings_of(save_small_family(tmp_path, "qwen3_5"), kind), most=1.5)
+    check_a_real_step(settings_of(save_small_family(tmp_path, "qwen3_5"), kind), update=(0.97, 1.5))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
@@ -53,8 +54,29 @@ def test_the_ledger_against_a_real_step(folders, family, kind, on_cpu):
     check_a_real_step(settings_of(folders[family], kind))
 
 
-def check_a_real_step(settings: PolicySettings, most: float = 1.35) -> None:
-    """Compare a ledger with a real update and real sampling; ``most``: how much larger it may be than the update."""
+Bounds = tuple[float, float]
+BY_FAMILY: dict[str, dict[str, Bounds]] = {
+    "gemma3": {"update": (0.85, 1.35), "sampling": (0.9, 2.0)},
+    "gemma4": {"saved": (0.6, 2.0), "update": (0.6, 1.8)},
+    "gemma4-small": {"saved": (0.6, 2.0), "update": (0.6, 1.8)},
+    **dict.fromkeys(("glm4v", "glm46v"), {"sampling": (0.8, 2.0)}),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "minicpmv4_6"), {"update": (0.97, 1.5)}),
+    **dict.fromkeys(("llava_next", "mistral3"), {"update": (0.93, 1.35)}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[3]], ids=str)
+@pytest.mark.parametrize("family", BUILDERS)
+def test_the_ledger_of_every_family_against_a_real_step(family, kind, tmp_path, on_cpu):
+    skip_unless_supported(family)
+    check_a_real_step(settings_of(save_small_family(tmp_path, family), kind), **BY_FAMILY.get(family, {}))
+
+
+def check_a_real_step(
+    settings: PolicySettings, saved: Bounds = (0.9, 1.25), update: Bounds = (0.97, 1.35), sampling: Bounds = (0.97, 2.0)
+) -> None:
+    """Compare a ledger with a real update and real sampling: how many times the real peaks it may tell."""
     captioner = load_captioner(settings, device())
     found = memory_ledger(AutoConfig.from_pretrained(settings.path), settings, WORK)
 
@@ -74,11 +96,11 @@ def check_a_real_step(settings: PolicySettings, most: float = 1.35) -> None:
         return captioner.logprobs([text_prompt()], torch.zeros(G, dtype=torch.long), rows, real)[0]
 
     # Saved tensors: the formula counts the masks of unequal prompts and all of a last chunk's logits are apart.
-    saved = saved_bytes(captioner, forward)
+    kept = saved_bytes(captioner, forward)
     logits = G * T * captioner.banned.numel() * 4
-    assert 0.9 < (line(found, "kept activations") + logits) / saved < 1.25
+    assert saved[0] < (line(found, "kept activations") + logits) / kept < saved[1]
 
-    with PeakMemory(all_tensors(captioner)) as update:
+    with PeakMemory(all_tensors(captioner)) as updating:
         forward().sum().backward()
         optimizer.step()
     states = sum(t.nbytes for s in optimizer.state.values() for name, t in s.items() if name != "step")
@@ -86,12 +108,12 @@ def check_a_real_step(settings: PolicySettings, most: float = 1.35) -> None:
     always = line(found, "gradients")
     expected = always + line(found, "kept activations")
     expected += max(line(found, "logits of a chunk"), line(found, "a layer going backward"))
-    assert 0.97 < expected / update.peak < most
+    assert update[0] < expected / updating.peak < update[1]
 
-    with PeakMemory(all_tensors(captioner)) as sampling:
+    with PeakMemory(all_tensors(captioner)) as writing:
         captioner.generate([text_prompt()], G, T, 1.0)
     expected = line(found, "keys and values") + line(found, "prompts being read")
-    assert 0.97 < expected / sampling.peak < 2.0
+    assert sampling[0] < expected / writing.peak < sampling[1]
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
@@ -115,9 +137,11 @@ def test_the_tower_against_a_real_image(folders, family, dtype):
     assert 0.85 < expected / looking.peak < 1.5
 
 
-@pytest.mark.parametrize(
-    ("hub_id", "parameters"), zip(KNOWN, (3_754_622_976, 8_292_166_656, 33_452_718_336), strict=True)
-)
+PUBLISHED = (3_754_622_976, 8_292_166_656, 33_452_718_336, 4_539_265_536, 4_732_489_216)
+"""The last two are published as 4.5 and 4.7 billion."""
+
+
+@pytest.mark.parametrize(("hub_id", "parameters"), zip(KNOWN, PUBLISHED, strict=True))
 def test_known_configs_have_the_published_number_of_parameters(hub_id, parameters):
     full = PolicySettings(path=hub_id, lora=None, dtype="float32", freeze_vision=False)
     found = memory_ledger(known_config(hub_id), full, WORK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from tests.helpers.tolerance import GRADIENTS, LOGPROBS, assert_equal
 from tests.unit.policy.conftest import QUESTIONS, build
 from tests.unit.policy.families.stock import stock_greedy, stock_logprobs
 
+PAGE = Path(__file__).parents[4] / "docs/models.md"
 LENGTHS = torch.tensor([5, 1, 7, 3, 6, 4, 1])
 GROUP = torch.tensor([0, 0, 0, 1, 1, 2, 3])
 
@@ -95,6 +97,18 @@ def test_counted_prompt_tokens_are_those_encoded(captioner_of, kind):
 
 def test_every_described_family_is_in_the_matrix():
     assert set(FAMILIES) == {kind.split("-")[0] for kind in BUILDERS}
+
+
+def test_the_page_has_a_row_for_every_family_and_says_which_vllm_samples_for():
+    rows = [
+        line.split("|")[1:-1] for line in PAGE.read_text().split("## Families")[1].splitlines() if "| yes |" in line
+    ]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert cells.keys() == FAMILIES.keys()
+    for kind, (*tested, vllm, _, notes) in cells.items():
+        assert tested == 5 * ["yes"]
+        assert vllm.startswith("yes") == (not isinstance(FAMILIES[kind].vllm, str)), kind
+        assert (f"transformers {FAMILIES[kind].transformers}" in notes) == (FAMILIES[kind].transformers is not None)
 
 
 @pytest.mark.slow
