@@ -90,7 +90,7 @@ def _cell(text: str | None) -> str:
 
 STYLE = """
 .answers { overflow-x: auto; } .answers table { width: 100%; border-collapse: collapse; }
-.answers th, .answers td { text-align: left; vertical-align: top; padding: .4rem .6rem .4rem 0; }
+.answers th, .answers td { text-align: left; vertical-align: top; padding: .4rem .6rem; }
 .answers td { min-width: 5rem; overflow-wrap: anywhere; }
 .answers .waiting { opacity: .5; }
 """
