@@ -51,8 +51,14 @@ def test_a_stale_ledger_is_found_and_one_too_large_refused(tmp_path, monkeypatch
         script["with_block"](longer)
 
 
-def test_the_script_says_what_it_checks(monkeypatch, capsys):
-    script = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))
+def test_the_script_says_what_it_checks(monkeypatch, capsys, tmp_path):
+    main = runpy.run_path(str(ROOT / "scripts/card_ledgers.py"))["main"]
+    text = (ROOT / "configs/cards/12gb_3b.yaml").read_text()
+    (tmp_path / "12gb_3b.yaml").write_text(text)
+    monkeypatch.setitem(main.__globals__, "CARDS", tmp_path)  # one: all of them are compared above
     monkeypatch.setattr(sys, "argv", ["card_ledgers.py", "--check"])
-    assert script["main"]() == 0
+    assert main() == 0
     assert capsys.readouterr().out == ""
+    (tmp_path / "12gb_3b.yaml").write_text(text.replace("max_new_tokens: 1024", "max_new_tokens: 512"))
+    assert main() == 1
+    assert capsys.readouterr().out == "12gb_3b.yaml: not what its settings give\n"
