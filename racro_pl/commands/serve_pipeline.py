@@ -41,6 +41,9 @@ def add_arguments(commands: Any) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a Host header to serve as well"
     )
+    parser.add_argument(
+        "--allow-image-urls", action="store_true", help="fetch images at public https addresses (default: refuse them)"
+    )
     parser.add_argument("--working", type=int, default=32, help="requests answered at once (default: %(default)s)")
 
 
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.working < 1:
         raise RacroError(f"--working is {args.working}; expected 1 or more")
-    limits = Limits(working=args.working)
+    limits = Limits(working=args.working, image_addresses=args.allow_image_urls)
     key = read_key(args.key_file)
     if key is None and args.uds is None and not is_local_address(args.host):
         raise RacroError(

@@ -13,6 +13,7 @@ from racro_pl.pipeline import Mode, reads_tentative
 from racro_pl.service.captions import CaptionBatcher
 from racro_pl.service.decoding import ImageDecoder
 from racro_pl.service.errors import ServiceError, bad_request
+from racro_pl.service.fetching import ImageFetcher
 from racro_pl.service.limits import Limits
 from racro_pl.service.requests import Turn
 from racro_pl.text.captioner_prompt import IMAGE_TAG
@@ -48,7 +49,7 @@ class Eyes:
         captioner: writes for all requests.
         decoder: opens images.
         mode: what the reasoner reads of a message with images.
-        limits: how many captions are remembered.
+        limits: how many captions are remembered, and what an image may be.
     """
 
     def __init__(self, captioner: CaptionBatcher, decoder: ImageDecoder, mode: Mode, limits: Limits) -> None:
@@ -56,13 +57,14 @@ class Eyes:
         self._decoder = decoder
         self._mode = mode
         self._limits = limits
+        self._fetcher = ImageFetcher(limits)
         self._memory: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     async def see(self, turns: Sequence[Turn]) -> list[Seen]:
         """Captions of all messages with images, in their order.
 
         Raises:
-            ServiceError: an image cannot be opened (400), or the captioner failed (502).
+            ServiceError: an image cannot be read or opened (400), or the captioner failed (502).
         """
         seen = []
         asked = NO_TEXT
@@ -76,10 +78,10 @@ class Eyes:
                 seen.append(Seen(index, asked, caption, tentative))
         return seen
 
-    async def _remembered(self, images: tuple[bytes, ...], question: str, where: str) -> tuple[str, str | None]:
+    async def _remembered(self, images: tuple[bytes | str, ...], question: str, where: str) -> tuple[str, str | None]:
         digest = hashlib.sha256(question.encode("utf-8", "replace"))
         for image in images:
-            digest.update(hashlib.sha256(image).digest())
+            digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.encode()).digest())
         key = digest.hexdigest()
         if key not in self._memory:
             self._memory[key] = await self._look(images, question, where)
@@ -88,8 +90,11 @@ class Eyes:
         self._memory.move_to_end(key)
         return self._memory[key]
 
-    async def _look(self, images: tuple[bytes, ...], question: str, where: str) -> tuple[str, str | None]:
-        plain = [await self._decoder.decode(image, where) for image in images]
+    async def _look(self, images: tuple[bytes | str, ...], question: str, where: str) -> tuple[str, str | None]:
+        plain = []
+        for image in images:
+            data = image if isinstance(image, bytes) else await self._fetcher.fetch(image, where)
+            plain.append(await self._decoder.decode(data, where))
         writing = [self._captioner.write(question, plain, "caption")]
         if self._mode == "caption+tentative":
             writing.append(self._captioner.write(question, plain, "tentative"))

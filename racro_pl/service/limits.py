@@ -14,6 +14,8 @@ class Limits:
     """In all messages of a request together."""
     image_bytes: int = 10_000_000
     image_pixels: int = 16_000_000
+    image_addresses: bool = False
+    """Whether images at public https addresses are fetched; else they are refused."""
     text_characters: int = 20_000
     """Of all texts of a request together."""
     messages: int = 32

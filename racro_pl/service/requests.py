@@ -1,4 +1,4 @@
-"""Chat completion requests: parsed against a list of known fields, bounded, images as data URLs only."""
+"""Chat completion requests: parsed against a list of known fields, bounded, images as data URLs (or addresses)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SAMPLING_FIELDS = (
 )  # fmt: skip
 """What chat clients send with every request. The server's own settings hold: the response names those not used."""
 CAPTIONS = ("field", "stream")
+ADDRESS_CHARACTERS = 2000
 _DATA_URL = re.compile(r"data:image/(?:png|jpeg|webp);base64,", re.ASCII)
 
 
@@ -30,8 +31,8 @@ class Turn:
 
     role: Role
     text: str
-    images: tuple[bytes, ...] = ()
-    """Encoded files, not opened yet."""
+    images: tuple[bytes | str, ...] = ()
+    """Encoded files, not opened yet, or where they are."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _turn(message: Any, where: str, limits: Limits) -> Turn:
     if not isinstance(content, list):
         raise bad_request("content has to be a text or a list of parts", "type", f"{where}.content")
     texts: list[str] = []
-    images: list[bytes] = []
+    images: list[bytes | str] = []
     for index, part in enumerate(content):
         here = f"{where}.content[{index}]"
         kind = part.get("type") if isinstance(part, dict) else None
@@ -154,10 +155,12 @@ def _turn(message: Any, where: str, limits: Limits) -> Turn:
     return Turn(role, "\n".join(texts), tuple(images))
 
 
-def _image(value: Any, where: str, limits: Limits) -> bytes:
+def _image(value: Any, where: str, limits: Limits) -> bytes | str:
     url = value.get("url") if isinstance(value, dict) else value
     if not isinstance(url, str):
         raise bad_request("image_url has to hold a url", "type", where)
+    if limits.image_addresses and url.startswith("https://") and len(url) <= ADDRESS_CHARACTERS:
+        return url
     head = _DATA_URL.match(url[:64])
     if head is None:
         raise bad_request(
