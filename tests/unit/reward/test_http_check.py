@@ -46,7 +46,7 @@ def test_check_of_a_port_that_refuses(connect):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(ReasonerError, match="no reasoner at .* .connection failed.*start the reasoner's server"):
             connect(url).check()
-        reply = ask(connect(url, model="tiny"))[0]
+        reply = ask(connect(url, model="tiny", deadline_s=20.0))[0]
     assert reply.kind == "connection failed"
 
 
