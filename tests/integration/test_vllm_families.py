@@ -45,7 +45,7 @@ def use_published_names(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [*IN_CI, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2_vl", "idefics3", "llava", "llava_next"))],
+    [*IN_CI, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2_vl", "smolvlm", "idefics3", "llava", "llava_next"))],
 )
 def test_prompts_and_log_probs_are_the_trainers(vllm_python: Path, tmp_path, monkeypatch, kind):
     """Several pictures of several sizes, with limits that cut them otherwise than the folder's own would."""

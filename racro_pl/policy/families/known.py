@@ -17,7 +17,7 @@ KNOWN = (
     Family("glm4v", limit_volume, vllm=("size",)),
     Family("glm46v", limit_volume),
     Family("internvl", limit_tiles("max_patches", "min_patches"), vllm=("max_patches", "min_patches")),
-    Family("smolvlm", limit_edge),
+    Family("smolvlm", limit_edge, vllm=("size",)),
     Family("idefics3", limit_edge, vllm=("size",)),
     Family("llava", vllm=()),
     Family("llava_next", vllm=()),

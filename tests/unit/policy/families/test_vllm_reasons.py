@@ -12,7 +12,7 @@ from tests.helpers.families import BUILDERS
 
 REASONS = {
     "llava_onevision": "takes no LoRA", "gemma3": "one way only", "gemma4": "one way only", "molmo2": "does not know",
-    "qwen3_5": "bfloat16", "minicpmv4_6": "bfloat16", "lfm2_vl": "off by nats", "smolvlm": "was not tried",
+    "qwen3_5": "bfloat16", "minicpmv4_6": "bfloat16", "lfm2_vl": "off by nats",
     "qwen3_vl_moe": "was not tried", "qwen3_5_moe": "was not tried", "glm46v": "was not tried",
 }  # fmt: skip
 
