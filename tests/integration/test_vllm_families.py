@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 KEY = "a key of this test"
 IN_CI = ("internvl", "mistral3", "glm4v")
 """A server starts for more than half a minute: the others are for ``-m "vllm and slow"``."""
+OTHERS = ("qwen2_vl", "smolvlm", "idefics3", "llava", "llava_next")
 
 
 def save_servable(folder: Path, kind: str) -> Path:
@@ -43,10 +44,7 @@ def use_published_names(folder: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [*IN_CI, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2_vl", "smolvlm", "idefics3", "llava", "llava_next"))],
-)
+@pytest.mark.parametrize("kind", [*IN_CI, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
 def test_prompts_and_log_probs_are_the_trainers(vllm_python: Path, tmp_path, monkeypatch, kind):
     """Several pictures of several sizes, with limits that cut them otherwise than the folder's own would."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
