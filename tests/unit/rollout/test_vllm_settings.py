@@ -32,7 +32,7 @@ def test_full_fine_tuning_is_refused(folder, tmp_path):
 def test_a_family_that_vllm_cannot_sample_for_is_refused_with_the_reason_before_a_server_starts(tmp_path):
     (tmp_path / "config.json").write_text(LlavaOnevisionConfig().to_json_string())
     run = RunInfo(PolicySettings(path=str(tmp_path)), tmp_path, "run")
-    reason = "of the family llava_onevision.*no LoRA.*It takes .*internvl.*qwen3_vl; sample with .*TransformersEngine"
+    reason = "of the family llava_onevision.*no LoRA.*It takes .*internvl.*qwen3_vl.*; sample with .*TransformersEngine"
     with pytest.raises(RolloutError, match=reason):
         VllmEngine(server=ServerSettings()).open(run)
 
