@@ -19,12 +19,13 @@ REASONS = {
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_family_is_taken_or_refused_with_the_reason(kind, tmp_path):
+    if FAMILIES[kind].transformers is not None:  # older ones have no classes to build it of
+        assert REASONS[kind] in str(FAMILIES[kind].vllm)
+        return
     BUILDERS[kind](kind)[0].save_pretrained(tmp_path)
     policy = PolicySettings(path=str(tmp_path))
     if kind not in REASONS:
         check_family(policy)
-    elif FAMILIES[kind].transformers is None:
+    else:
         with pytest.raises(RolloutError, match=f"of the family {kind}, for which VllmEngine .*{REASONS[kind]}.*Transf"):
             check_family(policy)
-    else:
-        assert REASONS[kind] in str(FAMILIES[kind].vllm)
