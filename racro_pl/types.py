@@ -116,8 +116,9 @@ class Question:
     category: str = ""
     """Question type, for accuracy by type."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    others: tuple[Question, ...] = field(default=(), repr=False)
-    """Further training questions about the same images, for a reward that asks them too; they have none themselves."""
+    pool: tuple[Question, ...] = field(default=(), repr=False)
+    """All training questions about the same images, this one among them, for a reward that asks others too; they have
+    no pool themselves. Empty where it is the only one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""A language model that nobody here trained as a further reader of the reckoning world's captions, by a real vLLM.
+"""A published language model as a further reader of the reckoning world's captions, by a real vLLM.
 
     racro-pl fit --config configs/reckoning.yaml
     python scripts/language_model_reasoner.py --vllm-python .venv-vllm/bin/python --publish

@@ -18,7 +18,7 @@ from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark,
 from racro_pl.data.curriculum import Curriculum
 from racro_pl.data.readers.base import Drops, Reader, RowError, Split, tracked
 from racro_pl.data.readers.ids import check_unique
-from racro_pl.data.same_images import with_others
+from racro_pl.data.same_images import with_pools
 from racro_pl.data.sampling import PLAIN, QuestionSampler, ResumableLoader, in_order, place_of
 from racro_pl.images import ImageError
 from racro_pl.text.captioner_prompt import PromptError
@@ -204,7 +204,7 @@ class RacroDataModule(LightningDataModule):
             questions = self.curriculum.select(questions, drops)
         questions = self._short_enough(split, questions, drops)
         if split == "train":
-            questions = with_others(questions)
+            questions = with_pools(questions)
         dropped = result.dropped + drops.counts
         reasons = printable(", ".join(f"{reason} {count}" for reason, count in dropped.most_common()))
         if dropped and not questions:

@@ -27,7 +27,7 @@ class SeveralQuestions(Scorer):
     they are, and each other question is drawn once at most. There is no length term: a caption's length is bounded by
     ``max_new_tokens``.
 
-    The further questions are drawn anew in every step, the same for all captions of a group. Questions of the training
+    The further questions are drawn again in every step, the same for all captions of a group. Questions of the training
     data share their images when they name the same file. Where there are none, as in validation, the caption's own
     question is all that is asked.
 
@@ -49,7 +49,8 @@ class SeveralQuestions(Scorer):
 
     def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
         rng = random.Random(seed_for(seed, question.id))
-        drawn = rng.sample(question.others, min(self.others, len(question.others)))
+        others = [other for other in question.pool if other.id != question.id]
+        drawn = rng.sample(others, min(self.others, len(others)))
         asked = [question, *(shuffled(other, rng) for other in drawn)]
         waiting = [super(SeveralQuestions, self).submit(each, captions, seed) for each in asked]
         self._stats["captions"] -= len(captions) * len(drawn)  # counted once

@@ -88,7 +88,7 @@ def check_questions(reward: RewardFunction | None, questions: Sequence[Question]
     Raises:
         RacroError: it would pay for one question, as the plain reward does.
     """
-    if isinstance(reward, SeveralQuestions) and not any(question.others for question in questions):
+    if isinstance(reward, SeveralQuestions) and not any(question.pool for question in questions):
         raise RacroError(
             "model.reward is SeveralQuestions, and no two training questions have the same images; expected questions "
             "that name the same files (in the reckoning world: data.reader.init_args.questions_per_picture), or "

@@ -141,7 +141,7 @@ def trained_bytes(model: Any, policy: PolicySettings, c: int) -> int:
 
 
 def adapted_expert_bytes(shape: Shape, c: int, policy: PolicySettings) -> int:
-    """A layer's experts with their adapters added: peft makes them anew in every forward pass of the layer."""
+    """A layer's experts with their adapters added: peft makes them again in every forward pass of the layer."""
     return shape.experts * c if policy.lora is not None and policy.lora.experts else 0
 
 

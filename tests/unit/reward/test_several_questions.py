@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from racro_pl.data.same_images import with_others
+from racro_pl.data.same_images import with_pools
 from racro_pl.reward.several_questions import CANNOT_ANSWER, SeveralQuestions, over_questions, shuffled
 from racro_pl.types import ImageRef, Question, SettingError
 from tests.fakes.reasoners import ScriptedReasoner
@@ -43,7 +43,7 @@ def reader():
 @pytest.fixture
 def asked():
     """The question about the colour, which knows of the other two."""
-    return with_others([COLOR, SHAPE, SIZE])[0]
+    return with_pools([COLOR, SHAPE, SIZE])[0]
 
 
 def scorer(reader, **options):
@@ -111,11 +111,11 @@ def test_the_mean_is_over_all_questions_and_the_first_is_the_captions_own(reader
 
 def test_questions_share_the_images_that_they_name():
     other = replace(SIZE, id="other", images=(ImageRef(data=b"two"),))
-    color, shape, alone = with_others([COLOR, SHAPE, other])
-    assert color.others == (SHAPE,)
-    assert shape.others == (COLOR,)
+    color, shape, alone = with_pools([COLOR, SHAPE, other])
+    assert color.pool == (COLOR, SHAPE)
+    assert shape.pool is color.pool  # one tuple, however many share a picture
     assert alone is other
-    assert alone.others == ()
+    assert alone.pool == ()
 
 
 def test_a_number_of_others_that_asks_none_is_refused(reader):

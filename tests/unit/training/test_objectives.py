@@ -87,7 +87,7 @@ def test_several_questions_want_pictures_with_several():
     alone = Question("q", (), "which?", "red", "text")
     with pytest.raises(RacroError, match="no two training questions have the same images"):
         check_questions(reward, [alone])
-    check_questions(reward, [alone, replace(alone, others=(alone,))])
+    check_questions(reward, [alone, replace(alone, pool=(alone, alone))])
     check_questions(None, [alone])
 
 
