@@ -37,6 +37,7 @@ class Store:
         self._records: dict[Key, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
         self._unsynced = 0
+        cut_torn_line(self.path)  # now, not at the first append: a file that lacks nothing else must be whole as well
         for path in [folder / f"{kind}.jsonl", *sorted(folder.glob(f"{kind}-rank*.jsonl"))]:
             if path.is_file():
                 for record in read_records(path):
@@ -58,7 +59,6 @@ class Store:
         if key in self._records:
             raise ValueError(f"{self.path.name} has a record {key} already")
         if self._file is None:
-            cut_torn_line(self.path)
             self._file = open(self.path, "ab", opener=private)  # noqa: SIM115 (closed by close)
         self._file.write(json_line(record).encode() + b"\n")
         self._file.flush()

@@ -41,6 +41,8 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_written_again(tmp_path, torn):
         file.write(torn)
     again = open_store(tmp_path)
     assert len(again) == 1
+    assert len(list(read_records(store.path))) == store.path.read_bytes().count(b"\n") == 1
+    assert store.path.read_bytes().endswith(b"\n")  # also where nothing follows
     again.append(record(2, "whole"))
     again.close()
     assert [json.loads(line)["text"] for line in store.path.read_bytes().splitlines()] == ["t", "whole"]
