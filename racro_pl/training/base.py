@@ -44,7 +44,7 @@ from racro_pl.training.checkpointing.resuming import (
 )
 from racro_pl.training.checkpointing.run_folder import run_folder, stop_with_checkpoint
 from racro_pl.training.distributed import disconnect_at_exit
-from racro_pl.training.evaluating import check_evaluation, check_monitors
+from racro_pl.training.metrics.scores import check_evaluation, check_monitors
 from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.rollouts import StepRollouts
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings

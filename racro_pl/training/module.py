@@ -26,7 +26,7 @@ from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
 from racro_pl.training.encoding import encode_readable, in_order
 from racro_pl.training.gradients import GradientSum, normalise_gradients, take_gradients
-from racro_pl.training.metrics import TOKEN_SUMS, StepMetrics
+from racro_pl.training.metrics.step import TOKEN_SUMS, StepMetrics
 from racro_pl.training.rollouts import (
     MicroBatch,
     StepGroups,

@@ -16,7 +16,7 @@ from itertools import islice
 from racro_pl.losses import same_rewards
 from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.rollout import RolloutEngine, RolloutError
-from racro_pl.training.metrics import StepMetrics
+from racro_pl.training.metrics.step import StepMetrics
 from racro_pl.types import Question, Rewards, Role, Rollout
 
 SubmittedGroup = tuple[Rollout, RewardFuture]

@@ -10,11 +10,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from racro_pl.rollout import RolloutError
 from racro_pl.text.thoughts import without_thoughts
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.checkpointing.run_folder import stop_with_checkpoint
 from racro_pl.training.distributed import all_reduce
-from racro_pl.training.evaluating import EvaluationScores, sets_of
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
+from racro_pl.training.metrics.scores import EvaluationScores, sets_of
 from racro_pl.types import Question
 
 LOST_ON_ANOTHER_RANK = "another rank has lost its rollout server; its output says more"

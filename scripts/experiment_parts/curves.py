@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from racro_pl.callbacks import LearningReport
-from racro_pl.training.accuracy import Answered
 from racro_pl.training.checkpointing.run_folder import run_folder
+from racro_pl.training.metrics.accuracy import Answered
 
 READERS = "readers.jsonl"
 """In the run's folder: a line for each validation, with the step that it followed and each reasoner's accuracy."""

@@ -20,11 +20,11 @@ from racro_pl.evaluation.results import System
 from racro_pl.evaluation.store import Store
 from racro_pl.images import ImageError
 from racro_pl.terminal import Console
-from racro_pl.training.accuracy import Answered, PipelineAccuracy, Shown
 from racro_pl.training.base import CaptionerModule
 from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.learning_report import _table
 from racro_pl.training.callbacks.records import CaptionLog
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy, Shown
 from racro_pl.types import ImageRef, Question, Rewards
 from tests.unit.evaluation.test_report import entries
 from tests.unit.evaluation.toys import PLAIN, outcome, results

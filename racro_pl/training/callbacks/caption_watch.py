@@ -17,9 +17,9 @@ from racro_pl.reward.reward_function import RewardFunction
 from racro_pl.text.habits import goes_round, states_answer, states_gold
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
-from racro_pl.training.accuracy import Answered
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
+from racro_pl.training.metrics.accuracy import Answered
 from racro_pl.training.module import RacroModule
 from racro_pl.types import Question, Rewards, Rollout, at_least, require_all
 

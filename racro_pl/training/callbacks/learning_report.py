@@ -20,10 +20,10 @@ from racro_pl.reporting import surviving
 from racro_pl.reward import Reasoner
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
-from racro_pl.training.accuracy import Answered, PipelineAccuracy, Shown
 from racro_pl.training.callbacks.readers import OWN, Readers, trained_with
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy, Shown
 from racro_pl.training.module import RacroModule
 from racro_pl.types import RacroError, at_least, require_all
 

@@ -18,7 +18,7 @@ from racro_pl.files import write_atomically
 from racro_pl.images import ImageError, open_image
 from racro_pl.training.checkpointing.resume_logs import METRICS, read_table
 from racro_pl.training.checkpointing.run_folder import run_folder
-from racro_pl.training.metrics import PHASES
+from racro_pl.training.metrics.step import PHASES
 from racro_pl.training.module import RacroModule
 from racro_pl.types import ImageRef, Rewards, Rollout, at_least, require_all
 

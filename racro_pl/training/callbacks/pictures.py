@@ -16,7 +16,7 @@ from PIL import Image
 from racro_pl.files import private
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.text.printable import printable
-from racro_pl.training.accuracy import Answered, Shown
+from racro_pl.training.metrics.accuracy import Answered, Shown
 
 RIGHT, WRONG = "#1a7f37", "#b42318"
 _GREY = "#667085"

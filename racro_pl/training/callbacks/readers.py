@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from racro_pl.evaluation.settings import short_name
 from racro_pl.reward import Reasoner, RewardFunction, Scorer
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
 from racro_pl.types import RacroError
 
 OWN = "its own answers"

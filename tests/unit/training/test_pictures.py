@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from racro_pl.training.accuracy import Answered, Shown
 from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.learning_report import LearningReport
 from racro_pl.training.callbacks.pictures import RIGHT, WRONG, draw_captions, missing_characters, wrap
+from racro_pl.training.metrics.accuracy import Answered, Shown
 from racro_pl.types import ImageRef, Question, Rewards
 
 

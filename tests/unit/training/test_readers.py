@@ -11,11 +11,11 @@ import pytest
 from racro_pl.data import FigureWorldReader, RacroDataModule
 from racro_pl.reward import FunctionReward, InProcessReasoner, Scorer, SeveralReasoners
 from racro_pl.reward.reasoner import Reasoner, Reply
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.callbacks.learning_report import LearningReport
 from racro_pl.training.callbacks.readers import Readers, reasoner_name, trained_with
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
 from racro_pl.types import RacroError, Rewards
-from tests.unit.training.test_evaluating import module, trainer
+from tests.unit.training.test_scores import module, trainer
 
 
 class Constant(Reasoner):

@@ -13,13 +13,13 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from racro_pl.training.accuracy import PipelineAccuracy
 from racro_pl.training.callbacks.learning_report import LearningReport
 from racro_pl.training.callbacks.records import CaptionLog
 from racro_pl.training.checkpointing import io as checkpoints
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.checkpointing.io import RacroCheckpointIO, clear_leftovers
 from racro_pl.training.checkpointing.signals import Stopped
+from racro_pl.training.metrics.accuracy import PipelineAccuracy
 from racro_pl.types import RacroError
 from tests.fakes.runs import captions
 from tests.unit.training.conftest import by_caption, fit, make_module

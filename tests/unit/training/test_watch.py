@@ -67,7 +67,7 @@ def test_the_probe_runs_at_every_nth_validation(folder, tmp_path):
 
 def answered(script, captions):
     """Own captions graded by the same script."""
-    from racro_pl.training.accuracy import Answered
+    from racro_pl.training.metrics.accuracy import Answered
 
     scorer = Scorer(ScriptedReasoner(script), cache="off")
     items = [

@@ -13,7 +13,7 @@ from racro_pl.evaluation.metrics import BenchmarkScore, metric_names
 from racro_pl.evaluation.outcomes import Tools
 from racro_pl.evaluation.verdicts import score_responses
 from racro_pl.reward import Grader, RewardFunction
-from racro_pl.training.accuracy import Answered, PipelineAccuracy
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
 from racro_pl.types import RacroError
 
 RULE = "strict"

@@ -14,8 +14,8 @@ from racro_pl.data import FigureWorldReader
 from racro_pl.models import ObjectiveSettings, PolicySettings
 from racro_pl.reward import FunctionReward, InProcessReasoner, Scorer
 from racro_pl.rollout import TransformersEngine
-from racro_pl.training.accuracy import PipelineAccuracy
 from racro_pl.training.checkpointing.callback import RunCheckpoint
+from racro_pl.training.metrics.accuracy import PipelineAccuracy
 from racro_pl.types import RacroError
 
 
