@@ -201,7 +201,7 @@ class Captioner(nn.Module):
         self._refuse_plain_shards(self._lockstep is not None)
         if isinstance(self.path, SharedPrefixPath):
             self.path.remove()
-        self.path = PlainPath(self.parts())
+        self.path = PlainPath(self.parts(), batched=True)
 
     def _refuse_plain_shards(self, sharded: bool) -> None:
         if sharded and self.plain_because is not None:

@@ -79,13 +79,13 @@ def choose_path(models: Sequence[Any], family: Family, images: ImageMemory) -> t
         RacroError: the models' forward does not take what is passed to it: transformers is too old.
     """
     if family.undescribed is not None:
-        return PlainPath(models), family.undescribed
+        return PlainPath(models, batched=True), family.undescribed
     for model in models:
         check_forward(model.model)
     try:
         return SharedPrefixPath(models, family, images), None
     except RacroError as error:
-        return PlainPath(models), str(error)
+        return PlainPath(models, batched=True), str(error)
 
 
 class SharedPrefixPath:

@@ -1,22 +1,26 @@
 """The model's own forward and ``generate``, from pixels: right for every class, without knowing anything of it.
 
-One caption at a time, each after its own copy of the prompt: how a class wants the images of several prompts joined,
-padded or counted is not known here, and a row that stands alone needs no padding.
+A prompt at a time; its captions are the rows of one batch, each after its own copy of prompt and images. How a class
+wants the images of different prompts joined, padded or counted is not known here. That it takes copies of one prompt is
+tried before the first step (``policy/packing_probe.py``); else captions go through the model one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import signature
+from itertools import groupby
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from racro_pl.losses import token_logprobs
+from racro_pl.policy.vocabulary import mask_to_first_end
 from racro_pl.types import Prompt
 
 DROPOUT = ("attention_dropout", "activation_dropout", "dropout", "attn_dropout", "dropout_p")
@@ -28,9 +32,11 @@ class PlainPath:
 
     Args:
         models: those whose dropout is switched off: captions have to be scored as they were sampled, in train mode too.
+        batched: whether the captions of a prompt go through the model together.
     """
 
-    def __init__(self, models: Sequence[Any] = ()) -> None:
+    def __init__(self, models: Sequence[Any] = (), *, batched: bool = False) -> None:
+        self.batched = batched
         for model in models:
             _switch_off_dropout(model)
 
@@ -46,10 +52,12 @@ class PlainPath:
     ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
         """See :meth:`racro_pl.policy.paths.CaptionPath.score`. A caption without a token is not forwarded."""
         token_ids, mask = token_ids.to(banned.device), mask.to(banned.device)
+        rows = zip(prompt_index.tolist(), token_ids, mask, strict=True)
+        captions = [(which, written[real]) for which, written, real in rows if real.any()]
         found = [
-            _score_caption(model, prompts[which], written[real], temperature, banned)
-            for which, written, real in zip(prompt_index.tolist(), token_ids, mask, strict=True)
-            if real.any()
+            scored
+            for which, batch in self._batches(captions)
+            for scored in _score(model, prompts[which], batch, temperature, banned)
         ]
         logprobs, entropies = (torch.cat(values) for values in zip(*found, strict=True))
         blank = logprobs.new_zeros(mask.shape)
@@ -72,40 +80,55 @@ class PlainPath:
         # Its settings (a penalty on repetition, top-k) would be taken over where those of a call say nothing.
         model.generation_config = _bare_config(max_new_tokens, temperature, sorted(eos_ids), pad_id)
         try:
-            rows = [_write(model, prompt, temperature, banned) for prompt in prompts for _ in range(group_size)]
+            size = group_size if self.batched else 1
+            starts = [prompt for prompt in prompts for _ in range(group_size // size)]
+            batches = [_write(model, prompt, size, temperature, banned) for prompt in starts]
         finally:
             model.generation_config = own
-        longest = max(len(ids) for ids, _ in rows)
-        shape = (len(rows), longest)
-        captions = torch.full(shape, pad_id, device=banned.device)
-        logprobs = torch.zeros(shape, device=banned.device)
-        for row, (ids, told) in enumerate(rows):
-            captions[row, : len(ids)], logprobs[row, : len(ids)] = ids, told
-        return captions, logprobs
+        captions = pad_sequence([row for ids, _ in batches for row in ids], True, pad_id)
+        logprobs = pad_sequence([row for _, drawn_with in batches for row in drawn_with], True)
+        return captions, logprobs.masked_fill(~mask_to_first_end(captions, eos_ids), 0.0)
+
+    def _batches(self, captions: list[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Captions with the number of their prompt: neighbours after the same one together, or each alone."""
+        if not self.batched:
+            yield from ((which, [caption]) for which, caption in captions)
+            return
+        for which, rows in groupby(captions, key=lambda caption: caption[0]):
+            yield which, [caption for _, caption in rows]
 
 
-def _inputs(model: Any, prompt: Prompt, ids: Int[Tensor, " l"]) -> dict[str, Tensor]:
-    """What the model's forward takes for a row that begins with the prompt."""
-    device = ids.device
-    types = torch.cat([prompt.mm_token_type_ids.to(device), ids.new_zeros(len(ids) - len(prompt.input_ids))])[None]
-    given = {"mm_token_type_ids": types, "token_type_ids": types, **prompt.vision}
+def _inputs(model: Any, prompt: Prompt, ids: Int[Tensor, "g l"], real: Bool[Tensor, "g l"]) -> dict[str, Tensor]:
+    """What the model's forward takes for rows that begin with the prompt. Images stand one row's after another's."""
+    types = torch.zeros_like(ids)
+    types[:, : len(prompt.input_ids)] = prompt.mm_token_type_ids.to(ids)
+    vision = {name: torch.cat([tensor.to(ids.device)] * len(ids)) for name, tensor in prompt.vision.items()}
+    given = {"mm_token_type_ids": types, "token_type_ids": types, **vision}
     taken = signature(model.forward).parameters
-    named = {name: tensor.to(device) for name, tensor in given.items() if name in taken}
-    return {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], **named}
+    named = {name: tensor for name, tensor in given.items() if name in taken}
+    return {"input_ids": ids, "attention_mask": real.to(ids), **named}
 
 
-def _score_caption(
-    model: Any, prompt: Prompt, caption: Int[Tensor, " t"], temperature: float, banned: Bool[Tensor, " vocab"]
-) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
-    # The last token predicts nothing: it is not forwarded.
-    ids = torch.cat([prompt.input_ids.to(caption.device), caption[:-1]])
-    kept = {"logits_to_keep": len(caption)} if "logits_to_keep" in signature(model.forward).parameters else {}
-    out = model(**_inputs(model, prompt, ids), use_cache=False, **kept)
-    logits = out.logits[0, -len(caption) :]  # some keep all, whatever they are asked
+def _score(
+    model: Any, prompt: Prompt, captions: list[Int[Tensor, " t"]], temperature: float, banned: Bool[Tensor, " vocab"]
+) -> list[tuple[Float[Tensor, " t"], Float[Tensor, " t"]]]:
+    start = prompt.input_ids.to(banned.device)
+    # The last token predicts nothing: it is not forwarded. Padding is a token of text, and stands where none looks.
+    ids = pad_sequence([torch.cat([start, caption[:-1]]) for caption in captions], True, int(start[-1]))
+    lengths = torch.tensor([len(start) + len(caption) - 1 for caption in captions], device=ids.device)
+    real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    longest = ids.shape[1] - len(start) + 1
+    kept = {"logits_to_keep": longest} if "logits_to_keep" in signature(model.forward).parameters else {}
+    out = model(**_inputs(model, prompt, ids, real), use_cache=False, **kept)
+    logits = out.logits[:, -longest:]  # some keep all, whatever they are asked
     # Float32 copies of the logits of all captions would be the most that a step holds: made again in the backward.
-    return checkpoint(
-        token_logprobs, logits, caption, banned, temperature, use_reentrant=False, preserve_rng_state=False
-    )
+    return [
+        checkpoint(
+            token_logprobs, row[: len(caption)], caption, banned, temperature, use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for row, caption in zip(logits, captions, strict=True)
+    ]  # fmt: skip
 
 
 def _bare_config(max_new_tokens: int, temperature: float | None, eos_ids: list[int], pad_id: int) -> GenerationConfig:
@@ -118,13 +141,14 @@ def _bare_config(max_new_tokens: int, temperature: float | None, eos_ids: list[i
 
 
 def _write(
-    model: Any, prompt: Prompt, temperature: float | None, banned: Bool[Tensor, " vocab"]
-) -> tuple[Int[Tensor, " t"], Float[Tensor, " t"]]:
-    """One caption, and the log-probs that its tokens were drawn with (0 where greedy)."""
-    start = prompt.input_ids.to(banned.device)
+    model: Any, prompt: Prompt, rows: int, temperature: float | None, banned: Bool[Tensor, " vocab"]
+) -> tuple[Int[Tensor, "g t"], Float[Tensor, "g t"]]:
+    """Captions, and the log-probs that their tokens were drawn with (0 where greedy)."""
+    start = prompt.input_ids.to(banned.device).expand(rows, -1)
     drawn = _Drawn(temperature, banned)
-    rows = model.generate(**_inputs(model, prompt, start), logits_processor=LogitsProcessorList([drawn]))
-    written = rows[0, len(start) :]
+    real = torch.ones_like(start, dtype=torch.bool)
+    whole = model.generate(**_inputs(model, prompt, start, real), logits_processor=LogitsProcessorList([drawn]))
+    written = whole[:, start.shape[1] :]
     return written, drawn.logprobs(written)
 
 
@@ -141,22 +165,22 @@ class _Drawn(LogitsProcessor):
         self._told: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._tell(input_ids[0, -1])
+        self._tell(input_ids[:, -1])
         scores = scores.float().masked_fill(self._banned, float("-inf"))
         if self._temperature is None:
             return scores
         scores = scores / self._temperature
-        self._distribution = scores[0].log_softmax(dim=-1)
+        self._distribution = scores.log_softmax(dim=-1)
         return scores
 
-    def logprobs(self, written: Int[Tensor, " t"]) -> Float[Tensor, " t"]:
-        """Of all tokens, the last one's included."""
-        self._tell(written[-1])
-        return torch.stack(self._told) if self._told else torch.zeros(len(written), device=written.device)
+    def logprobs(self, written: Int[Tensor, "g t"]) -> Float[Tensor, "g t"]:
+        """Of all tokens, the last ones included."""
+        self._tell(written[:, -1])
+        return torch.stack(self._told, dim=1) if self._told else torch.zeros_like(written, dtype=torch.float32)
 
-    def _tell(self, token: Tensor) -> None:
+    def _tell(self, tokens: Int[Tensor, " g"]) -> None:
         if self._distribution is not None:
-            self._told.append(self._distribution[token])
+            self._told.append(self._distribution.gather(1, tokens[:, None])[:, 0])
 
 
 def _switch_off_dropout(model: nn.Module) -> None:

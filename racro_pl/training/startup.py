@@ -143,7 +143,8 @@ def probe_packing(captioner: Captioner) -> None:
             return
         captioner.use_plain_path(fault)
     packing_probe.check_plain(captioner)
-    _say(f"the plain path runs, which reads a prompt and its images for every caption: {captioner.plain_because}")
+    how = "" if packing_probe.takes_batches(captioner) else ", one at a time"
+    _say(f"the plain path runs, which reads a prompt and its images for every caption{how}: {captioner.plain_because}")
 
 
 @rank_zero_only

@@ -6,14 +6,17 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from racro_pl.policy import plain_path
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_captioner, load_for_inference, policy_family
+from racro_pl.policy.packing_probe import FLOAT32_LEAST, check_plain, takes_batches
 from racro_pl.policy.paths import SharedPrefixPath
 from racro_pl.policy.plain_path import PlainPath
 from racro_pl.types import RacroError
 from tests.fakes.models import small_tokenizer
 from tests.helpers.device import there
+from tests.helpers.families import BUILDERS
 from tests.helpers.tolerance import GRADIENTS, LOGPROBS, NATS, assert_equal
 from tests.unit.policy.conftest import QUESTIONS, build
 from tests.unit.policy.families.stock import stock_logprobs
@@ -44,6 +47,36 @@ def test_plain_equals_packed(small, kind):
     for name, gradient in plain[2].items():
         floor = packed[2][name].abs().max().clamp(min=1e-3 * largest)
         assert_equal(gradient, packed[2][name], GRADIENTS, name, summed=floor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_the_captions_of_a_prompt_stand_in_one_batch_in_every_family(small, kind):
+    captioner = build(small(kind))
+    if captioner.plain_because is None:
+        captioner.use_plain_path("for this test")
+    prompts = [captioner.encode(question) for question in QUESTIONS]
+    assert check_plain(captioner, prompts) < FLOAT32_LEAST
+    # MiniCPM-V strings the patches of all images along another dimension, and says so by failing.
+    assert takes_batches(captioner) == (kind != "minicpmv4_6")
+
+
+def test_a_class_that_wants_copies_in_another_order_gets_one_caption_at_a_time(small, monkeypatch):
+    captioner = build(small("qwen3_vl"))
+    captioner.use_plain_path("for this test")
+    stock = plain_path._inputs
+
+    def interleaved(model, prompt, ids, real):
+        """Each row of patches beside its copy: rows of the batch then see parts of both copies of two images."""
+        vision = {name: tensor.repeat_interleave(len(ids), dim=0) for name, tensor in prompt.vision.items()}
+        return stock(model, prompt, ids, real) | {name: tensor.to(ids.device) for name, tensor in vision.items()}
+
+    monkeypatch.setattr(plain_path, "_inputs", interleaved)
+    assert takes_batches(captioner)
+    assert check_plain(captioner, [captioner.encode(QUESTIONS[0])]) < FLOAT32_LEAST
+    assert not takes_batches(captioner)
+    written = captioner.generate([captioner.encode(QUESTIONS[0])], 3, 4, 1.0)
+    assert written.token_ids.shape[0] == 3
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3"])
