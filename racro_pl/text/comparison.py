@@ -134,8 +134,9 @@ class _Comparison:
                 f"({answer.text})/100" if answer.percent else answer.text,
                 f"({gold.text})/100" if gold.percent else gold.text,
             )
-        left = answer.text if scale == 1 else f"({answer.text})*{scale.numerator}/{scale.denominator}"
-        return self._texts(left, gold.text)
+        # "one half" and 0.\overline{3} are no formulas; their numbers are known.
+        left, right = (side.text if side.number is None else str(side.number) for side in (answer, gold))
+        return self._texts(left if scale == 1 else f"({left})*{scale.numerator}/{scale.denominator}", right)
 
     def _texts(self, answer: str, gold: str) -> bool | None:
         if answer == gold:

@@ -62,6 +62,7 @@ _REWRITES = [
         (r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:hspace|vspace)\s*\{[^{}]*\}|~", " "),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°", " degree "),
+        (r"(\\(?:sin|cos|tan|cot|sec|csc)\s*\(?\s*)(\d+(?:\.\d+)?)\s*degree(?![A-Za-z])", r"\1(\2\\pi/180)"),
         (r"\\([%#&])", r"\1"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\leqslant(?![A-Za-z])|\\leq(?![A-Za-z])|<=", r"\\le "),

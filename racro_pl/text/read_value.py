@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from racro_pl.text.latex import MAX_ANSWER_CHARS, closing, normalize, squeezed
 from racro_pl.text.numbers import number_of_words, parse_number
-from racro_pl.text.units import split_unit
+from racro_pl.text.units import parse_unit, split_unit
 from racro_pl.text.values import Clock, Collection, Equation, Formula, Interval, Ratio, Value, Words
 
 _RATIO_OF_NAMES = r"\\frac\s*\{[A-Z]{1,3}\}\s*\{[A-Z]{1,3}\}|[A-Z]\w*(?:_\{?\w+\}?)?\s*[:/]\s*[A-Z]\w*(?:_\{?\w+\}?)?"
@@ -36,6 +36,7 @@ _SIGN_PAIR = re.compile(r"\\(?:pm|mp)(?![A-Za-z])\s*")
 _SET_BUILDER = re.compile(r"\\\{\s*\\?[A-Za-z]\w?\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?[|:]\s*(.*)\\\}", re.DOTALL)
 _NAMED_VALUES = {"infinity": r"\infty", "positive infinity": r"\infty", "negative infinity": r"-\infty",
                  "empty set": r"\emptyset", "the empty set": r"\emptyset", "null set": r"\emptyset"}  # fmt: skip
+_ALL_REALS = {r"\mathbb{r}", r"\mathbb r", r"\reals", "all real numbers", "all reals"}
 _IN = re.compile(r"^\s*\\?[A-Za-z]\w?\s*\\in(?![A-Za-z])\s*")
 MAX_ITEMS = 64
 """A list of more is compared as it is written."""
@@ -237,6 +238,8 @@ def _ratio(text: str, depth: int) -> Value | None:
 
 
 def _single(text: str) -> Value:
+    if text.lower() in _ALL_REALS:
+        return Interval(r"-\infty", r"\infty", "()")
     if text.lower() in _NAMED_VALUES:
         return Formula(_NAMED_VALUES[text.lower()], None)
     words = number_of_words(text)
@@ -254,9 +257,9 @@ def _single(text: str) -> Value:
             number = number_of_words(money)
         if number is not None or not _LONG_WORD.search(value):
             return Formula(squeezed(money), number, unit)
-    bare = text.strip("€£¥ ")
+    bare = text.lstrip("€£¥ ")
     if bare != text and parse_number(bare) is not None:
-        return Formula(bare, parse_number(bare))
+        return Formula(bare, parse_number(bare), parse_unit(text[0]))
     lead, _, noun = text.partition(" ")
     if noun and (number := number_of_words(lead)) is not None and re.fullmatch(r"[a-z]+(?: [a-z]+){0,2}", noun):
         return Formula(lead, number) if split_unit(f"1 {noun}")[1] is not None else Words(text)

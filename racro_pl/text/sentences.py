@@ -19,9 +19,12 @@ _MARKUP = re.compile(r"\*\*|__|`|\\?\$|\\[()\[\]]|\\boxed\s*\{|\\(?:bf|rm|it)\b|
 _SPACES = re.compile(r"\\[,;: ]|~")
 _STATEMENT = re.compile(
     r"(?:\b(?:answer|ans|correct (?:option|choice|one))\b|答案)(?P<between>[^.\n:=]{0,60}?)"
-    r"(?:(?<=\s)(?:is|are|be)\b|[:：=是为]|(?<=ans)\.|(?<=answer)\s+[-–—]\s|(?<=answer)\s+(?=[(\[]?[A-H][)\].]?\s*$))\s*:?\s*",
+    r"(?:(?<=\s)(?:is|are|be)\b|[:：=是为]|(?<=ans)\.|(?<=answer)\s+[-–—]\s|(?<=answer)\s+(?=[(\[]?[A-H][)\].]?\s*$))\s*:?\s*"
+    r"|\bI(?:['’]ll| will| would)? (?:choose|pick|select|go with)\s+(?=(?:option\s|choice\s|answer\s)?\s*\(?[A-H]\b)",
     re.IGNORECASE | re.MULTILINE,
 )
+# What follows takes an answer back.
+_CORRECTED = re.compile(r"(?:[.!?\n]\s{0,3})(?:(?:wait|oops|actually|correction|hmm)\b|no,)", re.IGNORECASE)
 NEGATED = re.compile(r"\b(?:not|cannot|no|isn't)\b", re.IGNORECASE)
 _STATEMENT_END = re.compile(r"\n|。|\.(?=\s|$|[A-Z])|[!?](?=\s|$)|;(?=\s+[A-Za-z]{2}|$)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=。)|\n+|(?<=[a-z)\]}]\.)(?=[A-Z])")
@@ -65,11 +68,12 @@ def unmarked(text: str) -> str:
 
 
 def statements(plain: str) -> list[str]:
-    """What follows each "the answer is", the last one first."""
+    """What follows each "the answer is", the last one first, but for those that are taken back."""
+    corrected = max((match.end() for match in _CORRECTED.finditer(plain)), default=0)
     return [
         plain[match.end() :]
-        for match in reversed(list(_STATEMENT.finditer(plain)))
-        if not NEGATED.search(match["between"])
+        for match in reversed(list(_STATEMENT.finditer(plain, corrected)))
+        if not NEGATED.search(match["between"] or "")
     ]
 
 

@@ -43,7 +43,7 @@ _TABLE: dict[str, tuple[str, Fraction, str]] = {
     "rad": ("radian", Fraction(1), "radian"), "celsius": ("celsius", Fraction(1), "degreeC"),
     "fahrenheit": ("fahrenheit", Fraction(1), "degreeF"), "dollar": ("dollar", Fraction(1), "usd 美元"),
     "cent": ("dollar", Fraction(1, 100), ""), "euro": ("euro", Fraction(1), "eur €"),
-    "yuan": ("yuan", Fraction(1), "rmb 元"), "unit": ("", Fraction(1), ""),
+    "£": ("sterling", Fraction(1), "gbp"), "yuan": ("yuan", Fraction(1), "rmb 元 ¥"), "unit": ("", Fraction(1), ""),
 }  # fmt: skip
 _BY_SYMBOL = {symbol: (dimension, size) for symbol, (dimension, size, _) in _TABLE.items()}
 _BY_WORD = {
@@ -55,14 +55,14 @@ _BY_WORD = {
 _PIECE = re.compile(
     r"\s*(?:(?P<per>/|\bper\b|每)|(?P<times>\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|\*|-(?=[A-Za-z]))"
     r"|(?P<power>square|sq\.?(?![A-Za-z])|cubic|cu\.?(?![A-Za-z])|平方|立方)"
-    r"|(?P<name>degree ?[CF](?![A-Za-z])|\\mu ?m(?![A-Za-z])|\\Omega(?![A-Za-z])|[A-Za-z]+\.?|[\u4e00-\u9fff]+|€)"
+    r"|(?P<name>degree ?[CF](?![A-Za-z])|\\mu ?m(?![A-Za-z])|\\Omega(?![A-Za-z])|[A-Za-z]+\.?|[\u4e00-\u9fff]+|[€£¥])"
     r"(?:\s*\^\s*\{?\s*(?P<exponent>-?\d)\s*\}?|(?P<digit>[23])(?!\d))?(?P<squared>\s+squared|\s+cubed)?)\s*",
     re.IGNORECASE,
 )
 _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h"}
 _SPEED = re.compile(r"(?<![A-Za-z])(?:mph|kph|kmh|kmph)(?![A-Za-z])", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"degrees?\s+(celsius|fahrenheit)", re.IGNORECASE)
-_RUN = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z€]|\\mu ?m|\\Omega|[\u4e00-\u9fff])(?:[A-Za-z]*|[\u4e00-\u9fff]*)")
+_RUN = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z€£¥]|\\mu ?m|\\Omega|[\u4e00-\u9fff])(?:[A-Za-z]*|[\u4e00-\u9fff]*)")
 _ADJECTIVE = re.compile(
     r"\s+(?:long|wide|tall|high|deep|away|apart|old|each|total|(?:in|of) (?:total|all|length|width|height|area))$"
 )

@@ -105,3 +105,26 @@ def test_a_value_that_is_denied_is_none(text):
 def test_a_value_after_other_verbs(text):
     assert "7" in final_value(text)
     assert "rows" not in final_value(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The answer is 7. Wait, no, it is 9.", "The answer is 7. Actually, it is 9.", "The answer is 9.",
+     "The answer is 7. Wait, I forgot 2. The answer is 9."],
+)  # fmt: skip
+def test_what_is_taken_back_is_no_answer(text):
+    assert final_value(text) == "9"
+    assert final_letter(text.replace("7", "A").replace("9", "B"), ("one", "two", "three")) == "B"
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [("I choose B", "B"), ("I'd choose (B).", "B"), ("I will go with option C", "C"), ("I choose B or C", None),
+     ("I choose a line. The answer is C.", "C"), ("I would not choose B", None)],
+)  # fmt: skip
+def test_an_option_that_is_chosen(text, letter):
+    assert final_letter(text, ("one", "two", "three")) == letter
+
+
+def test_a_no_takes_an_answer_back():
+    assert final_value("Answer: 7\nNo, that is wrong.") != "7"
