@@ -31,6 +31,7 @@ _NUMBERS = [
         r"(?:(?:\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{?\s*|[eE])(?P<exponent>[-+]?\d{1,3})\s*\}?)?",
         r"(?:(?P<whole>\d+)\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+)",
         r"(?P<whole>\d+)?\s*\\frac\s*\{\s*(?P<sign2>-?)(?P<over>\d+)\s*\}\s*\{\s*(?P<under>\d+)\s*\}",
+        r"(?P<whole>\d+)?\s*\\frac\s*(?P<over>\d)\s*(?P<under>\d)",
         r"(?P<decimal>\d*\.\d*)\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d{1,12})\}?",
     ]
 ]

@@ -13,7 +13,8 @@ from racro_pl.text.values import Clock, Collection, Equation, Formula, Interval,
 _RATIO_OF_NAMES = r"\\frac\s*\{[A-Z]{1,3}\}\s*\{[A-Z]{1,3}\}|[A-Z]\w*(?:_\{?\w+\}?)?\s*[:/]\s*[A-Z]\w*(?:_\{?\w+\}?)?"
 _NAME = re.compile(
     r"(?:\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|widehat|measuredangle|Delta|odot)\s*)*"
-    r"\{?\s*(?:m\s*\\angle\s*)?\\?[A-Za-z]+'*(?:\s*_\s*(?:\{[^{}=]*\}|\\?\w+))?\s*\}?(?:\s*\([A-Za-z0-9,\\ ]*\))?"
+    r"\{?\s*(?:m\s*\\angle\s*)?\\?[A-Za-z]+'*(?:\s*_\s*(?:\{[^{}=]*\}|\\?\w+))?\s*\}?"
+    r"(?:(?:\s*\^\s*\{?-1\}?)?\s*\([A-Za-z0-9,\\ ]*\))?"
     r"|\?|\|[A-Za-z]{1,3}\||(?!(?:sin|cos|tan|log|ln|exp|sqrt)\b)[A-Za-z][A-Za-z' ]{3,60}(?:\([A-Za-z]+\))?"
     r"|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)|" + _RATIO_OF_NAMES
 )
