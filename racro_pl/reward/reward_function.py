@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from racro_pl.types import Question, Rewards
 
@@ -78,3 +78,15 @@ class RewardFunction(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of servers and workers. Using the reward again opens them again."""
+
+
+def rewards_within(reward: RewardFunction) -> Iterator[RewardFunction]:
+    """A reward and all that it is made of: those among its attributes, or in their lists and tuples, and so on.
+
+    Found rather than declared, so that a check also sees what a reward of the user's own is built around.
+    """
+    yield reward
+    for value in vars(reward).values():
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, RewardFunction):
+                yield from rewards_within(part)

@@ -148,7 +148,7 @@ class CaptionerModule(LightningModule):
             return
         check_monitors(self.trainer)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        objectives.check_questions(self.reward, data.questions["train"])
+        objectives.check_questions(self.scorer, data.questions["train"])
         questions = data.questions_per_step // self.trainer.world_size
         curriculum = getattr(data, "curriculum", None)
         for line in unused_settings(self.objective, self.engine, self.reward, questions, curriculum):

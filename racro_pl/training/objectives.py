@@ -28,7 +28,7 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.reward.caption_penalty import CaptionJudge, CaptionPenalty, ReasonerJudge, RuleJudge, Verdicts
 from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
-from racro_pl.reward.reward_function import RewardFunction
+from racro_pl.reward.reward_function import RewardFunction, rewards_within
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.several_questions import SeveralQuestions
 from racro_pl.text.caption_judge import judge_messages
@@ -62,10 +62,10 @@ def reward_function(
             f"model.reward is empty, and objective {objective.name} learns from a reasoner's answers: name one in "
             "model.reward.reasoner, or train with objective.name: qa"
         )
-    if isinstance(reward, DescribedAnswers):
+    if any(isinstance(part, DescribedAnswers) for part in rewards_within(reward)):
         raise RacroError(
-            f"model.reward is DescribedAnswers, which pays for answers and for what is said before them, and objective "
-            f"{objective.name} asks for captions; expected objective.name: qa, or racro_pl.reward.Scorer"
+            "model.reward is or holds DescribedAnswers, which pays for answers and for what is said before them, and "
+            f"objective {objective.name} asks for captions; expected objective.name: qa, or racro_pl.reward.Scorer"
         )
     if objective.name in ("cro", "joint"):
         return reward
@@ -82,17 +82,22 @@ def reward_function(
     return CaptionPenalty(reward, judges[objective.caption_judge](), objective.caption_penalty)
 
 
-def check_questions(reward: RewardFunction | None, questions: Sequence[Question]) -> None:
+def check_questions(reward: RewardFunction, questions: Sequence[Question]) -> None:
     """Refuse a reward over several questions about a picture where every training question has its own picture.
+
+    Args:
+        reward: what gives the rewards. Those within it are looked at too.
+        questions: of the training data.
 
     Raises:
         RacroError: it would pay for one question, as the plain reward does.
     """
-    if isinstance(reward, SeveralQuestions) and not any(question.pool for question in questions):
+    several = any(isinstance(part, SeveralQuestions) for part in rewards_within(reward))
+    if several and not any(question.pool for question in questions):
         raise RacroError(
-            "model.reward is SeveralQuestions, and no two training questions have the same images; expected questions "
-            "that name the same files (in the reckoning world: data.reader.init_args.questions_per_picture), or "
-            "racro_pl.reward.Scorer"
+            "model.reward is or holds SeveralQuestions, and no two training questions have the same images; expected "
+            "questions that name the same files (in the reckoning world: data.reader.init_args.questions_per_picture), "
+            "or racro_pl.reward.Scorer"
         )
 
 

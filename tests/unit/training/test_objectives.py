@@ -19,7 +19,9 @@ from racro_pl.policy.loading import load_captioner
 from racro_pl.reward.caption_penalty import CaptionPenalty, ReasonerJudge, RuleJudge
 from racro_pl.reward.described_answer import DescribedAnswers
 from racro_pl.reward.own_answer import OwnAnswers
+from racro_pl.reward.reward_function import rewards_within
 from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.several import SeveralReasoners
 from racro_pl.reward.several_questions import SeveralQuestions
 from racro_pl.rollout import TransformersEngine
 from racro_pl.text.captioner_prompt import ANSWER_REQUEST, REQUEST
@@ -80,15 +82,34 @@ def test_described_answers_reward_answers_only(folder):
     for name in ("cro", "vpo"):
         with pytest.raises(RacroError, match=f"objective {name} asks for captions; expected objective.name: qa"):
             RacroModule(policy, engine, reward, named(name))
+    with pytest.raises(RacroError, match="model.reward is or holds DescribedAnswers"):
+        RacroModule(policy, engine, CaptionPenalty(reward, RuleJudge()), named("cro"))
 
 
 def test_several_questions_want_pictures_with_several():
-    reward = SeveralQuestions(ScriptedReasoner(lambda prompt: None), cache="off")
+    several = SeveralQuestions(ScriptedReasoner(lambda prompt: None), cache="off")
     alone = Question("q", (), "which?", "red", "text")
-    with pytest.raises(RacroError, match="no two training questions have the same images"):
-        check_questions(reward, [alone])
-    check_questions(reward, [alone, replace(alone, pool=(alone, alone))])
-    check_questions(None, [alone])
+    penalised = CaptionPenalty(several, RuleJudge())
+    listed = CaptionPenalty(penalised, RuleJudge())
+    listed.parts = (OwnAnswers(), penalised)
+    for reward in (several, penalised, listed):
+        with pytest.raises(RacroError, match="no two training questions have the same images"):
+            check_questions(reward, [alone])
+        check_questions(reward, [alone, replace(alone, pool=(alone, alone))])
+    check_questions(OwnAnswers(), [alone])
+
+
+def test_the_rewards_within_one_are_found_wherever_it_keeps_them():
+    """Reasoner A and B by scorers of their own: the second is in a list. A penalty holds all of it."""
+
+    class Other(ScriptedReasoner):
+        identity = "other"
+
+    together = SeveralReasoners([ScriptedReasoner(str), Other(str)], cache="off")
+    penalised = CaptionPenalty(together, RuleJudge())
+    found = [type(part).__name__ for part in rewards_within(penalised)]
+    assert found == ["CaptionPenalty", "SeveralReasoners", "Scorer"]
+    assert list(rewards_within(penalised))[1] is together
 
 
 def test_a_sharded_policy_cannot_judge():
