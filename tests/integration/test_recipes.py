@@ -192,6 +192,38 @@ def test_a_recipe_makes_a_step(stage, hardware, model, fit, reasoner):
     assert (folder / kind / ("config.json" if kind == "model" else "adapter_config.json")).is_file()
 
 
+def reward(name: str) -> list[str]:
+    return ["--config", str(RECIPES / f"rewards/{name}.yaml")]
+
+
+def test_a_reward_of_described_answers_makes_a_step(fit, reasoner):
+    """Two questions, eight texts each; every text that says something before its box is read by the reasoner."""
+    asked = len(reasoner.chats)
+    url = f"--model.reward.init_args.reasoner.init_args.url={reasoner.url}"
+    settings = fit("qa", "24gb_qlora", "qwen2.5-vl-3b", *reward("described_answers"), url)
+    assert settings["model"]["reward"]["class_path"].endswith(".DescribedAnswers")
+    lines = [json.loads(line) for line in (fit.folder("qa") / "captions.jsonl").read_text().splitlines()]
+    assert len(lines) == QUESTIONS * 8
+    assert 0 < len(reasoner.chats) - asked <= 1 + len(lines)
+    for line in lines:
+        earned = line["parts"]
+        assert line["reward"] == pytest.approx(0.9 * earned["correct"] + 0.1 * earned["answered"] + earned["described"])
+
+
+def test_a_reward_of_several_questions_makes_a_step(capfd, tmp_path):
+    """In the reckoning world, four questions to a picture: 2 captions of 2 questions, 4 calls each."""
+    small = {"train": 8, "validation": 4, "test": 4, "questions_per_picture": 4}
+    arguments = [f"--data.reader.init_args.{name}={value}" for name, value in small.items()]
+    arguments += ["--data.questions_per_step=2", "--model.rollout.init_args.group_size=2", "--trainer.max_steps=1"]
+    code, printed = call(
+        capfd, "fit", "--config", str(ROOT / "configs/reckoning.yaml"), *reward("several_questions"), *arguments,
+        "--trainer.callbacks=null", "--runs", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0, printed
+    row = next(csv.DictReader((tmp_path / "reckoning/version_0/metrics.csv").open()))
+    assert (float(row["reasoner/captions"]), float(row["reasoner/requests"])) == (4, 16)
+
+
 def test_the_second_stage_starts_from_the_first(fit):
     """The commands of docs/reproducing.md, for adapters and for all weights."""
     fit("qa", "24gb_qlora", "qwen2.5-vl-3b")
@@ -236,10 +268,12 @@ def test_a_machine_takes_what_it_is_named_for(hardware):
 
 def test_every_file_is_a_layer_that_is_tested_and_told():
     layers = {folder: {path.stem for path in (RECIPES / folder).iterdir()} for folder in
-              ("stages", "hardware", "models")}  # fmt: skip
-    assert layers == {"stages": {*STAGES}, "hardware": {*FITS}, "models": {*FITS["24gb_qlora"], *FITS["8gpu_lora"]}}
+              ("stages", "rewards", "hardware", "models")}  # fmt: skip
+    rewards = {"several_questions", "described_answers"}
+    models = {*FITS["24gb_qlora"], *FITS["8gpu_lora"]}
+    assert layers == {"stages": {*STAGES}, "rewards": rewards, "hardware": {*FITS}, "models": models}
     told = (ROOT / "docs/reproducing.md").read_text()
-    for name in {*layers["stages"], *layers["hardware"], *layers["models"]}:
+    for name in set().union(*layers.values()):
         assert re.search(rf"\b{re.escape(name)}\b", told), name
 
 
