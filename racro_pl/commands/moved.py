@@ -10,6 +10,8 @@ from typing import Any
 from racro_pl.terminal import get_logger
 
 MOVED = {
+    "racro_pl.data.readers.figures": "racro_pl.data.readers.worlds",
+    "racro_pl.data.readers.reckoning": "racro_pl.data.readers.worlds",
     "racro_pl.reward.rewarder": "racro_pl.reward.reward_function",
     "racro_pl.rollout.vllm_engine": "racro_pl.rollout.vllm.engine",
     "racro_pl.rollout.vllm_server": "racro_pl.rollout.vllm.server",

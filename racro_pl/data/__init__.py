@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from racro_pl.data.readers import (
-    FigureWorldReader,
-    HubReader,
-    JsonlReader,
-    MixedReader,
-    Reader,
-    ReadResult,
-    ReckoningWorldReader,
-    TableReader,
-    ViRL39KReader,
-)
+from racro_pl.data.readers.base import Reader, ReadResult
+from racro_pl.data.readers.hub import HubReader
+from racro_pl.data.readers.jsonl import JsonlReader
+from racro_pl.data.readers.mixed import MixedReader
+from racro_pl.data.readers.table import TableReader
+from racro_pl.data.readers.virl39k import ViRL39KReader
+from racro_pl.data.readers.worlds import FigureWorldReader, ReckoningWorldReader
 from racro_pl.lazy import lazy_names
 
 if TYPE_CHECKING:

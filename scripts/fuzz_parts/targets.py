@@ -65,7 +65,7 @@ def with_picture(folder: Path) -> Path:
 
 
 def feed_jsonl(folder: Path) -> Feed:
-    from racro_pl.data.readers import JsonlReader
+    from racro_pl.data import JsonlReader
 
     path = with_picture(folder) / "questions.jsonl"
     return lambda data: (path.write_bytes(data), JsonlReader(str(path)).read("train"))
@@ -84,7 +84,7 @@ def feed_benchmark(name: str) -> Callable[[Path], Feed]:
 
 
 def feed_virl(folder: Path) -> Feed:
-    from racro_pl.data.readers import ViRL39KReader
+    from racro_pl.data import ViRL39KReader
 
     path = with_picture(folder) / "39Krelease.parquet"
     return lambda data: (path.write_bytes(data), ViRL39KReader(str(folder)).read("train"))

@@ -6,16 +6,15 @@ import difflib
 
 from racro_pl.data.benchmarks.base import Benchmark, SplitInfo
 from racro_pl.data.benchmarks.dynamath import DynaMath
-from racro_pl.data.benchmarks.figures import Figures
 from racro_pl.data.benchmarks.logicvista import LogicVista
 from racro_pl.data.benchmarks.mathverse import MathVerse
 from racro_pl.data.benchmarks.mathvision import MathVision
 from racro_pl.data.benchmarks.mathvista import MathVista
 from racro_pl.data.benchmarks.mmmu import MMMU
 from racro_pl.data.benchmarks.own import Own
-from racro_pl.data.benchmarks.reckoning import Reckoning
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.benchmarks.wemath import WeMath
+from racro_pl.data.benchmarks.worlds import Figures, Reckoning
 from racro_pl.types import RacroError
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -46,6 +46,8 @@ class Benchmark(abc.ABC):
     """Hugging Face data set that holds it."""
     in_average: ClassVar[bool] = True
     """Whether it is one of the paper's seven."""
+    breakdowns: ClassVar[Mapping[str, str]] = {"category": "category"}
+    """Breakdowns of its accuracy, each with what holds a question's class: ``category``, or a name in its metadata."""
 
     @abc.abstractmethod
     def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
@@ -71,7 +73,8 @@ class Benchmark(abc.ABC):
 
     def categories(self, question: Question) -> Mapping[str, str]:
         """Breakdowns that a question counts in: name of the breakdown to the question's class in it."""
-        return {"category": question.category} if question.category else {}
+        held = {**question.metadata, "category": question.category}
+        return {name: held[key] for name, key in self.breakdowns.items() if held.get(key)}
 
     def expected(self, split: str) -> int:
         """Number of questions of the complete split."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from racro_pl.data.benchmarks.base import SplitInfo
-from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.benchmarks.sources.rows import ROW_KEY, Row
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
@@ -27,15 +26,14 @@ class DynaMath(TableBenchmark):
     title = "DynaMath"
     splits = {"test": SplitInfo(5010, "DynaMath", "b8425ad9a7114571fc9366e013699494")}
     hub_id = "DynaMath/DynaMath_Sample"
+    breakdowns = {"subject": "category", "level": "level", "answer": "answer_type"}
     needs = (("qid", "id", ROW_KEY), ("question",), ("answer", "ground_truth"), ("answer_type",))
     files = {"test": ("variant*/dataset.json", "*/variant*/dataset.json")}
     shards = {"test": ("sample_variant*.parquet",)}
 
     def question(self, row: Row) -> Question:
         """A row of any layout."""
-        text = without_tags(row.text("question"))
-        if not text:
-            raise RowError("no question")
+        text = row.question("question")
         kind = row.text("answer_type")
         if kind not in _TYPES:
             raise RowError("unknown answer type", f"{kind!r:.40}; expected one of {', '.join(_TYPES)}")
@@ -56,15 +54,6 @@ class DynaMath(TableBenchmark):
                 "level": row.text("knowledge_level", "level"),
             },
         )
-
-    def categories(self, question: Question) -> Mapping[str, str]:
-        """Subject, level of knowledge and kind of answer."""
-        found = {
-            "subject": question.category,
-            "level": question.metadata["level"],
-            "answer": question.metadata["answer_type"],
-        }
-        return {name: value for name, value in found.items() if value}
 
     def group(self, question: Question) -> str:
         """The seed question."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from racro_pl.data.benchmarks.base import SplitInfo
-from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.benchmarks.sources.rows import ROW_KEY, Row
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
@@ -22,14 +20,13 @@ class LogicVista(TableBenchmark):
     title = "LogicVista"
     splits = {"test": SplitInfo(447, "LogicVista", "41c5d33adf33765c399e0e6ae588c061")}
     hub_id = "lscpku/LogicVista"
+    breakdowns = {"skill": "category"}
     needs = (("id", "index", "imagename", ROW_KEY), ("question",), ("answer",))
     files = {"test": ("dataset.json", "data/dataset.json")}
 
     def question(self, row: Row) -> Question:
         """A row of any layout; its options stand inside the text."""
-        text = without_tags(row.text("question"))
-        if not text:
-            raise RowError("no question")
+        text = row.question("question")
         answer = row.text("answer").upper()
         if not _LETTERS.fullmatch(answer):
             raise RowError(
@@ -47,10 +44,6 @@ class LogicVista(TableBenchmark):
             category=", ".join(skills),
             metadata={"skills": skills},
         )
-
-    def categories(self, question: Question) -> Mapping[str, str]:
-        """The skill."""
-        return {"skill": question.category} if question.category else {}
 
 
 def _skills(row: Row) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from racro_pl.data.benchmarks.base import SplitInfo
-from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.benchmarks.sources.rows import Row
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
@@ -24,6 +23,7 @@ class MathVerse(TableBenchmark):
     # Its download has this name.
     other_tsv_names = ("MathVerse_MINIVOnly",)
     hub_id = "AI4Math/MathVerse"
+    breakdowns = {"subject": "category", "subfield": "subfield"}
     needs = (("problem_index", "index"), ("question", "query_wo"), ("question_type",), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 
@@ -37,9 +37,7 @@ class MathVerse(TableBenchmark):
         if kind not in ("multi-choice", "free-form"):
             raise RowError("unknown question type", repr(kind)[:40])
         # Only an instruction: VLMEvalKit calls the authors' `query_wo` of this version `question`.
-        text = without_tags(row.text("query_wo", "question"))
-        if not text:
-            raise RowError("no question")
+        text = row.question("query_wo", "question")
         answer, answer_type = typed_answer(row.text("answer"), "", (), "choice" if kind == "multi-choice" else "math")
         details = row.fields("metadata")
         return Question(
@@ -58,9 +56,6 @@ class MathVerse(TableBenchmark):
         )
 
     def categories(self, question: Question) -> Mapping[str, str]:
-        """Subject, subfield and kind of question."""
-        found = {"subject": question.category, "subfield": question.metadata["subfield"]}
-        return {
-            **{name: value for name, value in found.items() if value},
-            "answer": "multiple choice" if question.answer_type == "choice" else "free form",
-        }
+        """Those of the questions, and of their kinds of answer."""
+        kind = "multiple choice" if question.answer_type == "choice" else "free form"
+        return {**super().categories(question), "answer": kind}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from racro_pl.data.benchmarks.base import SplitInfo
-from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.benchmarks.sources.rows import Row
 from racro_pl.data.benchmarks.table import TableBenchmark
-from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.fields import read_options, typed_answer
 from racro_pl.text.choices import with_choices
 from racro_pl.types import Question
@@ -24,6 +20,7 @@ class MathVision(TableBenchmark):
         "testmini": SplitInfo(304, "MathVision_MINI", "060fe4fa5d868987ce179307bd5f8a33"),
     }
     hub_id = "MathLLMs/MathVision"
+    breakdowns = {"subject": "category", "level": "level"}
     needs = (("id", "index"), ("question",), ("options", "choices"), ("answer",))
     files = {
         "test": ("test.jsonl", "data/test.jsonl"),
@@ -32,9 +29,7 @@ class MathVision(TableBenchmark):
 
     def question(self, row: Row) -> Question:
         """A row of any layout."""
-        text = without_tags(row.text("question"))
-        if not text:
-            raise RowError("no question")
+        text = row.question("question")
         choices = read_options(row.items("options") or row.items("choices"))
         answer, answer_type = typed_answer(row.text("answer"), text, choices, "choice" if choices else "math")
         return Question(
@@ -49,8 +44,3 @@ class MathVision(TableBenchmark):
             category=row.text("subject", "category"),
             metadata={"level": row.text("level")},
         )
-
-    def categories(self, question: Question) -> Mapping[str, str]:
-        """Subject, and level of difficulty where the layout has it."""
-        found = {"subject": question.category, "level": question.metadata["level"]}
-        return {name: value for name, value in found.items() if value}

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from racro_pl.data.benchmarks.base import SplitInfo
-from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.benchmarks.sources.rows import Row
 from racro_pl.data.benchmarks.table import TableBenchmark
 from racro_pl.data.readers.base import RowError
@@ -25,6 +24,7 @@ class MathVista(TableBenchmark):
     title = "MathVista"
     splits = {"testmini": SplitInfo(1000, "MathVista_MINI", "f199b98e178e5a2a20e7048f5dcb0464")}
     hub_id = "AI4Math/MathVista"
+    breakdowns = {"task": "category"}
     needs = (("pid", "index", "id"), ("question", "query"), ("question_type",), ("answer_type",), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 
@@ -66,7 +66,7 @@ class MathVista(TableBenchmark):
     def categories(self, question: Question) -> Mapping[str, str]:
         """Task, and the kind of question and answer."""
         kind = "multiple choice" if question.answer_type == "choice" else question.metadata["answer_type"]
-        return {**({"task": question.category} if question.category else {}), "answer": kind}
+        return {**super().categories(question), "answer": kind}
 
 
 def _letter(row: Row, raw: str, choices: Sequence[str]) -> str:
@@ -95,9 +95,7 @@ def _precision(row: Row, text: str) -> float | None:
 
 def _text(row: Row, choices: Sequence[str]) -> str:
     """The authors' ``query``: hint, question, choices. Built from the row's parts where it is not there."""
-    question = without_tags(row.text("query", "question"))
-    if not question:
-        raise RowError("no question")
+    question = row.question("query", "question")
     if re.search(r"^Question:", question, re.MULTILINE):
         return question
     unit = row.text("unit")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from racro_pl.data.benchmarks.base import SplitInfo
 from racro_pl.data.benchmarks.prompts import multiple_choice_text
@@ -26,6 +25,7 @@ class MMMU(TableBenchmark):
     title = "MMMU"
     splits = {"validation": SplitInfo(900, _TSV, _MD5), "dev": SplitInfo(150, _TSV, _MD5)}
     hub_id = "MMMU/MMMU"
+    breakdowns = {"subject": "category", "discipline": "discipline", "difficulty": "difficulty"}
     needs = (("id", "index"), ("question",), ("answer",), ("options", "A"))
 
     def belongs(self, row: Row, split: str) -> bool:
@@ -60,15 +60,6 @@ class MMMU(TableBenchmark):
                 "difficulty": row.text("topic_difficulty"),
             },
         )
-
-    def categories(self, question: Question) -> Mapping[str, str]:
-        """Subject, and discipline or difficulty where the layout has them."""
-        found = {
-            "subject": question.category,
-            "discipline": question.metadata["discipline"],
-            "difficulty": question.metadata["difficulty"],
-        }
-        return {name: value for name, value in found.items() if value}
 
 
 def lettered_options(row: Row) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from racro_pl.data.benchmarks.base import SplitInfo
 from racro_pl.data.benchmarks.mmmu import lettered_options
@@ -31,6 +31,8 @@ class WeMath(TableBenchmark):
     title = "WeMath"
     splits = {"testmini": SplitInfo(1740, "WeMath", "b5e969a075f01290a542411fb7766388")}
     hub_id = "We-Math/We-Math"
+    breakdowns = {"steps": "category"}
+    """S1, S2 and S3 of the paper."""
     needs = (("ID",), ("key",), ("question",), ("option", "A"), ("answer",))
     files = {"testmini": ("testmini.json", "data/testmini.json")}
 
@@ -55,10 +57,6 @@ class WeMath(TableBenchmark):
             category=_steps(key),
             metadata={"group": problem, "key": key},
         )
-
-    def categories(self, question: Question) -> Mapping[str, str]:
-        """The number of steps: S1, S2 and S3 of the paper."""
-        return {"steps": question.category}
 
     def group(self, question: Question) -> str:
         """The problem."""

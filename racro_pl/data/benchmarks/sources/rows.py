@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from racro_pl.data.benchmarks.prompts import without_tags
 from racro_pl.data.readers.base import Drops, RowError
 from racro_pl.data.readers.fields import first_filled, image_refs, plain_text, read_literal
 from racro_pl.data.readers.lines import clean_row, json_lines, parse_json
@@ -43,6 +44,17 @@ class Row:
             if text:
                 return text
         return ""
+
+    def question(self, *columns: str) -> str:
+        """The text of the question, without ``<image>`` tags: all images stand before it; ``<image 1>`` is a name.
+
+        Raises:
+            RowError: none of these columns holds one.
+        """
+        text = without_tags(self.text(*columns))
+        if not text:
+            raise RowError("no question")
+        return text
 
     def items(self, column: str) -> list[Any]:
         """A column that holds a list, or a list written as text (``"['3', '4']"``); empty when it holds nothing."""

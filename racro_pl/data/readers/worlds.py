@@ -1,4 +1,4 @@
-"""What the readers of the embedded worlds share."""
+"""The embedded worlds: questions over images that the program draws itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from racro_pl.data.readers.base import Reader, ReadResult, Split
+from racro_pl.figure_world import world as figure_world
 from racro_pl.figure_world.world import CaptionAudit
-from racro_pl.types import Question, RacroError
+from racro_pl.reckoning_world import world as reckoning_world
+from racro_pl.types import Question, RacroError, require
 
 
 class WorldReader(Reader):
@@ -59,3 +61,45 @@ class WorldReader(Reader):
             self.asked_stated: float(audit.asked_stated),
             "true_sentences": audit.true_sentences / max(1, audit.sentences),
         }
+
+
+class FigureWorldReader(WorldReader):
+    world = "figure world"
+    asked_stated = "asked_fact_stated"
+
+    def draw(self, split: Split, count: int) -> list[Question]:
+        return figure_world.figure_questions(split, count, self.seed)
+
+    def check(self, question: Question, caption: str) -> CaptionAudit:
+        return figure_world.audit_caption(question, caption)
+
+
+class ReckoningWorldReader(WorldReader):
+    """Draws its questions, which need several counts of an image and a little arithmetic; no file, no network.
+
+    Args:
+        train: number of training questions.
+        validation: number of validation questions.
+        test: number of test questions.
+        seed: which world; the splits of one world share no scene.
+        questions_per_picture: how many training questions are about one picture, 1 to 4.
+    """
+
+    world = "reckoning world"
+    asked_stated = "asked_counts_stated"
+
+    def __init__(
+        self, train: int = 4000, validation: int = 200, test: int = 500, seed: int = 0, questions_per_picture: int = 1
+    ) -> None:
+        super().__init__(train, validation, test, seed)
+        most = len(reckoning_world.ASKED)
+        got = f"questions_per_picture={questions_per_picture}"
+        require(1 <= questions_per_picture <= most, got, f"1 to {most}: one of each type")
+        self.questions_per_picture = questions_per_picture
+
+    def draw(self, split: Split, count: int) -> list[Question]:
+        per_scene = self.questions_per_picture if split == "train" else 1
+        return reckoning_world.reckoning_questions(split, count, self.seed, per_scene)
+
+    def check(self, question: Question, caption: str) -> CaptionAudit:
+        return reckoning_world.audit_caption(question, caption)
