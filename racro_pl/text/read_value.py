@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from racro_pl.text.latex import MAX_ANSWER_CHARS, closing, normalize, squeezed
 from racro_pl.text.numbers import number_of_words, parse_number
-from racro_pl.text.units import parse_unit, split_unit
+from racro_pl.text.units import compound, parse_unit, split_unit
 from racro_pl.text.values import Clock, Collection, Equation, Formula, Interval, Ratio, Value, Words
 
 _RATIO_OF_NAMES = r"\\frac\s*\{[A-Z]{1,3}\}\s*\{[A-Z]{1,3}\}|[A-Z]\w*(?:_\{?\w+\}?)?\s*[:/]\s*[A-Z]\w*(?:_\{?\w+\}?)?"
@@ -63,6 +63,8 @@ def _read(text: str, depth: int) -> Value:
         return grouped
     if (number := number_of_words(text) if "half" in text or "hundred" in text else None) is not None:
         return Formula(text, number)
+    if text[:1].isdigit() and (quantity := compound(text)) is not None:
+        return Formula(str(quantity[0]), *quantity)
     if match := _CLOCK.fullmatch(text):
         return _clock(match[1], match[2], match[3])
     if match := _HOUR.fullmatch(text):

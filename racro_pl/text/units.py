@@ -6,6 +6,7 @@ A table of our own: what answers in the benchmarks carry are a few dozen units i
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,6 +64,8 @@ _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h"}
 _SPEED = re.compile(r"(?<![A-Za-z])(?:mph|kph|kmh|kmph)(?![A-Za-z])", re.IGNORECASE)
 _TEMPERATURE = re.compile(r"degrees?\s+(celsius|fahrenheit)", re.IGNORECASE)
 _RUN = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z€£¥]|\\mu ?m|\\Omega|[\u4e00-\u9fff])(?:[A-Za-z]*|[\u4e00-\u9fff]*)")
+_PART = r"(?:\d+(?:\.\d+)?\s*[A-Za-z]+\.?)"
+_COMPOUND = re.compile(rf"{_PART}(?:\s+(?:and\s+)?{_PART}){{1,2}}")
 _ADJECTIVE = re.compile(
     r"\s+(?:long|wide|tall|high|deep|away|apart|old|each|total|(?:in|of) (?:total|all|length|width|height|area))$"
 )
@@ -114,6 +117,26 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         if re.fullmatch(r"[-+]?[\d.,/ ]*\d|.*\\frac\s*\{\d+\}\s*\{\d+\}", value) and is_noun(tail):
             return value, NOUN
     return text, None
+
+
+def compound(text: str) -> tuple[Fraction, Unit] | None:
+    """``1 h 30 min`` or ``5 ft 6 in``: the sum, in the last unit; None for anything else, and where units do not shrink.
+
+    >>> compound("1 hour and 30 minutes")
+    (Fraction(90, 1), Unit(dimension=(('time', 1),), size=Fraction(60, 1)))
+    """
+    if not _COMPOUND.fullmatch(text):
+        return None
+    parts = [
+        (Fraction(count), parse_unit(name))
+        for count, name in re.findall(r"([\d.]+)\s*([A-Za-z]+)", text.replace(" and ", " "))
+    ]
+    units = [unit for _, unit in parts if unit is not None and unit.dimension]
+    if len(units) < len(parts) or len({unit.dimension for unit in units}) > 1:
+        return None
+    if any(one.size <= other.size for one, other in itertools.pairwise(units)):
+        return None
+    return sum(count * unit.size for (count, _), unit in zip(parts, units, strict=True)) / units[-1].size, units[-1]
 
 
 def tight_unit(text: str) -> tuple[str, Unit | None]:
