@@ -120,7 +120,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 
 
 def compound(text: str) -> tuple[Fraction, Unit] | None:
-    """``1 h 30 min`` or ``5 ft 6 in``: the sum, in the last unit; None for anything else, and where units do not shrink.
+    """``1 h 30 min`` or ``5 ft 6 in``: the sum, in the last unit; None for anything else or where units do not shrink.
 
     >>> compound("1 hour and 30 minutes")
     (Fraction(90, 1), Unit(dimension=(('time', 1),), size=Fraction(60, 1)))
