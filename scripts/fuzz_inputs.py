@@ -71,6 +71,8 @@ def one_process(
     if overdue:
         process.kill()
     process.join()
+    if begun.value and fed_since is None:  # it died of its first input since the last look
+        fed_since = time.monotonic()
     while not tallies.empty():
         total.add(tallies.get())
     if overdue or process.exitcode:

@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 from jsonargparse import _common
 
@@ -22,9 +22,11 @@ from tests.helpers import device
 # Lightning keeps its messages from pytest if it is first imported while the root logger has no handler.
 logging.getLogger().addHandler(logging.NullHandler())
 
+# Hypothesis limits the seconds of an example and of drawing one: a process that waits for a processor would fail.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples every time; "pytest --hypothesis-profile explore" looks for new ones.
-settings.register_profile("fixed", derandomize=True)
-settings.register_profile("explore", max_examples=5000)
+settings.register_profile("fixed", derandomize=True, **UNTIMED)
+settings.register_profile("explore", max_examples=5000, **UNTIMED)
 settings.load_profile("fixed")
 
 install_import_hook(["racro_pl.losses", "racro_pl.experience"], "beartype.beartype")

@@ -84,7 +84,16 @@ class GradedByChecksum(OwnAnswers):
 def served_reasoner(script: list[str]) -> HttpReasoner:
     """This rank's own, behind a server that lives as long as the process."""
     server = FaultServer(script, answer=lambda chat: by_caption(chat[-1]["content"])).__enter__()
-    return HttpReasoner(server.url, deadline_s=OUTAGE_DEADLINE_S, attempts=2)
+    reasoner = HttpReasoner(server.url, deadline_s=100.0, attempts=2)
+    if "hang" in script:
+        check = reasoner.check
+
+        def check_and_set_limit() -> None:
+            check()
+            reasoner._open()._deadline_s = OUTAGE_DEADLINE_S
+
+        reasoner.check = check_and_set_limit  # type: ignore[method-assign]
+    return reasoner
 
 
 def fit_rank(rank: int, ranks: int, folder: Path, out: Path, *options: str) -> None:

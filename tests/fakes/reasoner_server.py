@@ -42,6 +42,7 @@ class FaultServer:
         listing: what becomes of ``/v1/models``: ``ok``, ``hang``, ``404`` or ``garbage``.
         answer: text for a chat's messages.
         delay_s: wait before an ``ok`` answer.
+        together: ``ok`` answers wait until so many chats have been in flight at once.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class FaultServer:
         listing: str = "ok",
         answer: Callable[[Chat], str] = lambda messages: ANSWER,
         delay_s: float = 0.0,
+        together: int = 1,
     ) -> None:
         self.script = script
         self.models = list(models)
@@ -59,6 +61,7 @@ class FaultServer:
         self.listing = listing
         self.answer = answer
         self.delay_s = delay_s
+        self.together = together
         self.elsewhere = "http://127.0.0.1:9/v1"
         self.chats: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -134,6 +137,8 @@ class FaultServer:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
+            while mode == "ok" and self.most_in_flight < self.together:
+                await asyncio.sleep(0.01)
             if chat["model"] not in self.models:
                 mode = "404"
             name = "another" if mode == "wrong model" else chat["model"]

@@ -7,10 +7,10 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -28,12 +28,19 @@ from racro_pl.service.limits import Limits
 from racro_pl.service.server import config
 from racro_pl.types import Messages, Question
 
+LIMIT_S = 100.0
+"""Who waits longer hangs."""
+
 
 class SizeWriter(Writer):
-    """Captions tell the first image's size, the question and the task: what was asked shows in what is answered."""
+    """Captions tell the first image's size, the question and the task: what was asked shows in what is answered.
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+    Args:
+        ready: what is asked for is written when this is set.
+    """
+
+    def __init__(self, ready: threading.Event | None = None) -> None:
+        self.ready = ready
         self.batches: list[int] = []
         self.closed = False
         self.error: Exception | None = None
@@ -44,7 +51,8 @@ class SizeWriter(Writer):
 
     def write(self, work: Sequence[tuple[Question, Task]]) -> Iterator[Written]:
         self.batches.append(len(work))
-        time.sleep(self.seconds)
+        if self.ready is not None:
+            self.ready.wait(LIMIT_S)
         if self.error is not None:
             raise self.error
         for question, task in work:
@@ -81,6 +89,14 @@ class EchoReasoner(Reasoner):
     def close(self) -> None: ...
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For what happens sooner or later, on a busy machine too."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, threading.enumerate()
+        time.sleep(0.02)
+
+
 @dataclass
 class Service:
     """A running one."""
@@ -88,7 +104,14 @@ class Service:
     url: str
     port: int
     client: httpx.Client
-    parts: dict[str, Any] = field(default_factory=dict)
+    batcher: CaptionBatcher
+
+    def wait_until_in_line(self, working: int, waiting: int = 0) -> None:
+        """Until so many requests are being answered, and so many wait for that."""
+        wait_until(lambda: {f"racro_working {working}.0", f"racro_waiting {waiting}.0"} <= self._metrics())
+
+    def _metrics(self) -> set[str]:
+        return set(self.client.get("/metrics").text.splitlines())
 
     def chat(self, *messages: dict[str, Any], **more: Any) -> httpx.Response:
         """One request for a chat completion."""
@@ -117,11 +140,13 @@ def running_service(
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as client:
-            yield Service(f"http://127.0.0.1:{port}/v1", port, client)
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=LIMIT_S, trust_env=False
+        ) as client:
+            yield Service(f"http://127.0.0.1:{port}/v1", port, client, batcher)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 

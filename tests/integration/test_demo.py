@@ -1,7 +1,6 @@
 """The page in a real browser: upload, ask, read the answers; on a phone, in the dark; nothing goes elsewhere."""
 
 import os
-import socket
 import threading
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from racro_pl.demo import Answers, Demo, answer_all, table
 from racro_pl.pipeline import Pipeline, question_of
+from racro_pl.serving.addresses import free_port
 from tests.helpers.service import EchoReasoner
 
 FIGURES = Path(__file__).parents[2] / "docs" / "images" / "figures.png"
@@ -35,9 +35,7 @@ def page_url():
         {"before": Pipeline(max_tokens=12), "copy": Pipeline(max_tokens=12)},
         {"echo": EchoReasoner(), "other": EchoReasoner()},
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     demo.launch("127.0.0.1", port, block=False)
     yield f"http://127.0.0.1:{port}"
     uploads = Path(os.environ["GRADIO_TEMP_DIR"])

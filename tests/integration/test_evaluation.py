@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from racro_pl.cli import run
 from racro_pl.evaluation.results import Results
+from racro_pl.evaluation.store import Store
 from tests.helpers.preloaded import CONTEXT
 
 ROOT = Path(__file__).parents[2]
@@ -76,17 +78,29 @@ def test_the_same_command_again_only_scores(whole, capfd):
     assert not (whole.parent / "version_1").exists()
 
 
+def run_to_the_third(kind: str, runs: Path, there: Connection) -> None:
+    """Run until three records of a kind are on the disk, say so, and stay there, to be killed."""
+    append = Store.append
+
+    def stops(store: Store, record: dict) -> None:
+        append(store, record)
+        if store.path.stem == kind and store.path.read_bytes().count(b"\n") == 3:
+            there.send(None)
+            time.sleep(3600)
+
+    Store.append = stops
+    run(arguments(runs))
+
+
 def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path, capfd):
     folder = tmp_path / "test/version_0"
     for kind in ("captions", "answers"):
-        process = CONTEXT.Process(target=run, args=(arguments(tmp_path),))
+        here, there = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=run_to_the_third, args=(kind, tmp_path, there))
         process.start()
+        there.close()  # a process that ends by itself leaves no other end open: recv() then raises
         try:
-            deadline = time.monotonic() + 120
-            while not (folder / f"{kind}.jsonl").is_file() or (folder / f"{kind}.jsonl").read_bytes().count(b"\n") < 3:
-                assert process.is_alive(), f"ended before there were {kind}"
-                assert time.monotonic() < deadline, f"no {kind} in time"
-                time.sleep(0.002)
+            here.recv()
         finally:
             process.kill()
             process.join()

@@ -13,7 +13,7 @@ from tests.helpers.tolerance import GRADIENTS, assert_equal
 from tests.integration.test_ddp import fit
 
 pytestmark = pytest.mark.slow
-SLACK_S = 20.0
+SLACK_S = 100.0
 """For everything but the reasoner, on a busy machine."""
 
 

@@ -39,16 +39,16 @@ def wait_for(condition, process: subprocess.Popen[str], limit_s: float = 240) ->
 
 
 def steps_done(folder: Path) -> list[int]:
-    """Of a run folder, by its captions."""
+    """Of a run folder, by its captions. The run may be writing: half a line at the end is left out."""
     names = sorted(folder.glob("captions*.jsonl"))
-    lines = names[0].read_text().splitlines() if names else []
+    lines = names[0].read_text().rpartition("\n")[0].splitlines() if names else []
     return sorted({json.loads(line)["step"] for line in lines})
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and output; nothing of its session may be left."""
     output = process.communicate(timeout=200)[0]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while (left := _in_session(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, left

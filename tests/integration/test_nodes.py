@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from racro_pl.serving.addresses import free_port
 from tests.fakes.environment import environment
 
 ROOT = Path(__file__).parents[2]
@@ -29,17 +29,11 @@ sys.addaudithook(note)
 """
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_nodes_make_one_run_and_only_rank_0_writes_it(tmp_path, strategy):
     (tmp_path / "sitecustomize.py").write_text(NOTE_WRITES)
-    port = str(free_port())
+    port = str(free_port("127.0.0.1"))
     shared = environment(
         tmp_path, PYTHON=sys.executable, NODES="2", MAIN="127.0.0.1", PORT=port, DEVICES="1",
         RUNS=str(tmp_path / "runs"), NOTES=str(tmp_path / "written-by-"),
@@ -104,7 +98,7 @@ def test_a_slurm_job_hands_its_reasoners_to_its_trainers(tmp_path):
         "SLURM_JOB_NODELIST": "n[1-3]", "PYTHON": sys.executable,
     }  # fmt: skip
     command = ["bash", str(SLURM), "--config", "own.yaml"]
-    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     serve, train = sorted((tmp_path / "steps").read_text().splitlines(), key=lambda step: " fit " in step)
     assert "--nodelist=n3" in serve

@@ -147,6 +147,7 @@ STARTS = {
 }
 
 
+@pytest.mark.usefixtures("quick_refusal")
 @pytest.mark.parametrize("options", STARTS.values(), ids=STARTS)
 def test_a_start_that_fails_leaves_nothing(capfd, tmp_path, options):
     code, printed = fit_own_data(capfd, tmp_path, good_rows(4), "http://127.0.0.1:9/v1", *options)
@@ -155,12 +156,12 @@ def test_a_start_that_fails_leaves_nothing(capfd, tmp_path, options):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("quick_refusal")
 def test_a_validation_that_cannot_start_leaves_nothing(capfd, tmp_path):
     rows = data_set(tmp_path, good_rows(4))
     code, printed = call(
         capfd, "validate", "--config", OWN_DATA, "--runs", str(tmp_path / "runs"), "--data.reader.init_args.path", rows,
         "--data.reader.init_args.validation_path", rows, "--model.reward.reasoner.init_args.url", "http://127.0.0.1:9/v1",
-        "--model.reward.reasoner.init_args.deadline_s", "3",
     )  # fmt: skip
     assert code == 1
     assert "no reasoner at" in printed

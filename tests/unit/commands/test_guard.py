@@ -137,7 +137,7 @@ def test_with_the_switch_it_is_imported(strange):
     """In a process of its own: what is restricted once stays so."""
     file = config_with(strange, in_reasoner)
     command = [sys.executable, "-m", "racro_pl", "fit", "--config", file, "--allow-imports"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(strange))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment(strange))
     assert done.returncode != 0  # a Thing is no Reasoner
     assert "--allow-imports" not in done.stderr
     assert (strange / "imported").exists()

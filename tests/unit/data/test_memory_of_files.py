@@ -45,7 +45,7 @@ def peak_of(path, reader):
     body = "\n".join(f"    {line}" for line in READERS[reader].split("\n"))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(body=body), str(path)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=250,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000, 6_000_000_000)),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

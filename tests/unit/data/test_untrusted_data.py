@@ -20,6 +20,8 @@ from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.types import ImageRef
 from tests.unit.data.conftest import row
 
+# A list of one's own replaces the profile's.
+SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 OUTSIDE = [
     "../outside.png", "images/../../outside.png", "/etc/hostname", "//server/share/x.png", "C:\\x.png", "C:x.png",
     "\\\\server\\x.png", "images\\..\\..\\outside.png", "a/\0b.png", "..", "./../x.png",
@@ -38,7 +40,7 @@ def test_no_reader_follows_a_path_out_of_its_folder(tmp_path, path):
 
 
 @given(st.lists(st.sampled_from(["..", ".", "/", "\\", "a", "images", "C:", "\0", "~", "..."]), max_size=8))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=SHARED_FOLDER)
 def test_every_path_that_is_taken_lies_below_its_folder(tmp_path, pieces):
     try:
         refs = image_refs("".join(pieces), tmp_path)
@@ -101,7 +103,7 @@ COLUMN = st.sampled_from(["id", "question", "answer", "image", "options", "answe
 
 
 @given(st.lists(st.dictionaries(COLUMN, JSON, max_size=9), min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=SHARED_FOLDER, max_examples=60)
 def test_any_row_is_a_question_or_a_counted_drop(tmp_path, rows):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
@@ -110,7 +112,7 @@ def test_any_row_is_a_question_or_a_counted_drop(tmp_path, rows):
 
 
 @given(st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=SHARED_FOLDER, max_examples=60)
 def test_any_bytes_are_rows_or_counted_drops(tmp_path, data):
     file = tmp_path / "rows.jsonl"
     file.write_bytes(data)

@@ -4,20 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racro_pl.evaluation.outcomes import Judgement, Tools
+from racro_pl.evaluation.outcomes import Judgement
 from racro_pl.evaluation.scoring import official, strict
 from racro_pl.evaluation.scoring.official_mathvision import extract
 from racro_pl.evaluation.scoring.official_mathvista import edit_distance
-from racro_pl.reward.grader import Grader
 from racro_pl.types import Question
 from tests.unit.evaluation.test_strict import HOSTILE
-
-
-@pytest.fixture(scope="module")
-def tools():
-    with Grader(limit_s=2.0) as grader:
-        yield Tools(grader)
-
 
 # ------------------------------------------------------------------ MathVision
 
@@ -127,15 +119,14 @@ QUESTIONS = [
 
 @pytest.mark.parametrize(("rule", "question"), QUESTIONS)
 @given(response=st.one_of(st.text(max_size=200), st.text(alphabet="0123ab(){}[],.=\\/$ oxedfrcsqt", max_size=60)))
-@settings(deadline=None, max_examples=30)
-def test_no_text_makes_a_rule_fail(tools, rule, question, response):
-    assert rule(question, response, tools).correct in (True, False)
+@settings(max_examples=30)
+def test_no_text_makes_a_rule_fail(hasty_tools, rule, question, response):
+    assert rule(question, response, hasty_tools).correct in (True, False)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_time_is_bounded(name):
-    began = time.monotonic()
-    with Grader(limit_s=0.5) as grader:
-        for rule, question in QUESTIONS:
-            rule(question, HOSTILE[name], Tools(grader))
-    assert time.monotonic() - began < 60
+def test_time_is_bounded(hasty_tools, name):
+    began = time.process_time()  # this process's: the worker has a limit of its own
+    for rule, question in QUESTIONS:
+        rule(question, HOSTILE[name], hasty_tools)
+    assert time.process_time() - began < 30

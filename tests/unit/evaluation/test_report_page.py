@@ -103,9 +103,9 @@ def test_an_unfinished_thought_and_a_long_text(tmp_path):
 
 def test_three_thousand_questions(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery_module, "SINGLE_FILE_BYTES", 1_000_000)
-    start = time.monotonic()
+    start = time.process_time()
     path = write_report(tmp_path, example(), (item(str(i), text="word " * 40) for i in range(3000)))
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 30
     # The index alone: some 300 bytes a question.
     assert path.stat().st_size < 1_500_000
     chunks = sorted((tmp_path / "report_files").iterdir())

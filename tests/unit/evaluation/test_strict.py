@@ -4,19 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racro_pl.evaluation.outcomes import Judgement, Tools
+from racro_pl.evaluation.outcomes import Judgement
 from racro_pl.evaluation.scoring import strict
-from racro_pl.reward.grader import Grader
 from racro_pl.types import Question
 
 LENGTHS = ("12 cm", "14 cm", "16 cm", "18 cm")
 LETTERS = ("A", "B", "C", "D")
-
-
-@pytest.fixture(scope="module")
-def tools():
-    with Grader(limit_s=2.0) as grader:
-        yield Tools(grader)
 
 
 def choice(gold="B", choices=LENGTHS):
@@ -237,9 +230,9 @@ MATHEMATICAL = st.text(alphabet="0123456789ABCabcxyz+-*/^(){}[],.:=\\ $%\n", max
 
 @pytest.mark.parametrize(("rule", "question"), RULES)
 @given(response=st.one_of(st.text(max_size=200), MATHEMATICAL, MATHEMATICAL.map(r"the answer is \boxed{{{}}}".format)))
-@settings(deadline=None, max_examples=30)
-def test_no_text_makes_a_rule_fail(tools, rule, question, response):
-    judgement = rule(question, response, tools)
+@settings(max_examples=30)
+def test_no_text_makes_a_rule_fail(hasty_tools, rule, question, response):
+    judgement = rule(question, response, hasty_tools)
     assert not (judgement.correct and judgement.extracted is None)
 
 
@@ -271,8 +264,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_time_is_bounded(tools, name):
-    began = time.monotonic()
+def test_time_is_bounded(hasty_tools, name):
+    began = time.process_time()  # this process's: the worker has a limit of its own
     for rule, question in RULES:
-        assert rule(question, HOSTILE[name], tools).correct is False
-    assert time.monotonic() - began < 60  # eight rules, each with a restart of the worker at worst
+        assert rule(question, HOSTILE[name], hasty_tools).correct is False
+    assert time.process_time() - began < 30

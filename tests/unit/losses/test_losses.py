@@ -160,7 +160,7 @@ def reference_loss(policy, old, ref, advantages, mask, low, high, dual, beta):
     return loss, gradient
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), spread=st.sampled_from([0.1, 0.6, 3.0]), beta=st.sampled_from([0.0, 1e-3, 0.5]))
 def test_loss_and_gradient_equal_the_independent_computation(seed, spread, beta):
     rng = np.random.default_rng(seed)

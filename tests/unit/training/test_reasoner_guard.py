@@ -32,7 +32,7 @@ def fit_logged(module, root, **options):
 
 
 def served(module, url, **settings):
-    client = {"attempts": 1, "deadline_s": 20.0, "model": "tiny"} | settings
+    client = {"attempts": 1, "deadline_s": 100.0, "model": "tiny"} | settings
     budget = client.pop("budget", None)
     module.scorer = Scorer(HttpReasoner(url, **client), cache="off", budget=budget)
     return module

@@ -86,7 +86,7 @@ def serve(folder: Path) -> FakeVllm:
 
 def module_on(server: FakeVllm, folder: Path) -> RacroModule:
     module = make_module(folder, sample_ahead=True)
-    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, deadline_s=30.0, attempts=2)
+    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, deadline_s=200.0, attempts=2)
     return module
 
 
@@ -104,7 +104,7 @@ def test_vllm_samples_while_the_trainer_learns(folder, tmp_path):
 
         def wait(path: str, body: dict[str, Any]) -> tuple[int, Any]:
             if path.endswith("/chat/completions") and len(server.chats) == 8:  # four of the canary, four of step 1
-                assert learnt.wait(60)
+                assert learnt.wait(150)
             return route(path, body)
 
         server.route = wait  # type: ignore[method-assign]
@@ -150,7 +150,7 @@ def test_the_reasoner_has_a_step_for_captions_sampled_ahead(folder, tmp_path, wh
 
         def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
             if path.endswith("/chat/completions") and len(server.chats) >= 8:  # four of the canary, four of step 1
-                assert learning.wait(60)
+                assert learning.wait(150)
             return route(path, body)
 
         server.route = late  # type: ignore[method-assign]
@@ -166,7 +166,7 @@ def test_the_reasoner_has_a_step_for_captions_sampled_ahead(folder, tmp_path, wh
         def learn(meter: Any, *, last: bool) -> None:
             if module.trainer.global_step == 1:  # the second step, which learns from the first's captions
                 learning.set()
-                assert asked_ahead.wait(60), "the captions of the second step have not reached the reasoner"
+                assert asked_ahead.wait(150), "the captions of the second step have not reached the reasoner"
             update(meter, last=last)
 
         module.scorer.submit = watched  # type: ignore[method-assign]
@@ -200,7 +200,7 @@ def test_a_run_that_ends_sends_nothing_more_to_the_reasoner(folder, tmp_path):
 
         def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
             if path.endswith("/chat/completions") and len(server.chats) >= 8:
-                ended.wait(60)
+                ended.wait(150)
             return route(path, body)
 
         server.route = late  # type: ignore[method-assign]
@@ -220,6 +220,6 @@ def test_a_run_that_ends_sends_nothing_more_to_the_reasoner(folder, tmp_path):
         fit(module, tmp_path, steps=2)
         for thread in threading.enumerate():
             if thread.name == "captions-ahead":
-                thread.join(60)
+                thread.join(150)
                 assert not thread.is_alive()
     assert after == [False] * 4

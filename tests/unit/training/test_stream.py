@@ -21,11 +21,17 @@ from tests.unit.training.conftest import adapter, by_caption, fit, make_module
 
 
 class LateReasoner(ScriptedReasoner):
-    """Answers when the last question of the step is asked: that one first, then backwards, ``delay_s`` apart."""
+    """Answers when the last question of the step is asked: that one first, then backwards, ``delay_s`` apart.
 
-    def __init__(self, delay_s: float, questions: int = 4) -> None:
+    Args:
+        delay_s: 0 answers before the question has been submitted.
+        waits: and not before this is set.
+    """
+
+    def __init__(self, delay_s: float, waits: threading.Event | None = None, questions: int = 4) -> None:
         super().__init__(by_caption)
         self.delay_s = delay_s
+        self.waits = waits
         self.questions = questions
         self.open: list[tuple[list[Future[Reply]], list[Reply]]] = []
         self.order: list[int] = []
@@ -35,11 +41,16 @@ class LateReasoner(ScriptedReasoner):
         futures: list[Future[Reply]] = [Future() for _ in replies]
         self.open.append((futures, replies))
         if len(self.open) == self.questions:
-            threading.Thread(target=self._answer, args=(self.open,)).start()
+            thread = threading.Thread(target=self._answer, args=(self.open,))
+            thread.start()
+            if self.delay_s == 0:
+                thread.join()
             self.open = []
         return futures
 
     def _answer(self, asked: list[tuple[list[Future[Reply]], list[Reply]]]) -> None:
+        if self.waits is not None:
+            self.waits.wait()
         for place, (futures, replies) in reversed([*enumerate(asked)]):
             time.sleep(self.delay_s)
             self.order.append(place)
@@ -75,9 +86,11 @@ def test_the_order_in_which_rewards_arrive_changes_nothing(folder, tmp_path):
 def test_waiting_is_logged_as_idle_seconds(folder, tmp_path):
     found = []
     for delay_s in (0.0, 0.5):
-        module = make_module(folder)
-        module.scorer.reasoner = LateReasoner(delay_s)
-        # The first answer comes two seconds after the last caption; what there is to compute takes a moment.
+        module, waits = make_module(folder), threading.Event()
+        module.scorer.reasoner = LateReasoner(delay_s, waits if delay_s else None)
+        wait = module._wait_for_rewards
+        module._wait_for_rewards = lambda *args, wait=wait, waits=waits: waits.set() or wait(*args)  # type: ignore
+        # The first question's answer comes two seconds after the wait for it has begun.
         found.append(fit(module, tmp_path, steps=1).callback_metrics)
     at_once, late = found
     assert 0.5 < late["seconds/idle"] <= late["seconds/step"]

@@ -27,11 +27,11 @@ class Asks(BoringModel):
         url = f"{self.root}/v1"
         for key in (HttpReasoner(url)._api_key(), HttpReasoner("http://127.0.0.1:9/v1")._api_key()):
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            self.models.append(httpx.get(f"{url}/models", headers=headers).status_code)
-        self.answers.append(httpx.get(f"{self.root}/health").status_code)
+            self.models.append(httpx.get(f"{url}/models", headers=headers, timeout=100).status_code)
+        self.answers.append(httpx.get(f"{self.root}/health", timeout=100).status_code)
 
     def training_step(self, batch, batch_idx):
-        self.answers.append(httpx.get(f"{self.root}/health").status_code)
+        self.answers.append(httpx.get(f"{self.root}/health", timeout=100).status_code)
         if self.fails:
             raise RuntimeError("the step failed")
         return super().training_step(batch, batch_idx)
@@ -44,7 +44,7 @@ def make_callback(tmp_path, mode: str) -> VllmReasonerServer:
         python=str(write_fake_vllm(tmp_path)),
         port=free_port("127.0.0.1"),
         env={"FAKE_MODE": mode, "FAKE_PIDS": str(tmp_path / "pids")},
-        start_timeout_s=30,
+        start_timeout_s=200,
     )
 
 

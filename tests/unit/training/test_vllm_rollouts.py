@@ -32,7 +32,7 @@ def serve(folder: Path, fault: str = "") -> FakeVllm:
 def module_on(server: FakeVllm, folder: Path, **objective: Any) -> RacroModule:
     module = make_module(folder, **objective)
     module.engine = VllmEngine(
-        group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=30.0, attempts=2
+        group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=200.0, attempts=2
     )
     return module
 
