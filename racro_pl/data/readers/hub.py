@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from racro_pl.data.readers.arrow import read_records
-from racro_pl.data.readers.base import MAX_IMAGES, ReadResult, RowError, Split
+from racro_pl.data.readers.base import MAX_IMAGES, RowError, Split
 from racro_pl.data.readers.fields import image_refs, is_blank
 from racro_pl.data.readers.hub_files import download, looks_like_hub_id, part_files
 from racro_pl.data.readers.lines import clean_row
@@ -63,12 +63,9 @@ class HubReader(PlainReader):
         max_rows: int | None = None,
         images_folder: str | None = None,
     ) -> None:
-        super().__init__(columns, validation_share, test_share)
-        self.parts: dict[Split, str | None] = {"train": train, "validation": validation, "test": test}
-        for split, part, share in (("validation", validation, validation_share), ("test", test, test_share)):
-            if share and (part or not train):
-                raise RacroError(f"{split}_share is cut from train: give train and no {split}, or no {split}_share")
-        if Path(dataset).expanduser().is_file() and sum(part is not None for part in self.parts.values()) > 1:
+        parts: dict[Split, str | None] = {"train": train, "validation": validation, "test": test}
+        super().__init__(parts, columns, validation_share, test_share)
+        if Path(dataset).expanduser().is_file() and sum(part is not None for part in parts.values()) > 1:
             raise RacroError(
                 f"{dataset} is one file and so one part: set all but one of train, validation, test to null"
             )
@@ -80,23 +77,16 @@ class HubReader(PlainReader):
         self.images_folder = Path(images_folder) if images_folder else None
         self._held = 0
 
-    def read(self, split: Split) -> ReadResult:
-        """The questions of a split.
+    # ------------------------------------------------------------------ rows
+
+    def rows(self, source: str) -> Iterator[PlainRow]:
+        """The rows of a part.
 
         Raises:
-            RacroError: the data set is not there, unreadable, without such a part or column, or too large to be held;
-                or different rows have one id.
+            RacroError: the data set is not there, unreadable, or without such a part or column.
         """
-        own = self.parts[split]
-        shared = split == "train" or own is None
-        part = self.parts["train"] if shared else own
-        if part is None:
-            return ReadResult([])
         self._held = 0
-        rows = self._streamed(part) if self.streaming else self._from_files(part)
-        return self.collect(islice(rows, self.max_rows), split, shared=shared)
-
-    # ------------------------------------------------------------------ rows
+        return islice(self._streamed(source) if self.streaming else self._from_files(source), self.max_rows)
 
     def _from_files(self, part: str) -> Iterator[PlainRow]:
         number = 0

@@ -19,7 +19,7 @@ _TOKEN = re.compile(rb""""[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[,\[{]""", re.DOT
 
 
 class Line(NamedTuple):
-    """One line that is not blank."""
+    """One line, or row, that is not blank."""
 
     number: int
     row: dict[str, Any] | RowError

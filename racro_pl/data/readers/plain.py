@@ -6,9 +6,9 @@ docs/data.md describes it to users.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from racro_pl.data.readers.base import Drops, Reader, ReadResult, RowError, Split, keep_readable
 from racro_pl.data.readers.fields import (
@@ -23,6 +23,7 @@ from racro_pl.data.readers.fields import (
     typed_answer,
 )
 from racro_pl.data.readers.ids import UniqueIds
+from racro_pl.data.readers.lines import Line
 from racro_pl.text.choices import with_choices
 from racro_pl.types import ImageRef, Question, RacroError
 
@@ -89,37 +90,58 @@ class ColumnNames:
                 )
 
 
-class PlainReader(Reader):
+class PlainReader(Reader, ABC):
     """What readers of the plain layout share: column names, held-out shares, and the way from rows to questions.
 
     Args:
+        sources: where the questions of each split are: a file, or a part of a data set.
         columns: the data set's own column names, by what they hold.
-        validation_share: share of the training questions, chosen by a hash of their id, to hold out for validation.
+        validation_share: share of the training questions, chosen by a hash of their id, to hold out for validation;
+            only without a source of validation questions.
         test_share: the same for the test split.
     """
 
-    def __init__(self, columns: Mapping[str, str] | None, validation_share: float, test_share: float) -> None:
-        check_share("validation_share", validation_share)
-        check_share("test_share", test_share)
+    arguments: ClassVar[Mapping[Split, str]] = {"train": "train", "validation": "validation", "test": "test"}
+    """Which argument names the source of a split, for messages."""
+
+    def __init__(
+        self,
+        sources: dict[Split, str | None],
+        columns: Mapping[str, str] | None = None,
+        validation_share: float = 0.0,
+        test_share: float = 0.0,
+    ) -> None:
+        shares: dict[Split, float] = {"validation": validation_share, "test": test_share}
+        for split, share in shares.items():
+            check_share(f"{split}_share", share)
+            train, own = self.arguments["train"], self.arguments[split]
+            if share and (sources[split] or not sources["train"]):
+                raise RacroError(f"{split}_share is cut from {train}: give {train} and no {own}, or no {split}_share")
         check_share("validation_share + test_share", validation_share + test_share)
+        self.sources = sources
         self.columns = ColumnNames(columns)
         self.validation_share = validation_share
         self.test_share = test_share
 
-    def collect(self, rows: Iterable[PlainRow], split: Split, *, shared: bool) -> ReadResult:
+    @abstractmethod
+    def rows(self, source: str) -> Iterable[PlainRow]:
+        """The rows of a source, in order."""
+
+    def read(self, split: Split) -> ReadResult:
         """The questions of a split.
 
-        Args:
-            rows: in order.
-            split: which.
-            shared: the rows are of several splits, told apart by the shares; else all are of this one.
-
         Raises:
-            RacroError: different rows have one id.
+            RacroError: its source is missing, unreadable or too large, or different rows have one id.
         """
+        own = self.sources[split]
+        # Without a source of its own, a split has its share of the training questions.
+        shared = split == "train" or own is None
+        source = self.sources["train"] if shared else own
+        if source is None:
+            return ReadResult([])
         drops, ids = Drops(), UniqueIds()
         questions = []
-        for where, default, row, repaired, root, source in rows:
+        for where, default, row, repaired, root, name in self.rows(source):
             # A row without an id is named by its place.
             stated = None if isinstance(row, RowError) else plain_text(self.columns.of("id", row))
             key = stated or default
@@ -128,7 +150,7 @@ class PlainReader(Reader):
             try:
                 if isinstance(row, RowError):
                     raise row
-                question = self._question(row, key, root, source)
+                question = self._question(row, key, root, name)
                 ids.add(key, where, question)
                 questions.append(question)
                 drops.repaired += [where] * repaired
@@ -159,8 +181,12 @@ class PlainReader(Reader):
             choices=options,
             source=source,
             category=plain_text(self.columns.of("category", row)) or "",
-            metadata={name: value for name, value in row.items() if name not in self.columns.used},
+            metadata=self.metadata(row),
         )
+
+    def metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What else a row holds."""
+        return {name: value for name, value in row.items() if name not in self.columns.used}
 
 
 def _listed(value: Any) -> Any:
@@ -168,7 +194,7 @@ def _listed(value: Any) -> Any:
     return read_literal(value.strip()) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
 
 
-class PlainFileReader(PlainReader, ABC):
+class PlainFileReader(PlainReader):
     """Reads the plain layout from files, one per split or one for all.
 
     Args:
@@ -182,8 +208,11 @@ class PlainFileReader(PlainReader, ABC):
         columns: the file's own column names, by what they hold, such as ``{question: problem, images: picture}``.
     """
 
-    kind = "a file"
+    arguments = {"train": "path", "validation": "validation_path", "test": "test_path"}
+    kind: ClassVar[str]
     """What is expected of a file, for messages."""
+    mark: ClassVar[str]
+    """What stands between a file's name and a row's number, in messages."""
 
     def __init__(
         self,
@@ -195,38 +224,22 @@ class PlainFileReader(PlainReader, ABC):
         test_share: float = 0.0,
         columns: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(columns, validation_share, test_share)
-        for name, other, share in (("validation", validation_path, validation_share), ("test", test_path, test_share)):
-            if share and (other or not path):
-                raise RacroError(f"{name}_share is cut from path: give path and no {name}_path, or no {name}_share")
-        if not (path or validation_path or test_path):
+        files: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
+        super().__init__({split: file or None for split, file in files.items()}, columns, validation_share, test_share)
+        if not any(files.values()):
             raise RacroError(f"{type(self).__name__} got no file: set path, validation_path or test_path")
-        self.files: dict[Split, Path | None] = {
-            "train": Path(path) if path else None,
-            "validation": Path(validation_path) if validation_path else None,
-            "test": Path(test_path) if test_path else None,
-        }
         self.images_root = Path(images_root) if images_root else None
 
     @abstractmethod
-    def rows(self, path: Path) -> Iterable[PlainRow]:
+    def lines(self, path: Path) -> Iterable[Line]:
         """The rows of one file, in order."""
 
-    def read(self, split: Split) -> ReadResult:
-        """The questions of a split.
-
-        Raises:
-            RacroError: the file is missing or unreadable, or different rows have one id.
-        """
-        own = self.files[split]
-        shared = self.files["train"] if split == "train" or own is None else None
-        path = shared or own
-        if path is None:
-            return ReadResult([])
+    def rows(self, source: str) -> Iterator[PlainRow]:
+        """The rows of one file, each named by the file and its place in it."""
+        path = Path(source)
         if not path.is_file():
             raise RacroError(f"data file not found: {path}; expected {self.kind}")
-        return self.collect(self.rows(path), split, shared=shared is not None)
-
-    def root_of(self, path: Path) -> Path:
-        """Folder that image paths in a file start from."""
-        return self.images_root or path.parent
+        root = self.images_root or path.parent
+        for number, row, repaired in self.lines(path):
+            where, key = f"{path.name}{self.mark}{number}", f"{path.stem}-{number}"
+            yield PlainRow(where, key, row, repaired, root, path.stem)

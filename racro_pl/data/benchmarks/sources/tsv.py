@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from racro_pl.data.benchmarks.sources.rows import IMAGE_COLUMNS, Row, file_images
 from racro_pl.data.readers.base import MAX_IMAGES, Drops, RowError
-from racro_pl.data.readers.cells import NO_UTF8, named_cells
+from racro_pl.data.readers.cells import table_lines
 from racro_pl.images import MAX_FILE_BYTES
 from racro_pl.types import ImageRef, RacroError
 
@@ -51,41 +50,31 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
     Raises:
         RacroError: the file is not a TSV file in UTF-8. A bad row goes to ``drops``.
     """
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
+
+    def check(header: list[str]) -> None:
+        if len(header) < 2:
+            raise RacroError(f"{path} is not a TSV file: its first line has {len(header)} columns, expected several")
+        if images and not set(IMAGE_COLUMNS) & set(header):
+            raise RacroError(f"{path} lacks the column image; columns found: {', '.join(header)[:400]}")
+
     rows: list[Row] = []
     pointers: dict[int, str] = {}
-    try:
-        # Bytes that are no UTF-8 come as surrogates: their row is left out, and the others are read.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter="\t")
-            header = _header(path, next(reader, []), images)
-            for number, cells in enumerate(reader, start=1):
-                where = f"{path.name}: row {number}"
-                try:
-                    values, repaired = named_cells(header, cells)
-                    cell = values.pop("image", "").strip()
-                    found: tuple[ImageRef, ...] = ()
-                    if images and 0 < len(cell) <= MAX_POINTER_CHARACTERS:
-                        pointers[len(rows)] = cell
-                    elif images:
-                        found = _decode(cell) if cell else file_images(values, path)
-                    rows.append(Row(where, path, values, found))
-                    drops.repaired += [where] * repaired
-                except RowError as error:
-                    drops.add(where, error)
-    except csv.Error as error:
-        raise RacroError(f"{path} is not a readable TSV file: row {len(rows) + 1}: {error}") from error
+    for number, values, repaired in table_lines(path, "\t", MAX_CELL_CHARACTERS, check):
+        where = f"{path.name}: row {number}"
+        try:
+            if isinstance(values, RowError):
+                raise values
+            cell = values.pop("image", "").strip()
+            found: tuple[ImageRef, ...] = ()
+            if images and 0 < len(cell) <= MAX_POINTER_CHARACTERS:
+                pointers[len(rows)] = cell
+            elif images:
+                found = _decode(cell) if cell else file_images(values, path)
+            rows.append(Row(where, path, values, found))
+            drops.repaired += [where] * repaired
+        except RowError as error:
+            drops.add(where, error)
     return _follow(rows, pointers, drops)
-
-
-def _header(path: Path, header: list[str], images: bool) -> list[str]:
-    if any(NO_UTF8.search(name) or "\0" in name for name in header):
-        raise RacroError(f"{path} is not a readable TSV file: its first line is not in UTF-8")
-    if len(header) < 2:
-        raise RacroError(f"{path} is not a TSV file: its first line has {len(header)} columns, expected several")
-    if images and not set(IMAGE_COLUMNS) & set(header):
-        raise RacroError(f"{path} lacks the column image; columns found: {', '.join(header)[:400]}")
-    return header
 
 
 def _follow(rows: list[Row], pointers: dict[int, str], drops: Drops) -> list[Row]:
