@@ -162,7 +162,7 @@ def _judge(options: argparse.Namespace) -> HttpJudge | None:
 
 
 def score_all(rule: Rule, questions: Sequence[Question], responses: Mapping[str, str], tools: Tools) -> list[Outcome]:
-    """Every question's response, scored; of a long response, its end (``scoring.limits``)."""
+    """Every question's response, scored; of a long response, its end (``scored_part``)."""
 
     def scored(question: Question) -> Outcome:
         return Outcome(question, rule(question, responses[question.id], tools))

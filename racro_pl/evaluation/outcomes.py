@@ -16,6 +16,10 @@ Mode = Literal["direct", "caption", "caption+tentative"]
 answer."""
 
 
+MAX_RESPONSE_CHARS = 200_000
+"""Only the end of a longer response is scored: that is where its answer is, and rules must come back in time."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A response as a scoring rule sees it."""
@@ -52,3 +56,8 @@ class Tools:
 
 Rule = Callable[[Question, str, Tools], Judgement]
 """Judges one response to one question."""
+
+
+def scored_part(response: str) -> str:
+    """The end of a response, at most ``MAX_RESPONSE_CHARS`` characters."""
+    return response[-MAX_RESPONSE_CHARS:]

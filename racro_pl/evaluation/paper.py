@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-SEVEN = {
-    "mathvista": "MathVista",
-    "mathvision": "MathVision",
-    "mathverse": "MathVerse",
-    "mmmu": "MMMU",
-    "wemath": "WeMath",
-    "dynamath": "DynaMath",
-    "logicvista": "LogicVista",
-}
-"""Name to title of the seven benchmarks whose headlines AVG is the mean of, in the paper's order."""
+from racro_pl.data.benchmarks import BENCHMARKS
+
+SEVEN = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.in_average)
+"""Names of the benchmarks whose headlines AVG is the mean of, in the paper's order."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON values and strictly back: nothing missing, nothing extra, nothing converted."""
+"""Frozen dataclasses out of plain JSON values, strictly: nothing missing, nothing extra, nothing converted."""
 
 from __future__ import annotations
 
@@ -11,19 +11,8 @@ from racro_pl.types import RacroError
 T = TypeVar("T")
 
 
-def to_plain(value: Any) -> Any:
-    """Dataclasses to objects, tuples to lists; scalars stay."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    return value
-
-
 def from_plain(kind: type[T], value: Any, where: str) -> T:
-    """The dataclass ``kind`` from what :func:`to_plain` made of it.
+    """The dataclass ``kind`` from what JSON made of it (``dataclasses.asdict``).
 
     Fields may be scalars, Literals, tuples, dicts with string keys, Optionals and other dataclasses.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 from racro_pl.data.benchmarks.base import Benchmark
 from racro_pl.evaluation.headlines import Headline
 from racro_pl.evaluation.outcomes import Mode, Outcome
 from racro_pl.evaluation.paper import SEVEN, PaperRow
-from racro_pl.evaluation.plain import from_plain, to_plain
+from racro_pl.evaluation.plain import from_plain
 from racro_pl.evaluation.statistics import PairedTest, bootstrap_interval, mean, paired_interval, paired_test
 from racro_pl.types import RacroError
 
@@ -269,7 +269,7 @@ class Results:
             ValueError: a setting is no JSON value, or a number is not finite.
         """
         try:
-            return json.dumps({"version": VERSION, **to_plain(self)}, indent=2, allow_nan=False)
+            return json.dumps({"version": VERSION, **asdict(self)}, indent=2, allow_nan=False)
         except TypeError as error:
             raise ValueError(f"results take plain values only: {error}") from error
 

@@ -72,14 +72,8 @@ def bootstrap_interval(
     return _percentiles(scores, resamples, level, seed)
 
 
-def paired_interval(
-    scores_a: Mapping[str, float],
-    scores_b: Mapping[str, float],
-    resamples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> PairedDifference | None:
-    """Cluster bootstrap interval of ``b - a``: the groups that both have are resampled whole.
+def paired_interval(scores_a: Mapping[str, float], scores_b: Mapping[str, float]) -> PairedDifference | None:
+    """Cluster bootstrap interval (95 %) of ``b - a``: the groups that both have are resampled whole.
 
     A question that is hard for both moves both headlines alike, so the difference is known better than the two
     separate intervals suggest.
@@ -95,7 +89,7 @@ def paired_interval(
     if not common:
         return None
     differences = np.array([scores_b[name] - scores_a[name] for name in common])
-    low, high = _percentiles(differences, resamples, level, seed) if len(common) > 1 else (-1.0, 1.0)
+    low, high = _percentiles(differences) if len(common) > 1 else (-1.0, 1.0)
     return PairedDifference(float(differences.mean()), low, high, len(common))
 
 
@@ -142,7 +136,9 @@ def paired_test(scores_a: Mapping[str, float], scores_b: Mapping[str, float]) ->
     )
 
 
-def _percentiles(values: np.ndarray, resamples: int, level: float, seed: int) -> tuple[float, float]:
+def _percentiles(
+    values: np.ndarray, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
     """Percentiles of the means of ``values`` resampled.
 
     Drawing n values with replacement is drawing how often each *distinct* value comes up: multinomial counts. Scores

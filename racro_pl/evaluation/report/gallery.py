@@ -166,11 +166,10 @@ def _pictures(item: GalleryItem) -> list[dict[str, Any]]:
 
 def _picture(ref: ImageRef) -> dict[str, Any]:
     try:
-        made = picture(ref)
+        return picture(ref)
     except ImageError as error:
         # The report is about answers: a picture that has gone since is said in its place and stops nothing.
         return {"problem": str(error)[:300]}
-    return {"src": made.source, "w": made.width, "h": made.height}
 
 
 def _record(item: GalleryItem, pictures: list[dict[str, Any]], systems: list[System]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ MAX_TEMPERATURE = 2.0
 MAX_SHOWN_CHARS = 20_000
 """The judge is shown the end of a longer response."""
 MAX_TOKENS = 1024
+DEADLINE_S = 120.0
+"""For one question."""
 
 _EXTRACT = """\
 Below are a question and a model's response to it. Copy the final answer out of the response, and nothing else: the \
@@ -110,21 +112,15 @@ def _shown(text: str) -> str:
 class HttpJudge:
     """A judge model served over the OpenAI protocol. Safe from any thread."""
 
-    def __init__(
-        self, url: str, model: str | None = None, deadline_s: float = 120.0, api_key_env: str | None = None
-    ) -> None:
+    def __init__(self, url: str, model: str | None = None, api_key_env: str | None = None) -> None:
         """
         Args:
             url: the server's base URL, such as ``http://127.0.0.1:8000/v1``.
             model: name under which the server serves it. Default: the only one it serves.
-            deadline_s: seconds for one question.
             api_key_env: name of the environment variable that holds the API key. Default: no key is sent.
-
-        Raises:
-            ValueError: an argument is out of range.
         """
         self._reader_at = functools.partial(
-            HttpReasoner, url, model, max_tokens=MAX_TOKENS, deadline_s=deadline_s, api_key_env=api_key_env
+            HttpReasoner, url, model, max_tokens=MAX_TOKENS, deadline_s=DEADLINE_S, api_key_env=api_key_env
         )
         self._lock = threading.Lock()
         self._readers: dict[float, HttpReasoner] = {}

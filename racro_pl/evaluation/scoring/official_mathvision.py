@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 
-from racro_pl.evaluation.outcomes import Judgement, Tools
-from racro_pl.evaluation.scoring.limits import scored_part
+from racro_pl.evaluation.outcomes import Judgement, Tools, scored_part
 from racro_pl.reward.grader import Grader
 from racro_pl.text.choices import LETTERS
 from racro_pl.text.latex import MAX_ANSWER_CHARS

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from racro_pl.evaluation.outcomes import Judgement, Tools
-from racro_pl.evaluation.scoring.limits import scored_part
+from racro_pl.evaluation.outcomes import Judgement, Tools, scored_part
 from racro_pl.text.answers import boxed_answer, tagged_answer, visible_text
 from racro_pl.text.choices import choice_letter, real_numbers
 from racro_pl.text.final_letter import final_letter

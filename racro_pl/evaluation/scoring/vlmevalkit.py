@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import isfinite, pi
 
-from racro_pl.evaluation.outcomes import Judge, Judgement, Tools
+from racro_pl.evaluation.outcomes import Judge, Judgement, Tools, scored_part
 from racro_pl.evaluation.scoring import judge as prompts
 from racro_pl.evaluation.scoring.can_infer import can_infer
-from racro_pl.evaluation.scoring.limits import scored_part
 from racro_pl.reward.grader import Grader
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question
