@@ -3,59 +3,94 @@
     python scripts/experiments.py --publish
 
 makes all runs (those that a stopped call left finished are kept), tests the captioners and writes the tables and
-pictures to OUT; with --publish also into docs/experiments.md and README.md.
+pictures to OUT; with --publish also into docs/experiments.md and README.md. All of it is one queue for --jobs processes
+of one thread. What fails keeps back its own table: the others are written, and the status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+# Read when torch loads, here and in all forks: every task has one thread, and idle threads must not spin.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from experiment_parts.collect import collect
-from experiment_parts.joint import in_stages, prepare
-from experiment_parts.report import PICTURES, fill, merged, tables
-from experiment_parts.runs import DESCRIBING, HABIT, ROOT, TABLES, carry_out, execute, planned
+from experiment_parts.collect import collect  # noqa: E402
+from experiment_parts.report import PICTURES, fill, merged, tables  # noqa: E402
+from experiment_parts.runs import ROOT, TABLES, newest  # noqa: E402
+from experiment_parts.schedule import Task, carry_out, end_with_tasks, forked, plan  # noqa: E402
+from experiment_parts.tasks import needed_by, tasks_of  # noqa: E402
+
+PUBLISHED = ROOT / "docs/results/experiments.json"
+PRELOADED = ("racro_pl.commands.lightning", "racro_pl.commands.test", "racro_pl.callbacks", "experiment_parts.measure")
+"""Imported once, for all forks."""
 
 
-def main() -> None:
+def main() -> int:
+    """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, of one thread each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument(
         "--publish", action="store_true", help="write into docs/ and README.md, beside the tables that are there"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and go")
+    parser.add_argument("--dry-run", action="store_true", help="print when what would run, by the published seconds")
     options = parser.parse_args()
     out = options.out.absolute()
-    runs = planned(options.tables, options.seeds)
+    tasks = tasks_of(options.tables, options.seeds, out, json.loads(PUBLISHED.read_text()))
     if options.dry_run:
-        print("\n".join(shlex.join(run.command(out)) for run in runs))
-        return
-    start = time.monotonic()
+        show(tasks, options.jobs)
+        return 0
     out.mkdir(parents=True, exist_ok=True)
-    for table, name in {"penalty": HABIT, "reckoning_described": DESCRIBING}.items():
-        if table in options.tables and not (out / name / "adapter").is_dir():
-            teach = [sys.executable, "-m", f"experiment_parts.{name}", str(out / name), "--seed", "1"]
-            execute(teach, out / f"{name}.log")
-    if "joint" in options.tables:
-        prepare(out)
-    done = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for stage in in_stages(runs):
-            for _ in pool.map(lambda run: carry_out(run, out), stage):
-                done += 1
-                print(f"{done} of {len(runs)} runs after {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
-    write(collect(options.tables, options.seeds, out), out, options.publish)
-    print(f"{(time.monotonic() - start) / 60:.0f} minutes; tables and pictures in {out}")
+    failed = carry_out_all(tasks, options.jobs, out)
+    lacking = {table: needed_by(table, options.seeds) & set(failed) for table in options.tables}
+    complete = [table for table in options.tables if not lacking[table]]
+    if complete:
+        write(collect(complete, options.seeds, out), out, options.publish)
+        print(f"tables and pictures in {out}: {', '.join(complete)}")
+    for table, names in lacking.items():
+        for name in sorted(names):
+            print(f"table {table} is not written: {name} {failed[name]}; see {out / name}.log", file=sys.stderr)
+    return 1 if len(complete) < len(options.tables) else 0
+
+
+def show(tasks: Sequence[Task], jobs: int) -> None:
+    """Print every task with the minutes in which it is expected to run, and its command."""
+    slots = plan(tasks, jobs)
+    commands = {task.name: task.command for task in tasks}
+    for slot in slots:
+        command = shlex.join(["python", "-m", *commands[slot.name]])
+        print(f"{slot.begin / 60:5.1f} to {slot.end / 60:5.1f} min  {slot.name}: {command}")
+    work, end = sum(task.seconds for task in tasks) / 60, max((slot.end for slot in slots), default=0) / 60
+    print(f"{len(tasks)} tasks, {work:.0f} minutes of one core; {end:.0f} minutes with {jobs} jobs")
+
+
+def carry_out_all(tasks: Sequence[Task], jobs: int, out: Path) -> dict[str, str]:
+    """Carry all tasks out, with a line for each; returns what went wrong, by task."""
+    start = time.monotonic()
+    for name in PRELOADED:
+        import_module(name)
+    end_with_tasks()
+
+    def tell(name: str, words: str) -> None:
+        folder = newest(out / name)
+        if folder is not None and words.startswith("finished"):
+            figures = json.loads((folder / "held_out.json").read_text())
+            words = f"{figures['before']['accuracy']:.3f} -> {figures['after']['accuracy']:.3f}, {words}"
+        print(f"{(time.monotonic() - start) / 60:5.1f} min  {name}: {words}", flush=True)
+
+    return carry_out(tasks, jobs, partial(forked, root=ROOT, out=out), tell)
 
 
 def write(results: dict, out: Path, publish: bool) -> None:
@@ -68,9 +103,8 @@ def write(results: dict, out: Path, publish: bool) -> None:
         for folder in folders if picture.table in results["tables"] else []:
             picture.draw(results, folder / f"experiments_{name}.png")
     if publish:
-        published = ROOT / "docs/results/experiments.json"
-        everything = merged(json.loads(published.read_text()), results)
-        published.write_text(json.dumps(everything, indent=1) + "\n")
+        everything = merged(json.loads(PUBLISHED.read_text()), results)
+        PUBLISHED.write_text(json.dumps(everything, indent=1) + "\n")
         blocks = tables(everything)
         readme = {"quickstart": blocks.pop("quickstart")}
         fill(ROOT / "docs/experiments.md", blocks)
@@ -78,4 +112,4 @@ def write(results: dict, out: Path, publish: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiment_parts.evaluations import BEFORE, TENTATIVE
 from experiment_parts.layout import Results, spread, table, table_row
-from experiment_parts.reckoning import BEFORE, REASONERS, TENTATIVE
+from experiment_parts.reckoning import REASONERS
 from experiment_parts.runs import JOINT, JOINT_EMBEDDED, JOINT_FIGURES, LOOKING, Row
 
 FIGURE_COLUMNS = ("figure-reasoner", "figure-reasoner-b", "direct")

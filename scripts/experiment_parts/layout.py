@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiment_parts.collect import mean
-
 Results = dict[str, Any]
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean of at least one value."""
+    listed = list(values)
+    return sum(listed) / len(listed)
 
 
 def table_row(title: str, cells: Sequence[str]) -> str:

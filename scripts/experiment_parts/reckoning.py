@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiment_parts.curves import READERS
-from experiment_parts.runs import ROOT, Run, execute
+from experiment_parts.evaluations import BEFORE
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.reckoning_world.world import sentence_key, true_caption
 from racro_pl.reward import InProcessReasoner, Scorer
@@ -22,11 +19,8 @@ from racro_pl.types import Question, Rewards
 
 REASONERS = ("reckoning-weak", "reckoning-middle", "reckoning-strong")
 NARROW, STRONG = "reckoning-narrow", "reckoning-strong"
-TENTATIVE = " + tentative"
 SHEET = 8
 """Questions of the sheet of captions: two of each type."""
-BEFORE = "reckoning_before"
-"""The captioner as it comes, in an evaluation."""
 
 
 class GenericCaptionScorer(Scorer):
@@ -76,51 +70,11 @@ def ceilings() -> dict[str, dict[str, float]]:
     return found
 
 
-def evaluate_reckoning(
-    runs: Sequence[Run], out: Path, others: Mapping[str, str] | None = None, name: str = "evaluation_reckoning"
-) -> Path:
-    """``racro-pl test`` of captioners on the 500 test questions, alone and through all reasoners; its folder.
-
-    Args:
-        runs: whose captioners.
-        out: the folder of all runs.
-        others: further captioners, by name.
-        name: of the evaluation.
-    """
-    captioners = {BEFORE: "embedded:reckoning-captioner"} | dict(others or {})
-    captioners |= {run.name: str(run.folder(out)) for run in runs}
-    settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/test_reckoning.yaml").read_text())
-    limits = {key: value for key, value in settings["captioners"][0].items() if key not in ("name", "path")}
-    settings["captioners"] = [{"name": name, "path": path, **limits} for name, path in captioners.items()]
-    settings["name"] = name
-    config = out / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(settings, sort_keys=False))
-    command = [sys.executable, "-m", "racro_pl", "test", "--config", str(config), "--runs", str(out)]
-    execute(command, out / f"{name}.log")
-    folders = (out / name).glob("version_*/results.json")
-    return max(folders, key=lambda file: file.stat().st_mtime).parent
-
-
-def accuracies(evaluation: Path) -> dict[str, dict[str, float]]:
-    """An evaluation's figures.
-
-    Returns:
-        By captioner (:data:`BEFORE`, or a run's name): accuracy by ``direct``, by the reasoner's name, and by that with
-        :data:`TENTATIVE`.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for cell in json.loads((evaluation / "results.json").read_text())["cells"]:
-        system = cell["system"]
-        key = (system["reasoner"] or "direct") + (TENTATIVE if system["mode"] == "caption+tentative" else "")
-        found.setdefault(system["captioner"], {})[key] = cell["headline"]
-    return found
-
-
-def sheet(evaluation: Path, run: str, count: int = SHEET) -> dict[str, Any]:
+def sheet(evaluations: Sequence[Path], run: str, count: int = SHEET) -> dict[str, Any]:
     """The first test questions, two of each type, with the captions of before and after and the reasoners' answers.
 
     Args:
-        evaluation: folder of :func:`evaluate_reckoning`.
+        evaluations: folders of the tests of the captioner as it comes and of the run's.
         run: name of the captioner of after.
         count: how many questions.
 
@@ -128,11 +82,11 @@ def sheet(evaluation: Path, run: str, count: int = SHEET) -> dict[str, Any]:
         By question id: ``before`` and ``after``, each with ``caption`` and ``answers`` by reasoner (None for none).
     """
     told: dict[str, dict[str, Any]] = {one.id: {} for one in find_benchmark("reckoning").read().questions[:count]}
-    for row in _records(evaluation / "captions.jsonl"):
+    for row in (row for folder in evaluations for row in _records(folder / "captions.jsonl")):
         when = {BEFORE: "before", run: "after"}.get(row["captioner"])
         if when and row["task"] == "caption" and row["id"] in told:
             told[row["id"]][when] = {"caption": row["text"], "answers": {}}
-    for row in _records(evaluation / "answers.jsonl"):
+    for row in (row for folder in evaluations for row in _records(folder / "answers.jsonl")):
         when = {BEFORE: "before", run: "after"}.get(row["captioner"])
         if when and row["mode"] == "caption" and row["id"] in told:
             told[row["id"]][when]["answers"][row["reasoner"]] = extract_answer(row["text"])

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiment_parts.described import READERS as DESCRIBED_READERS
+from experiment_parts.evaluations import BEFORE, TENTATIVE
 from experiment_parts.general import OTHER
 from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
-from experiment_parts.reckoning import BEFORE, NARROW, REASONERS, STRONG, TENTATIVE
+from experiment_parts.reckoning import NARROW, REASONERS, STRONG
 from experiment_parts.runs import DESCRIBED, DESCRIBING, GENERAL, RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.images import open_image

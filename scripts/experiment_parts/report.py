@@ -8,9 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiment_parts.collect import mean
 from experiment_parts.joint_report import joint_figures_table, joint_table
-from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
+from experiment_parts.layout import Results, draw_curves, finish, mean, spread, table, table_row
 from experiment_parts.reckoning_report import (
     controls_table,
     described_table,
@@ -26,7 +25,7 @@ READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
 """The reasoner that training asked, and one that it never met, by their names in an evaluation."""
 QUICKSTART = {"cro": "LoRA", "nf4": "QLoRA (NF4)", "shuffled": "LoRA, rewards shuffled"}
 TYPES = ("color", "fill", "count", "shade")
-PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described", "general")
+PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described", "general", "costs")
 """Of the results, each by name."""
 LATE = 4
 """So many of the last steps that were looked at stand for the end of a run."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +14,8 @@ PARTS = Path(__file__).parent
 QUICKSTART = ("--config", "configs/quickstart.yaml")
 HABIT = "habit"
 """Folder of the captioner that solves half of the time, within the folder of all runs; its module's name."""
+AT_ENDS = 1000
+"""For ``validate_every``: more steps than any run has, where no table or picture shows what lies between the ends."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ class Row:
     after: str = ""
     """Name of the row whose runs have to be finished: this one starts from what they trained."""
     validate_every: int = 10
-    """Steps."""
+    """Steps. Validation is greedy and changes nothing that follows."""
+
+    def starts_from(self, name: str) -> bool:
+        """Whether its runs start from what a module of this name made in the folder of all runs."""
+        return any(option.startswith(f"{{runs}}/{name}/") for option in self.options)
 
 
-def _quickstart(name: str, title: str, *options: str) -> Row:
-    return Row(name, title, (*QUICKSTART, *options))
+def _quickstart(name: str, title: str, *options: str, validate_every: int = 10) -> Row:
+    return Row(name, title, (*QUICKSTART, *options), validate_every=validate_every)
 
 
 CRO = _quickstart("cro", "CRO: paid when the reasoner is right")
@@ -57,50 +61,63 @@ _TRUSTING = (
 )  # fmt: skip
 _PENALTY = ("--model.objective.name", "vpo", "--model.objective.caption_judge", "rule")
 PENALTY = (
-    _quickstart("easy_cro", "CRO", *_TRUSTING),
-    _quickstart("easy_vpo", "VPO, λ = 0.1", *_TRUSTING, *_PENALTY, "--model.objective.caption_penalty", "0.1"),
-)
+    _quickstart("easy_cro", "CRO", *_TRUSTING, validate_every=AT_ENDS),
+    _quickstart(
+        "easy_vpo", "VPO, λ = 0.1", *_TRUSTING, *_PENALTY, "--model.objective.caption_penalty", "0.1",
+        validate_every=AT_ENDS,
+    ),
+)  # fmt: skip
 
 _SAMPLING = ("--model.reward.reasoner.init_args.temperature", "1.0")
+
+
+def _setting(name: str, title: str, *options: str, config: tuple[str, ...] = QUICKSTART) -> Row:
+    """Looked at after 20 and 40 steps."""
+    return Row(name, title, (*config, *options), validate_every=20)
+
+
 SETTINGS = (
-    _quickstart("votes_1", "1 vote, 16 questions a step (reasoner at temperature 1)", *_SAMPLING),
-    _quickstart(
+    _setting("votes_1", "1 vote, 16 questions a step (reasoner at temperature 1)", *_SAMPLING),
+    _setting(
         "votes_4", "4 votes, 4 questions a step (reasoner at temperature 1)", *_SAMPLING,
         "--model.reward.votes", "4", "--data.questions_per_step", "4",
     ),
-    _quickstart("cro", "G = 8, 16 questions a step; rank 16; float32 (the quickstart)"),
-    _quickstart(
+    replace(CRO, title="G = 8, 16 questions a step; rank 16; float32 (the quickstart)"),
+    _setting(
         "group_4", "G = 4, 32 questions a step",
         "--model.rollout.init_args.group_size", "4", "--data.questions_per_step", "32",
     ),
-    _quickstart("rank_4", "LoRA rank 4, alpha 8", "--model.policy.lora.rank", "4", "--model.policy.lora.alpha", "8"),
-    Row("nf4", "base in NF4 (rest in bfloat16)", ("--config", "configs/quickstart_qlora.yaml")),
-    _quickstart("bfloat16", "base in bfloat16", "--model.policy.dtype", "bfloat16"),
+    _setting("rank_4", "LoRA rank 4, alpha 8", "--model.policy.lora.rank", "4", "--model.policy.lora.alpha", "8"),
+    _setting("nf4", "base in NF4 (rest in bfloat16)", config=("--config", "configs/quickstart_qlora.yaml")),
 )  # fmt: skip
 
 
-def _reckoning(name: str, title: str, *options: str) -> Row:
-    return Row(name, title, ("--config", "configs/reckoning.yaml", *options))
+def _reckoning(name: str, title: str, *options: str, validate_every: int = AT_ENDS) -> Row:
+    return Row(name, title, ("--config", "configs/reckoning.yaml", *options), validate_every=validate_every)
+
+
+_REPORT = "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]"
+_TESTED = ("--trainer.callbacks", _REPORT)
+"""For runs whose figures come from tests: a short report."""
 
 
 RECKONING = (
     _reckoning(
         "reckoning", "CRO: paid when the weak reasoner is right",
-        "--trainer.callbacks+=experiment_parts.curves.ReaderCurves", "--allow-imports",
+        "--trainer.callbacks+=experiment_parts.curves.ReaderCurves", "--allow-imports", validate_every=10,
     ),
 )  # fmt: skip
 RECKONING_CONTROLS = (
     *RECKONING,
-    _reckoning("reckoning_shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true"),
+    _reckoning("reckoning_shuffled", "rewards shuffled within each group", "--model.reward.shuffle", "true", *_TESTED),
     _reckoning(
         "reckoning_generic", "paid for true facts, whatever is asked",
-        "--model.reward.class_path", "experiment_parts.reckoning.GenericCaptionScorer", "--allow-imports",
+        "--model.reward.class_path", "experiment_parts.reckoning.GenericCaptionScorer", "--allow-imports", *_TESTED,
     ),
     _reckoning(
         "reckoning_qa", "GRPO on its own answers (no decoupling)",
         "--model.reward", "null", "--model.objective.name", "qa", "--model.objective.kl_coefficient", "0",
-        "--trainer.callbacks",
-        "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 500, reasoners: null}}}}]",
+        *_TESTED,
     ),
 )  # fmt: skip
 RECKONING_NARROW = (
@@ -109,7 +126,6 @@ RECKONING_NARROW = (
         "--model.reward.reasoner.init_args.path", "embedded:reckoning-narrow",
     ),
 )  # fmt: skip
-_REPORT = "[{{class_path: racro_pl.callbacks.LearningReport, init_args: {{questions: 200, reasoners: null}}}}]"
 DESCRIBING = "describing"
 """Folder of the captioner that describes and then answers, within the folder of all runs; its module's name."""
 
@@ -118,7 +134,7 @@ def _described(name: str, title: str, *options: str) -> Row:
     return _reckoning(
         name, title, "--model.policy.adapter", f"{{runs}}/{DESCRIBING}/adapter", "--model.objective.name", "qa",
         "--model.reward.class_path", "racro_pl.reward.DescribedAnswers", *options,
-        "--model.rollout.init_args.max_new_tokens", "18", "--trainer.max_steps", "40", "--trainer.callbacks", _REPORT,
+        "--model.rollout.init_args.max_new_tokens", "18", "--trainer.max_steps", "40", *_TESTED,
     )  # fmt: skip
 
 
@@ -131,9 +147,9 @@ DESCRIBED = (
 def _general(name: str, title: str, *options: str) -> Row:
     """Four training questions to each picture, no KL term: nothing but the reward keeps unasked facts true."""
     pictures = ("--data.reader.init_args.questions_per_picture", "4")
-    forty = ("--model.objective.kl_coefficient", "0", "--trainer.max_steps", "40", "--trainer.callbacks", _REPORT)
+    forty = ("--model.objective.kl_coefficient", "0", "--trainer.max_steps", "40", *_TESTED)
     options = ("--config", "configs/reckoning.yaml", *options, *pictures, *forty)
-    return Row(name, title, options, validate_every=40)
+    return Row(name, title, options, validate_every=AT_ENDS)
 
 
 GENERAL = (
@@ -145,30 +161,28 @@ GENERAL = (
 )  # fmt: skip
 LOOKING = "looking"
 """Folder of the captioner that looks before it answers, within the folder of all runs."""
+PREPARED = {HABIT: "adapter", DESCRIBING: "adapter", LOOKING: "model"}
+"""Captioners to start from: the module of each, and its folder's part that holds the weights."""
 _FROM_LOOKING = (
-    "--config", "configs/reckoning.yaml", "--model.policy.path", f"{{runs}}/{LOOKING}/model",
-    "--trainer.callbacks", _REPORT,
+    "--config", "configs/reckoning.yaml", "--model.policy.path", f"{{runs}}/{LOOKING}/model", *_TESTED,
 )  # fmt: skip
 _OWN = ("--model.reward", "null", "--model.objective.name", "qa", "--model.objective.kl_coefficient", "0")
 
 
 def _looking(name: str, title: str, *options: str, after: str = "") -> Row:
     adapter = ("--model.policy.adapter", f"{{runs}}/{after}-{{seed}}") if after else ()
-    return Row(name, title, (*_FROM_LOOKING, *options, *adapter), after, validate_every=40)
+    return Row(name, title, (*_FROM_LOOKING, *options, *adapter), after, validate_every=AT_ENDS)
 
 
 JOINT_CRO = _looking("looking_cro", "CRO alone")
 JOINT_BOTH = _looking("looking_joint", "joint, answers' weight 1", "--model.objective.name", "joint")
 _QUARTER = ("--model.objective.name", "joint", "--model.objective.answer_weight", "0.25")
 JOINT_WEIGHED = _looking("looking_joint_quarter", "joint, answers' weight 0.25", *_QUARTER)
-JOINT_LONG = _looking(
-    "looking_joint_long", "joint, answers' weight 0.25, 120 steps", *_QUARTER, "--trainer.max_steps", "120"
-)
 JOINT_EMBEDDED = (
     Row(
         "reckoning_joint", "joint, from the embedded captioner, which boxes at once",
-        ("--config", "configs/reckoning.yaml", "--model.objective.name", "joint", "--trainer.callbacks", _REPORT),
-        validate_every=40,
+        ("--config", "configs/reckoning.yaml", "--model.objective.name", "joint", *_TESTED),
+        validate_every=AT_ENDS,
     ),
 )  # fmt: skip
 JOINT = (
@@ -176,16 +190,13 @@ JOINT = (
     _looking("looking_qa", "own answers alone", *_OWN),
     JOINT_BOTH,
     JOINT_WEIGHED,
-    JOINT_LONG,
     _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
     _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
     *JOINT_EMBEDDED,
 )
 JOINT_FIGURES = (
-    Row(
-        "figure_joint", "joint", (*QUICKSTART, "--model.objective.name", "joint"), validate_every=40
-    ),
-)  # fmt: skip
+    _quickstart("figure_joint", "joint", "--model.objective.name", "joint", *_TESTED, validate_every=AT_ENDS),
+)
 TABLES = {
     "against": AGAINST,
     "penalty": PENALTY,
@@ -211,38 +222,29 @@ class Run:
     def name(self) -> str:
         return f"{self.row.name}-{self.seed}"
 
-    def command(self, out: Path) -> list[str]:
-        """The ``racro-pl fit`` command; a seed changes the adapter, the order of questions and all that is sampled."""
+    def options(self, out: Path) -> list[str]:
+        """Of ``racro-pl``; a seed changes the adapter, the order of questions and all that is sampled."""
         options = [option.format(runs=out, seed=self.seed) for option in self.row.options]
         seeds = ["--seed_everything", str(self.seed), "--data.seed", str(self.seed)]
         where = ["--runs", str(out), "--name", self.name]
         where += ["--trainer.val_check_interval", str(self.row.validate_every)]
-        return [sys.executable, "-m", "racro_pl", "fit", *options, *seeds, *where]
+        return ["fit", *options, *seeds, *where]
 
     def folder(self, out: Path) -> Path | None:
         """Where a finished run lies; None when there is none."""
-        done = [file.parent for file in (out / self.name).glob("version_*/held_out.json")]
-        return max(done, key=lambda folder: int(folder.name.split("_")[1]), default=None)
+        return newest(out / self.name)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest finished version of a run; None when there is none."""
+    done = [file.parent for file in folder.glob("version_*/held_out.json")]
+    return max(done, key=lambda folder: int(folder.name.split("_")[1]), default=None)
 
 
 def planned(tables: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """All runs of some tables, each once: rows that stand in two tables are shared."""
     rows = {row.name: row for table in tables for row in TABLES[table]}
     return [Run(row, seed) for row in rows.values() for seed in seeds]
-
-
-def carry_out(run: Run, out: Path) -> None:
-    """Make one run unless it is there already.
-
-    Raises:
-        RuntimeError: it failed; its log is named.
-    """
-    if run.folder(out) is None:
-        execute(run.command(out), out / f"{run.name}.log")
-    folder = run.folder(out)
-    assert folder is not None
-    figures = json.loads((folder / "held_out.json").read_text())
-    print(f"{run.name}: {figures['before']['accuracy']:.3f} -> {figures['after']['accuracy']:.3f}", flush=True)
 
 
 def execute(command: Sequence[str], log: Path) -> None:

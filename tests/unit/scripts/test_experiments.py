@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiment_parts import reckoning, runs
+from experiment_parts import evaluations, reckoning, runs
 from experiment_parts.collect import accuracy_by_step
 from experiment_parts.describing import described_answer
 from experiment_parts.habit import habitual_text
@@ -52,11 +52,11 @@ ALIKE = (
     "row", [pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, row in ROWS.items()]
 )
 def test_every_command_is_one_that_fit_takes(row, tmp_path, monkeypatch, capsys):
-    command = runs.Run(row, 7).command(tmp_path)
+    options = runs.Run(row, 7).options(tmp_path)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["racro-pl"])
     with pytest.raises(SystemExit) as end:
-        run([*command[command.index("fit") :], "--print_config"])
+        run([*options, "--print_config"])
     shown = capsys.readouterr()
     assert end.value.code == 0, shown.err
     assert f"name: {row.name}-7" in shown.out
@@ -96,9 +96,9 @@ def test_the_reckoning_worlds_generic_reward_pays_for_facts_whatever_is_asked():
 
 
 def test_the_reckoning_tables_have_a_row_for_each_reader_and_each_run():
-    keys = [*reckoning.REASONERS, *(name + reckoning.TENTATIVE for name in reckoning.REASONERS), "direct"]
+    keys = [*reckoning.REASONERS, *(name + evaluations.TENTATIVE for name in reckoning.REASONERS), "direct"]
     names = [f"{row.name}-1" for row in runs.RECKONING_CONTROLS]
-    found = {name: dict.fromkeys(keys, 0.5) for name in (reckoning.BEFORE, *names)}
+    found = {name: dict.fromkeys(keys, 0.5) for name in (evaluations.BEFORE, *names)}
     found["reckoning-1"] = {key: place / 10 for place, key in enumerate(keys)}
     ceilings = {name: {"accuracy": 0.9} for name in reckoning.REASONERS}
     results = {
@@ -157,8 +157,8 @@ def test_a_text_looks_at_what_is_asked_or_boxes_at_random():
 
 
 def test_the_sheet_holds_the_captions_of_before_and_after_and_all_answers(tmp_path):
-    captions, answers = [], []
-    for captioner in (reckoning.BEFORE, "reckoning-1", "reckoning-2"):
+    for captioner in (evaluations.BEFORE, "reckoning-1", "reckoning-2"):
+        captions, answers = [], []
         for key in ("test-0-0", "test-0-1", "test-0-9"):
             row = {"captioner": captioner, "id": key}
             captions += [{**row, "task": task, "text": f"{task} of {captioner}"} for task in ("caption", "tentative")]
@@ -167,15 +167,18 @@ def test_the_sheet_holds_the_captions_of_before_and_after_and_all_answers(tmp_pa
                 for name in reckoning.REASONERS
                 for mode in ("caption", "caption+tentative")
             ]
-    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
-    told = reckoning.sheet(tmp_path, "reckoning-1", count=2)
+        folder = tmp_path / ("before" if captioner == evaluations.BEFORE else "after")
+        folder.mkdir(exist_ok=True)
+        for name, rows in {"captions": captions, "answers": answers}.items():
+            with (folder / f"{name}.jsonl").open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+    told = reckoning.sheet([tmp_path / "before", tmp_path / "after"], "reckoning-1", count=2)
     assert list(told) == ["test-0-0", "test-0-1"]
     assert told["test-0-1"]["after"] == {
         "caption": "caption of reckoning-1",
         "answers": {name: f"{name} caption" for name in reckoning.REASONERS},
     }
-    assert told["test-0-1"]["before"]["caption"] == f"caption of {reckoning.BEFORE}"
+    assert told["test-0-1"]["before"]["caption"] == f"caption of {evaluations.BEFORE}"
 
 
 def test_curves_of_further_readers_go_from_the_test_before_to_the_test_after(tmp_path):
@@ -216,16 +219,8 @@ def test_a_curve_goes_from_the_test_before_to_the_test_after(tmp_path):
     (tmp_path / "held_out.json").write_text('{"before": {"accuracy": 0.25}, "after": {"accuracy": 0.75}}')
     (tmp_path / "metrics.csv").write_text("step,val/accuracy,other\n9,0.5,\n10,,3\n19,0.7,\n")
     assert accuracy_by_step(tmp_path) == {0: 0.25, 10: 0.5, 20: 0.75}
-
-
-def test_a_finished_run_is_found_and_a_stopped_one_is_not(tmp_path):
-    run = runs.Run(runs.CRO, 1)
-    assert run.folder(tmp_path) is None
-    for version in (2, 10, 11):
-        (tmp_path / f"cro-1/version_{version}").mkdir(parents=True)
-    for version in (2, 10):
-        (tmp_path / f"cro-1/version_{version}/held_out.json").write_text("{}")
-    assert run.folder(tmp_path).name == "version_10"
+    (tmp_path / "metrics.csv").write_text("step,other\n0,0.5\n79,\n")  # validated at neither step
+    assert accuracy_by_step(tmp_path) == {0: 0.25, 80: 0.75}
 
 
 def test_a_command_that_fails_names_its_log(tmp_path):
@@ -278,11 +273,12 @@ def test_tables_made_anew_join_those_that_are_published():
         "sheet": {},
         "described": {},
         "general": {},
+        "costs": {"b": 4},
     }
     assert merged(old, new) == {
         "seeds": [1], "tables": ["against", "reckoning"], "runs": {"a": 1, "b": 2}, "evaluation": {"a": 1},
         "ceilings": {"x": 3}, "captions": {}, "sheet": {}, "described": {},
-        "general": {},
+        "general": {}, "costs": {"b": 4},
     }  # fmt: skip
     once = merged(old, new | {"seeds": [2]})
     assert (once["seeds"], once["seeds_of"]) == ([1], {"reckoning": [2]})

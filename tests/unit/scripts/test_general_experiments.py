@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from experiment_parts import reckoning, runs
+from experiment_parts import runs
+from experiment_parts.evaluations import BEFORE
 from experiment_parts.general import another_question
 from experiment_parts.report import tables
 
@@ -13,7 +14,7 @@ from racro_pl.reckoning_world.world import audit_caption, reckoning_questions, w
 
 def test_the_general_table_reads_captions_for_two_questions():
     keys = [name + other for other in ("", ", another question") for name in ("reckoning-weak", "reckoning-strong")]
-    names = [reckoning.BEFORE, *(f"{row.name}-{seed}" for row in runs.GENERAL for seed in (1, 2))]
+    names = [BEFORE, *(f"{row.name}-{seed}" for row in runs.GENERAL for seed in (1, 2))]
     found = {
         name: {key: (place + column) / 20 for column, key in enumerate([*keys, "true_sentences"])}
         for place, name in enumerate(names)

@@ -1,35 +1,17 @@
-"""The experiments with captions and own answers: who starts from whom, what the captioner is taught, the tables."""
+"""The experiments with captions and own answers: what the captioner is taught, and the tables."""
 
 from __future__ import annotations
 
 import random
 
 from experiment_parts import runs
-from experiment_parts.joint import in_stages, starts
+from experiment_parts.evaluations import BEFORE, TENTATIVE
 from experiment_parts.looking import answer_text
-from experiment_parts.reckoning import BEFORE, REASONERS, TENTATIVE
+from experiment_parts.reckoning import REASONERS
 from experiment_parts.report import tables
 
 from racro_pl.reckoning_world.world import reckoning_questions
 from racro_pl.text.answers import last_boxed
-
-
-def test_second_stages_come_after_the_runs_that_they_start_from(tmp_path):
-    first, second = in_stages(runs.planned(["joint"], [1, 2]))
-    assert {run.row.name for run in second} == {"looking_qa_cro", "looking_cro_qa"}
-    finished = {run.name for run in first}
-    for run in second:
-        command = run.command(tmp_path)
-        adapter = command[command.index("--model.policy.adapter") + 1]
-        assert adapter == str(tmp_path / f"{run.row.after}-{run.seed}")
-        assert f"{run.row.after}-{run.seed}" in finished
-    assert in_stages(runs.planned(["settings"], [1])) == [runs.planned(["settings"], [1])]
-
-
-def test_the_evaluation_has_the_captioner_that_runs_started_from(tmp_path):
-    both = [runs.Run(runs.JOINT_BOTH, 1), runs.Run(runs.JOINT_EMBEDDED[0], 1)]
-    assert starts(both, tmp_path) == {"looking": str(tmp_path / "looking/model")}
-    assert starts(both[1:], tmp_path) == {}
 
 
 def test_an_answer_looks_first_or_is_a_guess():
