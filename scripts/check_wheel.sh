@@ -34,7 +34,7 @@ racro init quickstart
 [[ -s quickstart.yaml && -s racro-pl.schema.json ]]
 
 printf '\n$ racro-pl serve pipeline\n'
-port=$("$python" -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])")
+port=$((20000 + RANDOM % 12000))  # not one that the system gives to outgoing connections
 "$python" -m racro_pl serve pipeline --port "$port" >serve.log 2>&1 &
 server=$!
 for _ in $(seq 240); do

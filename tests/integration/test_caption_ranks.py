@@ -30,7 +30,7 @@ def test_two_processes_write_one_file_and_tell_all_problems(tmp_path, launcher):
     process = subprocess.run(
         [sys.executable, *LAUNCHERS[launcher], "caption", str(folder), "--captioner", "embedded:figure-captioner",
          "--max_tokens", "16", "--accelerator", "cpu", "--devices", "2", "--output", str(output)],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=250,
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1000,
     )  # fmt: skip
     assert process.returncode == 1, process.stdout
     assert "5 of 6 captions are in" in process.stdout

@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path, capfd):
 def test_two_ranks_give_the_table_of_one(whole, tmp_path):
     more = ("--devices", "2", "--accelerator", "cpu")
     done = subprocess.run(
-        [sys.executable, "-m", "racro_pl", *arguments(tmp_path, *more)], cwd=ROOT, text=True, timeout=250,
+        [sys.executable, "-m", "racro_pl", *arguments(tmp_path, *more)], cwd=ROOT, text=True, timeout=1000,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -30,7 +30,7 @@ def start(runs: Path, *more: str, steps: int = 1000, **variables: str) -> subpro
     )  # fmt: skip
 
 
-def wait_for(condition, process: subprocess.Popen[str], limit_s: float = 240) -> None:
+def wait_for(condition, process: subprocess.Popen[str], limit_s: float = 1000) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -47,7 +47,7 @@ def steps_done(folder: Path) -> list[int]:
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and output; nothing of its session may be left."""
-    output = process.communicate(timeout=200)[0]
+    output = process.communicate(timeout=1000)[0]
     deadline = time.monotonic() + 100
     while (left := _in_session(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -62,7 +62,8 @@ def _in_session(leader: int) -> list[str]:
     return [row[2] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow  # in the test's own process: tests/unit/training/test_run_checkpoint.py
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, number):
     process = start(tmp_path)
     folder = tmp_path / "quickstart/version_0"

@@ -50,7 +50,7 @@ def test_two_nodes_make_one_run_and_only_rank_0_writes_it(tmp_path, strategy):
             nodes.append(subprocess.Popen(command, env=own, stdout=said, stderr=subprocess.STDOUT))
     try:
         # A rank that waits for something that the other does not do waits for ever: the limit is the test.
-        codes = [node.wait(timeout=280) for node in nodes]
+        codes = [node.wait(timeout=1000) for node in nodes]
     finally:
         for node in nodes:
             node.terminate()

@@ -37,11 +37,11 @@ FITS = {"24gb_qlora": (*UP_TO_8B, *YOUNGER), "8gpu_lora": (*UP_TO_8B, "qwen2.5-v
 """Which captioner on which machine: the table of docs/reproducing.md."""
 ALWAYS = {*((hardware, "qwen2.5-vl-3b") for hardware in FITS), ("24gb_qlora", "qwen3-vl-4b"),
           ("8gpu_lora", "qwen2.5-vl-32b")}  # fmt: skip
-"""What is run each time, in every stage. The rest joins the same layers and names other models: one stage does."""
+"""What is run in every stage. The rest joins the same layers and names other models: one stage does."""
+QUICK = {*(("cro", *cell) for cell in ALWAYS), *((stage, "24gb_qlora", "qwen2.5-vl-3b") for stage in ("qa", "vpo"))}
+"""What is run each time: every machine and captioner in one stage, and every stage but joint on one machine."""
 CELLS = [
-    pytest.param(
-        stage, hardware, model, marks=[] if (hardware, model) in ALWAYS and stage != "joint" else [pytest.mark.slow]
-    )
+    pytest.param(stage, hardware, model, marks=[] if (stage, hardware, model) in QUICK else [pytest.mark.slow])
     for stage in STAGES
     for hardware, models in FITS.items()
     for model in models

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +15,8 @@ from racro_pl.commands import test as evaluation
 from racro_pl.commands.doctor import check_config
 from racro_pl.commands.guard import guard, refuse_keys
 from racro_pl.types import RacroError
-from tests.fakes.environment import ROOT, environment
+from tests.fakes.environment import ROOT
+from tests.helpers.preloaded import CONTEXT
 
 QUICKSTART = ROOT / "configs/quickstart.yaml"
 SECRET = "hunter2-SENTINEL"
@@ -133,13 +134,21 @@ def test_the_help_says_that_a_configuration_is_a_program(command, capsys, monkey
     assert "--allow-imports on the command line" in printed
 
 
-def test_with_the_switch_it_is_imported(strange):
+def fit_with_the_switch(strange: Path, file: str, errors: Path) -> None:
+    sys.path.insert(0, str(strange))
+    with errors.open("w") as sys.stderr:
+        sys.exit(run(["fit", "--config", file, "--allow-imports"]))
+
+
+def test_with_the_switch_it_is_imported(strange, tmp_path):
     """In a process of its own: what is restricted once stays so."""
-    file = config_with(strange, in_reasoner)
-    command = [sys.executable, "-m", "racro_pl", "fit", "--config", file, "--allow-imports"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment(strange))
-    assert done.returncode != 0  # a Thing is no Reasoner
-    assert "--allow-imports" not in done.stderr
+    errors = tmp_path / "errors"
+    process = CONTEXT.Process(target=fit_with_the_switch, args=(strange, config_with(strange, in_reasoner), errors))
+    process.start()
+    process.join()
+    assert process.exitcode != 0  # a Thing is no Reasoner
+    assert "--allow-imports" not in errors.read_text()
+    assert "Thing" in errors.read_text()
     assert (strange / "imported").exists()
 
 

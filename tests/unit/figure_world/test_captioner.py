@@ -76,7 +76,7 @@ def test_captions_are_well_formed_and_end(sampled, greedy):
     assert sum(truncated for _, _, truncated in sampled) <= 0.02 * len(sampled)
 
 
-@pytest.mark.parametrize("temperature", [None, 1.0])
+@pytest.mark.parametrize("temperature", [None, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_captioner_ignores_the_question(captioner, questions, temperature):
     """Whether it is asked about a fact or about another one, it states that fact about as often."""
     torch.manual_seed(0)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import runpy
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_scaling
 import bench_step
 import pytest
 import torch
+from step_bench import measure
 from step_bench.measure import Recorder, summarise
 from step_bench.workloads import WORKLOADS, build_family, find_workload, fixed_captions, make_rows
 from transformers import AutoConfig
+
+from racro_pl.losses import advantages
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 TINY = "tiny:questions=1:tokens=3:micro_batch=2:layers=1:image_side=56"
@@ -80,7 +86,28 @@ def test_a_family_is_built_as_deep_and_wide_as_the_workload_says(tmp_path):
     assert text.layer_types == ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]
 
 
+@pytest.fixture
+def sides_run_here(monkeypatch):
+    """In this process: each would import everything again. How a process of theirs ends is tested above."""
+    # What the scripts change for their process.
+    monkeypatch.setattr(advantages, "STD_EPSILON", advantages.STD_EPSILON)
+    lightning = logging.getLogger("lightning.pytorch")
+    level, threads = lightning.level, torch.get_num_threads()
+
+    def run_here(command: list[str], threads: int) -> None:
+        with monkeypatch.context() as changed:
+            changed.setattr(sys, "argv", [*command[1:], "--threads", str(threads)])
+            runpy.run_path(command[1], run_name="__main__")
+
+    for script in (bench_step, bench_scaling):
+        monkeypatch.setattr(script, "run", run_here)
+    yield
+    lightning.setLevel(level)
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("sides_run_here")
 def test_a_step_on_both_paths_from_end_to_end(tmp_path, monkeypatch):
     out = tmp_path / "out.json"
     monkeypatch.setattr(
@@ -107,18 +134,22 @@ def test_rows_and_captions_are_the_same_for_both_sides_and_come_again_after_an_e
     assert len(captions) == len(rewards) == workload.questions * workload.group
 
 
-def test_phases_count_what_is_theirs_alone():
+def test_phases_count_what_is_theirs_alone(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0], process_time=time.process_time))
     recorder = Recorder()
     for _ in range(2):
         recorder.start()
         with recorder.phase("outer"):
-            time.sleep(0.05)
+            clock[0] += 1.0
             with recorder.phase("inner"):
-                time.sleep(0.15)
+                clock[0] += 4.0
+            clock[0] += 2.0
+        clock[0] += 8.0
         recorder.finish()
     for step in recorder.steps:
-        assert 0.04 < step["phases"]["outer"] < step["phases"]["inner"]
-        assert step["seconds"] >= sum(step["phases"].values())
+        assert step["phases"] == {"outer": 3.0, "inner": 4.0}
+        assert step["seconds"] == 15.0
 
 
 def test_memory_belongs_to_the_phase_that_took_it():
@@ -163,6 +194,7 @@ def test_published_results_say_what_they_are(name):
 
 
 @pytest.mark.slow  # a point whose sides are stubs is tested below
+@pytest.mark.usefixtures("sides_run_here")
 def test_one_point_of_the_scaling_from_end_to_end(tmp_path, monkeypatch):
     out, plot = tmp_path / "scaling.json", tmp_path / "images" / "scaling.png"
     monkeypatch.setattr(bench_scaling, "FIXED_SIDE", 56)
