@@ -67,12 +67,6 @@ def extra_indices(size: int, seed: int, step: int, rank: int) -> list[int]:
 
     It follows from the arguments alone: a resumed run draws what the uninterrupted one would have. Ranks have orders
     of their own, and may now and then take the same question.
-
-    Args:
-        size: number of questions.
-        seed: the run's.
-        step: steps done before.
-        rank: this process.
     """
     order = list(range(size))
     random.Random(f"{seed} {step} {rank}").shuffle(order)
@@ -114,12 +108,9 @@ PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
 
 
 def in_order(questions: Sequence[Any], batch_size: int, place: tuple[int, int]) -> DataLoader:
-    """Batches of this rank's share of questions, in order; none is left out or repeated.
+    """Batches of this rank's share of all questions, in order; none is left out or repeated.
 
-    Args:
-        questions: of all ranks; or what else is to be shared out.
-        batch_size: questions per batch.
-        place: this rank, and how many there are.
+    ``place`` is this rank, and how many there are.
     """
     sampler = QuestionSampler(len(questions), None, *place)
     # By name: Lightning's prediction makes the loader again, and would give it a second batch_size.

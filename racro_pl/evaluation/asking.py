@@ -15,15 +15,10 @@ _Key = TypeVar("_Key")
 
 
 def ask_all(reasoner: Reasoner, prompts: Iterable[tuple[_Key, Messages]], window: int) -> Iterator[tuple[_Key, Reply]]:
-    """Replies in the order of the prompts.
+    """Replies in the order of the prompts (keys and chats), of which at most ``window`` are under way.
 
     Prompts are handed over in halves of ``window``: an in-process reasoner makes its batches from what is waiting, and
     a server always has the next half while this one is read.
-
-    Args:
-        reasoner: who answers.
-        prompts: keys and chats; drawn from only as the window empties.
-        window: most prompts under way.
     """
     waiting: deque[tuple[_Key, Future[Reply]]] = deque()
     source = iter(prompts)

@@ -122,10 +122,7 @@ def _sidecar(picture: Picture) -> Path:
 class PictureCaptions:
     """Captions that pictures have not yet; a picture that cannot be used is told and counted.
 
-    Args:
-        pictures: this process's.
-        output: where captions go.
-        tell: is told of each picture without a caption.
+    ``pictures`` are this process's; ``tell`` is told of each without a caption.
     """
 
     title = "captions"
@@ -140,7 +137,6 @@ class PictureCaptions:
         """Pictures without a caption, by reason."""
 
     def left(self) -> int:
-        """Number of pictures without a caption."""
         return sum(not self._output.has(picture) for picture in self._pictures)
 
     def write(self, items: Sequence[Picture], writer: Writer) -> Iterator[None]:
@@ -169,7 +165,6 @@ class PictureCaptions:
             yield
 
     def end(self) -> None:
-        """Have the disk hold everything."""
         self._output.close()
 
     def _problem(self, picture: Picture, error: str) -> None:

@@ -46,16 +46,8 @@ def export_vlmevalkit(
 ) -> list[Path]:
     """Write ``vlmevalkit/SYSTEM_DATASET.tsv`` for every system: VLMEvalKit reads them with ``PRED_FORMAT=tsv``.
 
-    A question without an answer has no row: VLMEvalKit would count it as wrong.
-
-    Args:
-        loaded: the benchmark.
-        systems: whose answers.
-        verdicts: records with ``response``, by benchmark, question id and system.
-        folder: the run's.
-
-    Returns:
-        The files.
+    A question without an answer has no row: VLMEvalKit would count it as wrong. ``verdicts`` are records with
+    ``response``, by benchmark, question id and system; ``folder`` is the run's.
     """
     source = vlmevalkit_file(loaded)
     benchmark = loaded.benchmark

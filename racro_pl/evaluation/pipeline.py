@@ -18,12 +18,7 @@ from racro_pl.evaluation.headlines import find_headline
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.evaluation.progress import stage
 from racro_pl.evaluation.results import System
-from racro_pl.evaluation.settings import (
-    CaptionerSettings,
-    Plan,
-    ReasonerSettings,
-    short_name,
-)
+from racro_pl.evaluation.settings import CaptionerSettings, Plan, ReasonerSettings, short_name
 from racro_pl.evaluation.store import Store
 from racro_pl.evaluation.writers import Task, Writer, open_writer
 from racro_pl.terminal import Console
@@ -210,7 +205,6 @@ class BenchmarkCaptions:
         self._written = self._only_thoughts = 0
 
     def left(self) -> int:
-        """Number of texts that this process has to write."""
         return len(self._missing(question for _, question in self._evaluation.mine()))
 
     def write(self, items: Sequence[Question], writer: Writer) -> Iterator[None]:

@@ -14,12 +14,8 @@ T = TypeVar("T")
 def from_plain(kind: type[T], value: Any, where: str) -> T:
     """The dataclass ``kind`` from what JSON made of it (``dataclasses.asdict``).
 
-    Fields may be scalars, Literals, tuples, dicts with string keys, Optionals and other dataclasses.
-
-    Args:
-        kind: the dataclass.
-        value: parsed JSON.
-        where: how an error names it.
+    Fields may be scalars, Literals, tuples, dicts with string keys, Optionals and other dataclasses. Errors call the
+    value ``where``.
 
     Raises:
         RacroError: a field is missing, unknown or of another type.

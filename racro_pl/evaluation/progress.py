@@ -30,13 +30,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def stage(title: str, total: int, speak: bool = True) -> Iterator[Advance]:
-    """Show the progress of ``total`` items; call what this yields after each.
-
-    Args:
-        title: what is being done.
-        total: number of items.
-        speak: False on processes that leave speaking to another.
-    """
+    """Show the progress of ``total`` items; call what this yields after each. Silent without ``speak``."""
     if not speak:
         yield lambda: None
     elif sys.stderr.isatty():

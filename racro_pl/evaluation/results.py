@@ -114,23 +114,9 @@ class Comparison:
 
 
 def summarise(
-    headline: Headline,
-    system: System,
-    outcomes: Sequence[Outcome],
-    expected: int,
-    unanswered: int,
-    rule: str,
+    headline: Headline, system: System, outcomes: Sequence[Outcome], expected: int, unanswered: int, rule: str
 ) -> Cell:
-    """Score one system on one benchmark.
-
-    Args:
-        headline: groups and scores the outcomes.
-        system: whose they are.
-        outcomes: one per question with a response.
-        expected: questions of the complete split.
-        unanswered: questions that were asked without getting a response.
-        rule: name of the rule that scored.
-    """
+    """Score one system on one benchmark, from one outcome per question with a response; see :class:`Cell`."""
     scores = list(headline.group_scores(outcomes).values())
     low, high = bootstrap_interval(scores) if scores else (None, None)
     unextracted = sum(outcome.judgement.extracted is None for outcome in outcomes)

@@ -34,13 +34,7 @@ class Identities:
 
 
 def open_run(runs: Path, name: str, identities: Identities, fresh: bool) -> tuple[Path, bool]:
-    """The newest version of ``runs/<name>`` that can be gone on with, else a new one.
-
-    Args:
-        runs: folder of all runs.
-        name: this evaluation's.
-        identities: what its names stand for.
-        fresh: start a new version in any case.
+    """The newest version of ``runs/<name>`` that can be gone on with, else (or if ``fresh``) a new one.
 
     Returns:
         The folder, and whether it was there.

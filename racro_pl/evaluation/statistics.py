@@ -76,11 +76,7 @@ def paired_interval(scores_a: Mapping[str, float], scores_b: Mapping[str, float]
     """Cluster bootstrap interval (95 %) of ``b - a``: the groups that both have are resampled whole.
 
     A question that is hard for both moves both headlines alike, so the difference is known better than the two
-    separate intervals suggest.
-
-    Args:
-        scores_a: score of each group of the first system, by the group's name.
-        scores_b: likewise of the second.
+    separate intervals suggest. Scores are by the group's name.
 
     Returns:
         None when no group is common. With one group the interval says nothing: ``(-1, 1)``.

@@ -55,15 +55,10 @@ def group_advantages(
     count = weight.sum(dim=1, keepdim=True)
     rewards = torch.where(scored, rewards, torch.zeros_like(rewards))
     mean = rewards.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    spread = _extreme(rewards, scored, "amax") - _extreme(rewards, scored, "amin")
-    centred = torch.where(spread > SAME_REWARD, (rewards - mean) * weight, torch.zeros_like(rewards))
+    highest = rewards.masked_fill(~scored, float("-inf")).amax(dim=1, keepdim=True)
+    lowest = rewards.masked_fill(~scored, float("inf")).amin(dim=1, keepdim=True)
+    centred = torch.where(highest - lowest > SAME_REWARD, (rewards - mean) * weight, torch.zeros_like(rewards))
     if not divide_by_std:
         return centred
     std = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     return centred / (std + STD_EPSILON)
-
-
-def _extreme(rewards: Float[Tensor, "b g"], scored: Bool[Tensor, "b g"], which: str) -> Float[Tensor, "b 1"]:
-    """The lowest or highest reward of each group that has a score; of a group without any, an infinity."""
-    nothing = float("-inf") if which == "amax" else float("inf")
-    return getattr(rewards.masked_fill(~scored, nothing), which)(dim=1, keepdim=True)

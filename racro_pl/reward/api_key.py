@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.serving.network import is_loopback
-from racro_pl.types import require
 
 _announced: set[tuple[str, str]] = set()
 """URLs and variables that this process has named so far."""
-
-
-def require_name(api_key_env: str | None) -> None:
-    """Refuse what is no name of a variable, without repeating it: it may be the key itself.
-
-    Raises:
-        SettingError: it is none.
-    """
-    named = api_key_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env)
-    require(bool(named), "an api_key_env that is not the name of a variable", "one like MY_API_KEY, with the key in it")
 
 
 def read_key(api_key_env: str) -> str:

@@ -7,6 +7,8 @@ import json
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,18 @@ class ReplyCache:
             self._connection = connection
         return self._connection
 
-    def _fault(self, error: Exception) -> CacheError:
-        return CacheError(
-            f"the cache of reasoner answers {self.path} cannot be used ({error}). If the file is damaged, delete it "
-            f"and its -wal and -shm neighbours; or set the scorer's cache_path to another file, or cache to off"
-        )
+    @contextmanager
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        """The open file, for this thread alone; what goes wrong meanwhile is a CacheError."""
+        with self._lock:
+            try:
+                yield self._open()
+            except (sqlite3.Error, OSError, ValueError) as error:
+                raise CacheError(
+                    f"the cache of reasoner answers {self.path} cannot be used ({error}). If the file is damaged, "
+                    "delete it and its -wal and -shm neighbours; or set the scorer's cache_path to another file, or "
+                    "cache to off"
+                ) from error
 
     def open(self) -> None:
         """Make sure that the file can be used.
@@ -75,11 +84,8 @@ class ReplyCache:
         Raises:
             CacheError: it is damaged, locked for too long, or not writable.
         """
-        with self._lock:
-            try:
-                self._open()
-            except (sqlite3.Error, OSError) as error:
-                raise self._fault(error) from error
+        with self._use():
+            pass
 
     def get(self, key: str) -> Reply | None:
         """The answer stored under ``key``; counts a hit or a miss.
@@ -87,12 +93,9 @@ class ReplyCache:
         Raises:
             CacheError: as ``open``.
         """
-        with self._lock:
-            try:
-                row = self._open().execute("SELECT text FROM replies WHERE key = ?", (key,)).fetchone()
-                reply = None if row is None else _read(json.loads(row[0]))
-            except (sqlite3.Error, OSError, ValueError) as error:
-                raise self._fault(error) from error
+        with self._use() as connection:
+            row = connection.execute("SELECT text FROM replies WHERE key = ?", (key,)).fetchone()
+            reply = None if row is None else _read(json.loads(row[0]))
             self.hits += reply is not None
             self.misses += reply is None
             return reply
@@ -103,13 +106,10 @@ class ReplyCache:
         Raises:
             CacheError: as ``open``.
         """
-        with self._lock:
-            try:
-                # JSON, because a model may emit lone surrogates, which sqlite's own text cannot hold.
-                value = {"text": reply.text, "truncated": True} if reply.truncated else reply.text
-                self._open().execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(value)))
-            except (sqlite3.Error, OSError) as error:
-                raise self._fault(error) from error
+        # JSON, because a model may emit lone surrogates, which sqlite's own text cannot hold.
+        value = {"text": reply.text, "truncated": True} if reply.truncated else reply.text
+        with self._use() as connection:
+            connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(value)))
 
     def close(self) -> None:
         """Close the file; a later use opens it again."""

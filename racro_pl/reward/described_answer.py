@@ -10,6 +10,7 @@ from racro_pl.reward.own_answer import OwnAnswers
 from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.several import joined
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import Question, Rewards, require_all
 
@@ -55,25 +56,22 @@ class DescribedAnswers(Scorer):
 
     def weigh(self, own: Rewards, read: Rewards) -> Rewards:
         """One question's rewards from the verdicts on its texts' own answers and on their descriptions."""
-        correct, boxed, described = own.parts["correct"], own.parts["answered"], read.total
-        scored = tuple(one and other for one, other in zip(own.scored, read.scored, strict=True))
+        correct, boxed = own.parts["correct"], own.parts["answered"]
         self._stats["unscored"] += sum(not one and other for one, other in zip(own.scored, read.scored, strict=True))
-        totals = [
-            self.weights["answer"] * right + self.weights["form"] * form + self.weights["description"] * told
-            for right, form, told in zip(correct, boxed, described, strict=True)
-        ]
+        earned = tuple(
+            self.weights["answer"] * right + self.weights["form"] * form
+            for right, form in zip(correct, boxed, strict=True)
+        )
+        told = tuple(self.weights["description"] * described for described in read.total)
         return replace(
-            read,
-            total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
+            joined([replace(own, total=earned), replace(read, total=told)], sum),
             parts={
                 "correct": correct,
                 "answered": boxed,
                 "described": read.parts["correct"],
                 "empty": read.parts["empty"],
             },
-            scored=scored,
-            reasons=tuple(one or other for one, other in zip(own.reasons, read.reasons, strict=True)),
-            extracted=own.extracted,
+            answers=read.answers,
         )
 
     def responses(self, captions: Sequence[str], rewards: Rewards) -> tuple[tuple[str, ...], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from racro_pl.reward import http_check
-from racro_pl.reward.api_key import announce, read_key, require_name
+from racro_pl.reward.api_key import announce, read_key
 from racro_pl.reward.http_session import HttpSession, Request, require_model
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter
 from racro_pl.serving.addresses import issued_key
@@ -82,7 +83,11 @@ class HttpReasoner(Reasoner):
         price_per_million_tokens: tuple[float, float] | None = None,
     ) -> None:
         url = clean_url(url)
-        require_name(api_key_env)
+        named = api_key_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env)
+        # Not repeated: it may be the key itself.
+        require(
+            bool(named), "an api_key_env that is not the name of a variable", "one like MY_API_KEY, with the key in it"
+        )
         require(temperature is None or temperature >= 0, f"temperature={temperature}", "0 (greedy) or more, or null")
         require(top_p is None or 0 < top_p <= 1, f"top_p={top_p}", "a share above 0, at most 1, or null")
         require(max_tokens is None or max_tokens >= 1, f"max_tokens={max_tokens}", "at least 1, or null")
@@ -151,11 +156,10 @@ class HttpReasoner(Reasoner):
             ReasonerError: the server is unreachable, hangs, serves another model, has too short a context, refuses, or
                 reports no usage though prices are set.
         """
-        served, unlisted = self._list()
-        model = self._resolve_model(served)
+        model, context, unlisted = self._list()
         settings = self._settings(model)
         longest = settings.get("max_tokens", settings.get("max_completion_tokens"))
-        http_check.require_room(self.url, served.get(model), longest)
+        http_check.require_room(self.url, context, longest)
         first = {**settings, "messages": http_check.FIRST_QUESTION}
         try:
             data = self._call("POST", "chat/completions", first, self.deadline_s)
@@ -236,15 +240,10 @@ class HttpReasoner(Reasoner):
             raise Fault("closed", "the reasoner was closed before it answered") from None
 
     def _known_model(self) -> str:
-        return self.model or self._resolve_model(self._list()[0])
+        return self.model or self._list()[0]
 
-    def _resolve_model(self, served: dict[str, int | None]) -> str:
-        if self.model is None:
-            self.model = http_check.only_model(self.url, served)
-        return self.model
-
-    def _list(self) -> tuple[dict[str, int | None], Fault | None]:
-        """Names of the served models with their context; none, and why, where the server has no such list.
+    def _list(self) -> tuple[str, int | None, Fault | None]:
+        """The model that is asked and its context, by the server's list; without one, why there is none.
 
         Raises:
             ReasonerError: the server cannot be reached or does not serve ``model``; or has no list, and no ``model``
@@ -256,7 +255,6 @@ class HttpReasoner(Reasoner):
         except Fault as fault:
             if self.model is None or not fault.kind.startswith(("HTTP 4", "HTTP 5", "bad response")):
                 raise http_check.no_list(self.url, fault) from None
-            return {}, fault
-        if self.model is not None:
-            http_check.require_served(self.url, self.model, served)
-        return served, None
+            return self.model, None, fault
+        self.model = http_check.served_model(self.url, self.model, served)
+        return self.model, served[self.model], None

@@ -47,43 +47,26 @@ def no_list(url: str, fault: Fault) -> ReasonerError:
     return ReasonerError(f"no reasoner at {url} ({fault}): {hint}")
 
 
-def only_model(url: str, served: dict[str, int | None]) -> str:
-    """The name of the one model that a server serves.
+def served_model(url: str, model: str | None, served: dict[str, int | None]) -> str:
+    """The model of this name; without a name, the only one that is served.
 
     Raises:
-        ReasonerError: there are more, or none.
+        ReasonerError: it is not served; or no name is given, and there are several models or none.
     """
-    if len(served) != 1:
-        names = ", ".join(map(repr, served)) or "none"
-        raise ReasonerError(f"{url} serves several models or none ({names}): set the reasoner's model to one")
-    return next(iter(served))
-
-
-def require_served(url: str, model: str, served: dict[str, int | None]) -> None:
-    """Refuse a model that is not on the server's list.
-
-    Raises:
-        ReasonerError: it is not.
-    """
+    names = ", ".join(map(repr, served))
+    if model is None and len(served) != 1:
+        raise ReasonerError(f"{url} serves several models or none ({names or 'none'}): set the reasoner's model to one")
+    model = model or next(iter(served))
     if model not in served:
-        names = ", ".join(map(repr, served)) or "no model"
         raise ReasonerError(
-            f"{url} serves {names}, not {model!r}: set the reasoner's model to a served name "
+            f"{url} serves {names or 'no model'}, not {model!r}: set the reasoner's model to a served name "
             "(or leave it out when there is one), or start the right server"
         )
+    return model
 
 
 def require_room(url: str, context: int | None, longest: Any) -> None:
-    """Refuse a context that answers alone would fill.
-
-    Args:
-        url: the server's.
-        context: in tokens; None when it is not known.
-        longest: the longest answer in tokens, if the request bounds it.
-
-    Raises:
-        ReasonerError: it has no room for a prompt.
-    """
+    """Raise :class:`ReasonerError` for a context (tokens, if known) that the longest answer alone would fill."""
     if context is not None and isinstance(longest, int) and longest >= context:
         raise ReasonerError(
             f"the reasoner at {url} has a context of {context} tokens: max_tokens={longest} leaves no room "

@@ -12,14 +12,7 @@ from typing import Any
 from racro_pl.reward.reasoner import BusyClock, Reply, UsageMeter
 from racro_pl.serving.chat_client import TIMEOUT, ChatClient, Fault
 from racro_pl.serving.loop_thread import LoopThread
-from racro_pl.serving.replies import (
-    PROMPT_CUT,
-    MalformedReply,
-    is_cut,
-    least_tokens,
-    read_completion,
-    read_usage,
-)
+from racro_pl.serving.replies import PROMPT_CUT, MalformedReply, is_cut, least_tokens, read_completion, read_usage
 from racro_pl.types import Messages
 
 SERVER_DOWN = "server down"

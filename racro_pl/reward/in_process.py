@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from racro_pl.figure_world.models import resolve_model
-from racro_pl.pretrained.chat_template import (
-    ChatTemplate,
-    chat_template_of,
-    check_template,
-    without_system,
-)
+from racro_pl.pretrained.chat_template import ChatTemplate, chat_template_of, check_template, without_system
 from racro_pl.pretrained.folder import fetch_folder, first_line
 from racro_pl.pretrained.sandbox import RefusalError
 from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
@@ -245,32 +240,31 @@ class InProcessReasoner(Reasoner):
         texts = [self._template.render(messages) for messages in chats]
         # The template writes its own special tokens.
         ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        work = list(dict.fromkeys(ids)) if self.deterministic else ids
-        # Alike lengths together, so that little is padding.
-        order = sorted(range(len(work)), key=lambda index: len(work[index]))
-        replies: dict[int, Reply] = {}
+        # Equal prompts of a greedy reasoner are one job.
+        names: Sequence[Hashable] = ids if self.deterministic else range(len(ids))
+        jobs = {name: (row, seed) for name, row, seed in zip(names, ids, seeds, strict=True)}
+        replies: dict[Hashable, Reply] = {}
         context = getattr(self._model.config, "max_position_embeddings", None)
         fitting = []
-        for index in order:
-            if context is not None and len(work[index]) + self.max_new_tokens > context:
-                detail = f"{len(work[index])} tokens and max_new_tokens={self.max_new_tokens} exceed {context}"
-                replies[index] = Reply(error=f"prompt too long: {detail}")
+        # Alike lengths together, so that little is padding.
+        for name, (row, _) in sorted(jobs.items(), key=lambda job: len(job[1][0])):
+            if context is not None and len(row) + self.max_new_tokens > context:
+                detail = f"{len(row)} tokens and max_new_tokens={self.max_new_tokens} exceed {context}"
+                replies[name] = Reply(error=f"prompt too long: {detail}")
             else:
-                fitting.append(index)
+                fitting.append(name)
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
-            rows, drawn = [work[index] for index in batch], [seeds[index] for index in batch]
-            replies.update(zip(batch, self._generate(rows, drawn), strict=True))
-        if not self.deterministic:
-            return [replies[index] for index in range(len(ids))]
-        by_prompt = {row: replies[index] for index, row in enumerate(work)}
-        return [by_prompt[row] for row in ids]
+            replies.update(zip(batch, self._generate([jobs[name] for name in batch]), strict=True))
+        return [replies[name] for name in names]
 
-    def _generate(self, rows: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Reply]:
+    def _generate(self, jobs: Sequence[tuple[tuple[int, ...], int]]) -> list[Reply]:
+        """The answers to prompts, each with its seed."""
         import torch
 
         from racro_pl.reward.seeded_sampling import sampler
 
+        rows, seeds = zip(*jobs, strict=True)
         padded = self._tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
         inputs: dict[str, torch.Tensor] = {
             name: padded[name].to(self._model.device) for name in ("input_ids", "attention_mask")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.http_session import SERVER_DOWN
@@ -77,20 +78,14 @@ class ReasonerPool(Reasoner):
         self._timers: dict[threading.Timer, _Job | None] = {}
         self._open = True
         self._clock = BusyClock()
-        self._identity: str | None = None
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The servers' common one.
 
         Raises:
             ReasonerError: no server can be asked for its model's name, or they serve different things.
         """
-        if self._identity is None:
-            self._identity = self._common_identity()
-        return self._identity
-
-    def _common_identity(self) -> str:
         found: dict[str, str] = {}
         problems = []
         for reasoner in self.reasoners:

@@ -130,10 +130,7 @@ class Reasoner(abc.ABC):
         """As ``submit``, drawing each answer from a seed of its own where this program does the sampling.
 
         A server samples as it likes: its batches change from run to run, and with them the numbers that it draws from.
-
-        Args:
-            prompts: chats.
-            seeds: one per prompt, from 0 to 2**63 - 1.
+        Seeds are from 0 to 2**63 - 1.
         """
         return self.submit(prompts)
 

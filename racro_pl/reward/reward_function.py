@@ -54,21 +54,13 @@ class RewardFunction(abc.ABC):
 
     @abc.abstractmethod
     def submit(self, question: Question, captions: Sequence[str], seed: int = 0) -> RewardFuture:
-        """Begin to score captions, without waiting.
+        """Begin to score a question's G captions, without waiting.
 
-        Args:
-            question: what they are about.
-            captions: G texts.
-            seed: of this step's random choices, wherever they are made here.
+        ``seed`` is that of this step's random choices, wherever they are made here.
         """
 
     def responses(self, captions: Sequence[str], rewards: Rewards) -> tuple[tuple[str, ...], ...]:
-        """Per caption, the answers to the question that its reward came from, for a benchmark's own rules.
-
-        Args:
-            captions: G texts.
-            rewards: theirs.
-        """
+        """Per caption, the answers to the question that its reward came from, for a benchmark's own rules."""
         return rewards.answers
 
     @abc.abstractmethod

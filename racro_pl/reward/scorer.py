@@ -50,20 +50,18 @@ class _Query:
     cached: Reply | None = None
 
 
-class _Vote:
-    """One prompt to the reasoner: answered from the cache, or on its way."""
+Vote = tuple[Hashable, Reply | Future[Reply]]
+"""One prompt to the reasoner: its key, and its answer from the cache or on its way."""
 
-    def __init__(self, source: Reply | Future[Reply], key: Hashable) -> None:
-        self._source = source
-        self._key = key
 
-    def reply(self, cache: ReplyCache | None) -> Reply:
-        """Wait for the answer; a good one that is not in the cache yet goes there."""
-        if isinstance(self._source, Future):
-            self._source = self._source.result()
-            if cache is not None and isinstance(self._key, str) and self._source.text is not None:
-                cache.put(self._key, self._source)
-        return self._source.visible()
+def require_budget(budget: float | None, reasoners: Sequence[Reasoner]) -> None:
+    """Refuse a budget that bounds nothing; those of several reasoners without a price cost nothing."""
+    require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
+    require(
+        budget is None or any(reasoner.priced for reasoner in reasoners),
+        f"budget={budget} with {'a reasoner that has' if len(reasoners) == 1 else 'reasoners that have'} no price",
+        "price_per_million_tokens of those that cost, or no budget",
+    )
 
 
 class Scorer(RewardFunction):
@@ -105,16 +103,11 @@ class Scorer(RewardFunction):
             f"votes={votes} with a greedy reasoner, whose votes are all the same",
             "votes=1, or a reasoner temperature above 0",
         )
-        require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
-        require(
-            budget is None or reasoner.priced,
-            f"budget={budget} with a reasoner that has no price",
-            "price_per_million_tokens of the reasoner, or no budget",
-        )
-        self.reasoner = reasoner
-        self.votes = votes
+        require_budget(budget, [reasoner])
         patience = max_answerless_steps
         require(patience is None or patience >= 1, f"max_answerless_steps={patience}", "at least 1, or null")
+        self.reasoner = reasoner
+        self.votes = votes
         self.budget = budget
         self.max_answerless_steps = patience
         self.max_unscored_share = max_unscored_share
@@ -166,7 +159,7 @@ class Scorer(RewardFunction):
         futures = dict(zip(missing, self.reasoner.submit_seeded(*asked), strict=True))
         self._stats["captions"] += len(captions)
         self._stats["requests"] += len(futures)
-        votes = [[_Vote(query.cached or futures[query.key], query.key) for query in row] for row in rows]
+        votes = [[(query.key, query.cached or futures[query.key]) for query in row] for row in rows]
         return RewardFuture(lambda: self._grade(question, votes, seed_for(seed, question.id)))
 
     def _messages(self, question_text: str, caption: str) -> Messages:
@@ -179,7 +172,15 @@ class Scorer(RewardFunction):
         key = reply_key(self.reasoner.identity, messages, vote)
         return _Query(messages, key, seed_for(key), self._cache.get(key))
 
-    def _grade(self, question: Question, votes: Sequence[Sequence[_Vote]], seed: int) -> Rewards:
+    def _reply(self, key: Hashable, answer: Reply | Future[Reply]) -> Reply:
+        """Wait for an answer; a good one that is not in the cache yet goes there."""
+        if isinstance(answer, Future):
+            answer = answer.result()
+            if self._cache is not None and isinstance(key, str) and answer.text is not None:
+                self._cache.put(key, answer)
+        return answer.visible()
+
+    def _grade(self, question: Question, votes: Sequence[Sequence[Vote]], seed: int) -> Rewards:
         verdicts = [self._grade_caption(question, row) for row in votes]
         reasons = tuple(verdict.reason for verdict in verdicts)
         for kind, count in count_reasons(reasons).items():
@@ -208,10 +209,10 @@ class Scorer(RewardFunction):
                 totals[index] = total
         return tuple(totals)
 
-    def _grade_caption(self, question: Question, votes: Sequence[_Vote]) -> _Verdict:
+    def _grade_caption(self, question: Question, votes: Sequence[Vote]) -> _Verdict:
         if not votes:
             return _Verdict(empty=1.0)
-        replies = [vote.reply(self._cache) for vote in votes]
+        replies = [self._reply(*vote) for vote in votes]
         answers = tuple(reply.text for reply in replies if reply.text is not None)
         extracted = tuple(extract_answer(answer) for answer in answers)
         self._stats["replies"] += sum(reply.came for reply in replies)

@@ -16,9 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 class DrawByRow(LogitsProcessor):
     """Leaves each row one token: the one in whose share of the probabilities the row's next number falls.
 
-    Args:
-        seeds: one per row.
-        tokens: most tokens that will be drawn.
+    Each row has a seed; at most ``tokens`` tokens will be drawn.
     """
 
     def __init__(self, seeds: Sequence[int], tokens: int) -> None:
@@ -43,10 +41,9 @@ def sampler(seeds: Sequence[int], temperature: float, top_p: float, tokens: int)
     """For ``generate(logits_processor=..., do_sample=False)``: sampling at a temperature, from the top share.
 
     Args:
-        seeds: one per row of the batch.
+        seeds, tokens: as in :class:`DrawByRow`.
         temperature: above 0.
         top_p: share of the probability to sample from, the likeliest tokens first; 1 for all.
-        tokens: most tokens per row.
     """
     steps: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
     if top_p < 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
-from racro_pl.reward.scorer import Scorer
+from racro_pl.reward.scorer import Scorer, require_budget
 from racro_pl.types import Question, Rewards, require
 
 Combine = Literal["mean", "minimum"]
@@ -40,12 +41,7 @@ class SeveralReasoners(Scorer):
         require(
             len(identities) == len(reasoners), "the same reasoner twice", "different ones, or votes for one of them"
         )
-        require(budget is None or budget > 0, f"budget={budget}", "more than 0, or null for no bound")
-        require(
-            budget is None or any(reasoner.priced for reasoner in reasoners),
-            f"budget={budget} with reasoners that have no price",
-            "price_per_million_tokens of those that cost, or no budget",
-        )
+        require_budget(budget, reasoners)
         super().__init__(reasoners[0], **options)
         self.budget = budget
         self.combine = combine
@@ -88,23 +84,34 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def joined(each: Sequence[Rewards], combine: Callable[[Sequence[float]], float] = mean) -> Rewards:
+    """The first of several rewards of the same captions, with the totals of all combined.
+
+    A caption has a score when all of them gave it one; else the first reason for which it has none.
+    """
+    scored = tuple(all(flags) for flags in zip(*(rewards.scored for rewards in each), strict=True))
+    totals = (combine(values) for values in zip(*(rewards.total for rewards in each), strict=True))
+    reasons = zip(*(rewards.reasons for rewards in each), strict=True)
+    return replace(
+        each[0],
+        total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
+        scored=scored,
+        reasons=tuple(next((reason for reason in row if reason is not None), None) for row in reasons),
+    )
+
+
 def _combined(each: Sequence[Rewards], combine: Callable[[Sequence[float]], float]) -> Rewards:
     def over(name: str, how: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
         return tuple(how(values) for values in zip(*(rewards.parts[name] for rewards in each), strict=True))
 
-    scored = tuple(all(flags) for flags in zip(*(rewards.scored for rewards in each), strict=True))
-    totals = [combine(values) for values in zip(*(rewards.total for rewards in each), strict=True)]
-    reasons = zip(*(rewards.reasons for rewards in each), strict=True)
     parts = {name: over(name, mean) for name in each[0].parts if name != "correct"}
-    return Rewards(
-        total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
+    return replace(
+        joined(each, combine),
         parts={
             "correct": over("correct", combine),
             **parts,
             **{f"correct/{index}": rewards.parts["correct"] for index, rewards in enumerate(each, start=1)},
         },
-        scored=scored,
-        reasons=tuple(next((reason for reason in row if reason is not None), None) for row in reasons),
         answers=tuple(sum(texts, ()) for texts in zip(*(rewards.answers for rewards in each), strict=True)),
         extracted=tuple(sum(found, ()) for found in zip(*(rewards.extracted for rewards in each), strict=True)),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
-from racro_pl.reward.several import mean
+from racro_pl.reward.several import joined, mean
 from racro_pl.seeds import seed_for
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question, Rewards, require
@@ -60,17 +60,8 @@ class SeveralQuestions(Scorer):
 def over_questions(each: Sequence[Rewards]) -> Rewards:
     """The rewards of captions from what they earned with each question, their own first."""
     own, *others = each
-    scored = tuple(all(flags) for flags in zip(*(rewards.scored for rewards in each), strict=True))
-    totals = [mean(values) for values in zip(*(rewards.total for rewards in each), strict=True)]
-    further = [mean(values) for values in zip(*(rewards.total for rewards in others), strict=True)]
-    reasons = zip(*(rewards.reasons for rewards in each), strict=True)
-    return replace(
-        own,
-        total=tuple(total if known else 0.0 for total, known in zip(totals, scored, strict=True)),
-        parts={**own.parts, "others": tuple(further) or (0.0,) * len(totals)},
-        scored=scored,
-        reasons=tuple(next((reason for reason in row if reason is not None), None) for row in reasons),
-    )
+    further = tuple(mean(values) for values in zip(*(rewards.total for rewards in others), strict=True))
+    return replace(joined(each), parts={**own.parts, "others": further or (0.0,) * len(own.total)})
 
 
 def shuffled(question: Question, rng: random.Random) -> Question:

@@ -15,8 +15,7 @@ OTHER_ADVICE = "check that the reasoner is up and answers within its deadline"
 ADVICE = (
     (TIMEOUT, "look whether the reasoner's server hangs (its log says); if it is only slow, raise deadline_s and "
               "attempt_s, or lower concurrency or max_tokens"),
-    (CONNECTION_FAILED, "start the reasoner's server again"),
-    (SERVER_DOWN, "start the reasoner's server again"),
+    ((CONNECTION_FAILED, SERVER_DOWN), "start the reasoner's server again"),
     (WRONG_MODEL, "serve the model with which the run began, or begin a new run"),
     (NO_ANSWER, "a thinking model: serve it with the reasoning parser of its family, raise max_tokens, or switch "
                 "thinking off in the reasoner's extra_body"),
@@ -25,8 +24,7 @@ ADVICE = (
     (BAD_CERTIFICATE, "set the reasoner's verify to the certificates of its authority"),
     ("bad response", "look whether the reasoner's own server is what answers at its url"),
     ("HTTP 429", "lower the reasoner's concurrency, or raise its deadline_s and attempts"),
-    ("HTTP 401", "check the key that the reasoner's api_key_env names"),
-    ("HTTP 403", "check the key that the reasoner's api_key_env names"),
+    (("HTTP 401", "HTTP 403"), "check the key that the reasoner's api_key_env names"),
     ("HTTP 3", "set the reasoner's url to the server's own address"),
     ("HTTP 5", "look into the log of the reasoner's server"),
     ("HTTP 4", "look into the log of the reasoner's server: it refuses the prompts (too long for its context?)"),
@@ -40,11 +38,9 @@ class UnscoredError(RacroError):
 
     @classmethod
     def build(cls, reasons: Sequence[str | None], limit: float) -> UnscoredError:
-        """The error for captions with these ``Rewards.reasons``; the message counts each kind and quotes the commonest.
+        """The error for captions with these ``Rewards.reasons``, not all of them None, of which a share is allowed.
 
-        Args:
-            reasons: one per caption, None where it has a score; not all of them None.
-            limit: the share that is allowed.
+        The message counts each kind and quotes the commonest.
         """
         kinds = count_reasons(reasons).most_common()
         commonest = kinds[0][0]

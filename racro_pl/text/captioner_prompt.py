@@ -31,10 +31,6 @@ def captioner_messages(text: str, image_count: int) -> Messages:
 
     Images stand where the question's ``<image>`` tags are; without tags, all of them stand before the text.
 
-    Args:
-        text: the question, as the data set has it.
-        image_count: how many images the question has.
-
     Returns:
         A system and a user message whose contents are lists of ``{"type": "image"}`` and
         ``{"type": "text", "text": ...}`` parts; no text part is empty.
@@ -64,7 +60,9 @@ def _messages(system: str, request: str, image_count: int) -> Messages:
             f"the question has {tags} {IMAGE_TAG} tags and {image_count} images; "
             "give one tag per image, or none to put all images before the text"
         )
-    parts: list[dict[str, Any]] = [] if tags else [{"type": "image"}] * image_count
+    if not tags:
+        request = IMAGE_TAG * image_count + request
+    parts: list[dict[str, Any]] = []
     for index, piece in enumerate(request.split(IMAGE_TAG)):
         if index:
             parts.append({"type": "image"})
@@ -72,5 +70,5 @@ def _messages(system: str, request: str, image_count: int) -> Messages:
             parts.append({"type": "text", "text": piece})
     return [
         {"role": "system", "content": [{"type": "text", "text": system}]},
-        {"role": "user", "content": [dict(part) for part in parts]},
+        {"role": "user", "content": parts},
     ]

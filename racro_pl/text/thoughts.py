@@ -36,10 +36,6 @@ def mark_opening(text: str, prompt_end: str) -> str:
     Chat templates of thinking models end the prompt with ``<think>``, so that the tag is not in what the model writes;
     cut off in its thought, it would pass for a caption.
 
-    Args:
-        text: what the model wrote.
-        prompt_end: the last characters of its prompt.
-
     Example:
         >>> mark_opening("Red? Y", "<|im_start|>assistant\\n<think>\\n")
         '<think>Red? Y'

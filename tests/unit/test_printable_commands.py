@@ -80,7 +80,7 @@ def test_score(questions, tmp_path, capsys):
 def test_tables_of_a_test(capsys):
     system = System(EVIL, "caption", EVIL)
     found = {system: [outcome("1", True, category=EVIL), outcome("2", False, None, category="other")]}
-    quiet(shown(ResultsView(results(PLAIN, found), categories=True)))
+    quiet(shown(ResultsView(results(PLAIN, found))))
 
 
 def test_doctor(monkeypatch, capsys):

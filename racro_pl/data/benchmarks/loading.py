@@ -69,11 +69,7 @@ def named_path(text: str) -> tuple[str, str]:
 
 
 def load_benchmarks(entries: Sequence[BenchmarkSettings], limit: int | None = None) -> list[LoadedBenchmark]:
-    """Read several benchmarks.
-
-    Args:
-        entries: each benchmark at most once.
-        limit: see :func:`first_questions`.
+    """Read several benchmarks, of each at most ``limit`` questions (:func:`first_questions`).
 
     Raises:
         RacroError: one is unknown, not found or empty, or is there twice.

@@ -64,26 +64,20 @@ def read_records(path: Path, choose: Choose) -> Iterator[Record]:
                 )
             if rows > MAX_ROWS:
                 raise RacroError(f"{path} has more than {MAX_ROWS} rows")
-            yield from (Record(*_clean(row)) for row in _python_rows(batch))
+            yield from _records(batch)
     except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError) as error:
         raise RacroError(f"{path} cannot be read: {str(error)[:500]}") from error
 
 
-def _clean(row: dict[str, Any] | RowError) -> tuple[dict[str, Any] | RowError, bool]:
-    return (row, False) if isinstance(row, RowError) else clean_row(row)
-
-
-def _python_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:
+def _records(batch: pa.RecordBatch) -> Iterator[Record]:
     try:
-        rows: list[dict[str, Any] | RowError] = batch.to_pylist()
-    except UnicodeDecodeError:
-        rows = []
-        for index in range(batch.num_rows):
-            try:
-                rows += batch.slice(index, 1).to_pylist()
-            except UnicodeDecodeError as error:
-                rows.append(RowError("not UTF-8", str(error)))
-    yield from rows
+        yield from [Record(*clean_row(row)) for row in batch.to_pylist()]
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            yield Record(RowError("not UTF-8", str(error)), False)
+        else:
+            for index in range(batch.num_rows):
+                yield from _records(batch.slice(index, 1))
 
 
 def _bytes_as_python(array: pa.Array) -> int:

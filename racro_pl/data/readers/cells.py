@@ -19,14 +19,10 @@ _NO_UTF8 = re.compile("[\udc80-\udcff]")
 def table_lines(
     path: Path, delimiter: str, max_characters: int, check: Callable[[list[str]], None], *, strict: bool = False
 ) -> Iterator[Line]:
-    """The rows of a file that are not blank, by their columns, in order, numbered from 1.
+    """The rows that are not blank of a file in UTF-8 whose first line names the columns, numbered from 1.
 
-    Args:
-        path: the file, in UTF-8; its first line names the columns.
-        delimiter: between cells.
-        max_characters: longest cell.
-        check: raises where the names of the columns will not do.
-        strict: refuse what is quoted in another way than such files are.
+    ``max_characters`` is the length of the longest cell; ``check`` raises where the names of the columns will not do;
+    ``strict`` refuses odd quotes.
 
     Raises:
         RacroError: it is no such file. A row with too few or too many cells, or bytes that are no UTF-8, is a RowError.

@@ -21,12 +21,7 @@ class UniqueIds:
         self._clashes: list[tuple[str, str, str]] = []
 
     def add(self, key: str, where: str, content: Any) -> None:
-        """Note a row.
-
-        Args:
-            key: its id.
-            where: its place, for messages: ``train.jsonl:17``.
-            content: what must be equal for it to be the same row.
+        """Note a row: its id, its place for messages (``train.jsonl:17``), and what the same row again would repeat.
 
         Raises:
             RowError: an earlier row says the same.

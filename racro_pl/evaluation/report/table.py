@@ -1,4 +1,4 @@
-"""The results in the terminal: headline table, comparisons, and categories on request."""
+"""The results in the terminal: headline table and comparisons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from racro_pl.evaluation.report.formatting import (
     paired,
     percent,
 )
-from racro_pl.evaluation.results import Cell, Results, System
+from racro_pl.evaluation.results import Cell, Results
 
 _LABEL_WIDTH = 36
 _NARROW_LABEL_WIDTH = 26
@@ -30,16 +30,10 @@ _COLUMN_WIDTH = 14
 
 
 class ResultsView:
-    """All tables of an evaluation, fitted to the console: what does not fit beside each other comes below.
+    """All tables of an evaluation, fitted to the console: what does not fit beside each other comes below."""
 
-    Args:
-        results: what to show.
-        categories: whether to add accuracy by category.
-    """
-
-    def __init__(self, results: Results, categories: bool = False) -> None:
+    def __init__(self, results: Results) -> None:
         self.results = results
-        self.categories = categories
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         names = list(self.results.benchmarks)
@@ -49,41 +43,32 @@ class ResultsView:
         shown: list[str] = []
         for start in range(0, len(names), fitting):
             last = start + fitting >= len(names)
-            table, noted = results_table(self.results, names[start : start + fitting], last, label_width)
+            table, noted = _results_table(self.results, names[start : start + fitting], last, label_width)
             shown += noted
             yield table
         if shown:
             yield Text(legend(shown) + "\n", style="dim italic")
         yield from comparison_tables(self.results)
-        if self.categories:
-            yield from category_tables(self.results)
 
 
-def results_table(
-    results: Results,
-    benchmarks: Sequence[str] | None = None,
-    average: bool = True,
-    label_width: int = _LABEL_WIDTH,
+def _results_table(
+    results: Results, columns: Sequence[str], average: bool, label_width: int
 ) -> tuple[Table, list[str]]:
     """Headlines in percent with their 95 % interval, and the paper's rows below where a benchmark is the paper's.
 
     Args:
         results: what to show.
-        benchmarks: names of the columns; default: all.
+        columns: names of the benchmarks.
         average: whether a system's AVG gets a column; without any system that has all seven it has none anyway.
         label_width: of the systems' names, in characters.
 
     Returns:
         The table, and the notes in it, for the legend.
     """
-    columns = list(results.benchmarks if benchmarks is None else benchmarks)
     averages = {system: results.average(system) for system in results.systems} if average else {}
     show_average = any(averages.values())
-    table = Table(
-        title=Text(f"{results.name}: headline in % [95 % interval]"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    title = Text(f"{results.name}: headline in % [95 % interval]")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("system", max_width=label_width, overflow="fold")
     for name in columns:
         cells = [cell for cell in results.cells if cell.benchmark == name]
@@ -144,26 +129,3 @@ def comparison_tables(results: Results) -> Iterator[Table]:
                 exact = p_value(item.test.p_value).removeprefix("p ").removeprefix("= ")
                 table.add_row(Text(item.title), Text(paired(item)), *counts, exact)
         yield table
-
-
-def category_tables(results: Results) -> Iterator[Table]:
-    """Accuracy by class, one table for each benchmark and breakdown."""
-    for name, title in results.benchmarks.items():
-        cells = {cell.system: cell for cell in results.cells if cell.benchmark == name}
-        for breakdown in dict.fromkeys(key for cell in cells.values() for key in cell.categories):
-            yield _category_table(f"{title}: accuracy in % by {breakdown} (questions)", breakdown, cells)
-
-
-def _category_table(title: str, breakdown: str, cells: dict[System, Cell]) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(Text(breakdown))
-    for system in cells:
-        table.add_column(Text(system.label), justify="right", overflow="fold")
-    found = {system: cell.categories.get(breakdown, {}) for system, cell in cells.items()}
-    for name in sorted({name for classes in found.values() for name in classes}):
-        row = []
-        for classes in found.values():
-            accuracy, n = classes.get(name, (0.0, 0))
-            row.append(f"{percent(accuracy)} ({n:,})" if n else "–")
-        table.add_row(Text(name), *row)
-    return table
