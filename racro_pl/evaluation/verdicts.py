@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,10 @@ def score_responses(rule: Rule, question: Question, responses: Sequence[str], to
         extracted = verdict.judgement.extracted
         if extracted is None:
             continue
-        same = (group for group in groups if _same(extracted, group[0].judgement.extracted or ""))
-        group = next(same, None)
+        group = next((each for each in groups if _same(extracted, each[0].judgement.extracted or "")), None)
         if group is None:
-            groups.append([verdict])
-        else:
-            group.append(verdict)
+            groups.append(group := [])
+        group.append(verdict)
     # Of equal counts the first; the gold answer has no say in which answers are the same.
     return max(groups, key=len)[0] if groups else scored[0]
 
@@ -117,13 +115,8 @@ def _same(first: str, second: str) -> bool:
 def read_verdicts(folder: Path) -> dict[tuple[str, str, System], dict[str, Any]]:
     """The records of all ranks, by benchmark, question id and system."""
     found = {}
-    for record in _records(folder):
-        system = System(record["captioner"], record["mode"], record["reasoner"])
-        found[record["benchmark"], record["id"], system] = record
+    for file in sorted(folder.glob("verdicts*.jsonl")):
+        for record in read_records(file):
+            system = System(record["captioner"], record["mode"], record["reasoner"])
+            found[record["benchmark"], record["id"], system] = record
     return found
-
-
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    files: Iterable[Path] = sorted(folder.glob("verdicts*.jsonl"))
-    for file in files:
-        yield from read_records(file)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image, ImageDraw
 
@@ -55,10 +55,22 @@ class Scene:
         return facts
 
     def split(self) -> Split:
-        """The split that owns the scene, by a hash of its facts: no scene of one split is described in another."""
-        digest = hashlib.sha256(repr(sorted(self.facts().items())).encode()).digest()
-        bucket = int.from_bytes(digest[:4], "big") % 100
-        return next(name for name, buckets in SPLIT_BUCKETS.items() if bucket in buckets)
+        """The split that owns the scene."""
+        return owner(self.facts().items())
+
+
+def owner(told: Iterable[Any]) -> Split:
+    """The split that owns a scene, by a hash of what is true of it: no scene of one split is described in another."""
+    digest = hashlib.sha256(repr(sorted(told)).encode()).digest()
+    bucket = int.from_bytes(digest[:4], "big") % 100
+    return next(name for name, buckets in SPLIT_BUCKETS.items() if bucket in buckets)
+
+
+def as_png(image: Image.Image) -> bytes:
+    """The file of a drawn image."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def figure_questions(split: Split, count: int, seed: int = 0) -> list[Question]:
@@ -120,9 +132,7 @@ def render(scene: Scene, rng: random.Random) -> bytes:
         _draw_shape(canvas, shape, x, y, radius, ink)
         if fill == "hollow":
             _draw_shape(canvas, shape, x, y, radius - 5, (level,) * 3)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return as_png(image)
 
 
 def _draw_shape(canvas: ImageDraw.ImageDraw, shape: str, x: int, y: int, radius: int, ink: tuple[int, ...]) -> None:

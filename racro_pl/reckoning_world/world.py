@@ -8,8 +8,6 @@ dots, a sum, a difference, or a sum less a third count.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, SPLIT_BUCKETS, CaptionAudit, Split
+from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, CaptionAudit, Split, as_png, owner
 from racro_pl.types import ImageRef, Question
 
 EDGES = ("round", "sharp")
@@ -67,10 +65,8 @@ class Scene:
         return told
 
     def split(self) -> Split:
-        """The split that owns the scene, by a hash of its sentences: no scene of one split is described in another."""
-        digest = hashlib.sha256(repr(sorted(self.sentences().values())).encode()).digest()
-        bucket = int.from_bytes(digest[:4], "big") % 100
-        return next(name for name, buckets in SPLIT_BUCKETS.items() if bucket in buckets)
+        """The split that owns the scene."""
+        return owner(self.sentences().values())
 
 
 def dots_sentence(color: str, dots: int) -> str:
@@ -220,9 +216,7 @@ def render(scene: Scene, rng: random.Random) -> bytes:
             left = x + (place % 3 - 1) * _STEP - _DOT // 2
             top = y + (place // 3 - 1) * _STEP - _DOT // 2
             canvas.rectangle((left, top, left + _DOT - 1, top + _DOT - 1), fill=WHITE)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return as_png(image)
 
 
 def true_caption(question: Question) -> str:

@@ -45,21 +45,15 @@ class GainScorer(Scorer):
         pending = super().submit(question, captions, seed)
         # Always with the same seed: a resumed run asks again, and has to hear the same.
         blind = None if question.id in self._known else self._text_only.submit(question, ["nothing"])
-        return RewardFuture(lambda: self._relative_to_blind(question.id, pending, blind))
+        return RewardFuture(lambda: self._relative_to_blind(question.id, pending.result(), blind))
 
-    def _relative_to_blind(self, question_id: str, pending: RewardFuture, blind: RewardFuture | None) -> Rewards:
-        rewards = pending.result()
-        base, reason = self.without_caption(question_id, blind)
-        return _unscored(rewards, reason) if base is None else _relative(rewards, base)
-
-    def without_caption(self, question_id: str, blind: RewardFuture | None) -> tuple[float | None, str | None]:
-        """b of a question, or why it is not known; a failed answer is not kept."""
+    def _relative_to_blind(self, question_id: str, rewards: Rewards, blind: RewardFuture | None) -> Rewards:
         if blind is not None and question_id not in self._known:
-            rewards = blind.result()
-            if not rewards.scored[0]:
-                return None, rewards.reasons[0]
-            self._known[question_id] = rewards.parts["correct"][0]
-        return self._known[question_id], None
+            without = blind.result()
+            if not without.scored[0]:  # a failed answer is not kept
+                return _unscored(rewards, without.reasons[0])
+            self._known[question_id] = without.parts["correct"][0]
+        return _relative(rewards, self._known[question_id])
 
     def drain_stats(self) -> dict[str, float]:
         """A scorer's, with what was asked without captions among it."""

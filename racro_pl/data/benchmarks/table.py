@@ -172,10 +172,14 @@ class TableBenchmark(Benchmark):
         self._check_md5(path, strict=False)
         return Located(next((split for split in wanted if self._is_named_as(path, split)), wanted[0]), (path,))
 
+    def _patterns(self, split: str) -> list[str]:
+        """Of the files that may hold a split, below their folder."""
+        tables = (f"{name}.tsv" for name in self.tsv_names(split))
+        return [*tables, *self.files.get(split, ()), *self.shard_names(split)]
+
     def _is_named_as(self, path: Path, split: str) -> bool:
-        own = [pattern.rpartition("/")[2] for pattern in self.files.get(split, ())]
-        patterns = [*own, *self.shard_names(split), *(f"{name}.tsv" for name in self.tsv_names(split))]
-        return any(fnmatch.fnmatch(path.name.lower(), pattern.lower()) for pattern in patterns)
+        names = (pattern.rpartition("/")[2].lower() for pattern in self._patterns(split))
+        return any(fnmatch.fnmatch(path.name.lower(), name) for name in names)
 
     def _locate_below(self, folder: Path, wanted: Sequence[str]) -> Located:
         for split in wanted:
@@ -189,15 +193,7 @@ class TableBenchmark(Benchmark):
             shards = find_shards(folder, self.shard_names(split))
             if shards:
                 return Located(split, tuple(sorted(shards, key=_natural)))
-        names = [
-            name
-            for split in wanted
-            for name in (
-                *(f"{tsv}.tsv" for tsv in self.tsv_names(split)),
-                *self.files.get(split, ()),
-                *self.shard_names(split),
-            )
-        ]
+        names = [pattern for split in wanted for pattern in self._patterns(split)]
         there = sorted(path.name for path in folder.iterdir())[:12]
         raise RacroError(
             f"{folder} holds no layout of {self.title} that is known (split {' or '.join(wanted)}): expected "

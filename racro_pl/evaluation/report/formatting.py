@@ -21,11 +21,6 @@ def signed(share: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def signed_interval(low: float, high: float) -> str:
-    """``[+0.4, +5.7]``."""
-    return f"[{signed(low)}, {signed(high)}]"
-
-
 def p_value(value: float) -> str:
     """``p = 0.031``; never ``p = 0.000``."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
@@ -63,7 +58,7 @@ def legend(shown: list[str]) -> str:
 
 def paired(comparison: Comparison) -> str:
     """``+3.1 [+0.4, +5.7]``."""
-    return f"{signed(comparison.difference)} {signed_interval(comparison.low, comparison.high)}"
+    return f"{signed(comparison.difference)} [{signed(comparison.low)}, {signed(comparison.high)}]"
 
 
 def pair_title(first: System, second: System) -> str:

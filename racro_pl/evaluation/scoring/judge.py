@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping
 
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.text.answers import visible_text
-from racro_pl.types import Question
 
 TEMPERATURE_STEP = 0.5
 """Each further attempt at one prompt is sampled this much hotter: 0, 0.5, 1, 1.5, 2, as VLMEvalKit does."""
@@ -23,7 +21,7 @@ MAX_TOKENS = 1024
 DEADLINE_S = 120.0
 """For one question."""
 
-_EXTRACT = """\
+EXTRACT_PROMPT = """\
 Below are a question and a model's response to it. Copy the final answer out of the response, and nothing else: the \
 option's letter when the question has options, otherwise the number or the short text, without units. Do not solve \
 the question yourself. If the response gives no answer, write None.
@@ -36,8 +34,9 @@ Final answer: 12
 Question: {question}
 Response: {response}
 Final answer:"""
+"""Asks for the final answer of a response."""
 
-_MATCH = """\
+MATCH_PROMPT = """\
 A model was asked a question with options. Which option does its answer come closest to in meaning? Write that \
 option's letter alone. Write Z when the answer fits none of them.
 
@@ -54,59 +53,38 @@ Options:
 {options}
 Answer: {response}
 Letter:"""
+"""Asks for the option that a response means."""
 
-_COMPARE = """\
+COMPARE_PROMPT = """\
 Here are a question, its reference answer and a model's answer. Write 1 if the two answers mean the same (the same \
 option, the same value up to units and notation, or the same statement), otherwise 0. Write the digit alone.
 
 Question: {question}
 Reference answer: {gold}
-Model's answer: {answer}
+Model's answer: {response}
 Verdict:"""
+"""Asks whether a response, already extracted, means the gold answer: 1 or 0."""
 
-_LETTERS = """\
+LETTERS_PROMPT = """\
 A model answered a question whose options are labelled with letters; more than one may be right. Write the letters of \
 all options that the response settles on, joined in capitals without spaces (B, or AC). Write Z if it settles on none.
 
 Question: {question}
 Response: {response}
 Letters:"""
+"""Asks for all letters that a response settles on."""
 
-_SHORTEN = """\
+SHORTEN_PROMPT = """\
 Rewrite the answer below in its shortest form. {form} Write nothing else.
 
 Answer: {response}
 Short form:"""
+"""Asks for a short form of an answer; ``form`` is a sentence that says which."""
 
 
-def extraction_prompt(question: Question, response: str) -> str:
-    """Asks for the final answer of a response."""
-    return _EXTRACT.format(question=question.text, response=_shown(response))
-
-
-def matching_prompt(question: Question, options: Mapping[str, str], response: str) -> str:
-    """Asks for the option that a response means."""
-    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
-    return _MATCH.format(question=question.text, options=listed, response=_shown(response))
-
-
-def comparison_prompt(asked: str, gold: str, answer: str) -> str:
-    """Asks whether an extracted answer means the gold answer: 1 or 0."""
-    return _COMPARE.format(question=asked, gold=gold, answer=_shown(answer))
-
-
-def letters_prompt(question: Question, response: str) -> str:
-    """Asks for all letters that a response settles on."""
-    return _LETTERS.format(question=question.text, response=_shown(response))
-
-
-def shortening_prompt(response: str, form: str) -> str:
-    """Asks for a short form of an answer; ``form`` is a sentence that says which."""
-    return _SHORTEN.format(response=_shown(response), form=form)
-
-
-def _shown(text: str) -> str:
-    return text[-MAX_SHOWN_CHARS:]
+def filled(template: str, response: str, **parts: str) -> str:
+    """A prompt for the judge, which is shown the end of a long response."""
+    return template.format(response=response[-MAX_SHOWN_CHARS:], **parts)
 
 
 class HttpJudge:

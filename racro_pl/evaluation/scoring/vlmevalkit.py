@@ -13,8 +13,15 @@ from fractions import Fraction
 from math import isfinite, pi
 
 from racro_pl.evaluation.outcomes import Judge, Judgement, Tools, scored_part
-from racro_pl.evaluation.scoring import judge as prompts
 from racro_pl.evaluation.scoring.can_infer import can_infer
+from racro_pl.evaluation.scoring.judge import (
+    COMPARE_PROMPT,
+    EXTRACT_PROMPT,
+    LETTERS_PROMPT,
+    MATCH_PROMPT,
+    SHORTEN_PROMPT,
+    filled,
+)
 from racro_pl.reward.grader import Grader
 from racro_pl.text.choices import LETTERS
 from racro_pl.types import Question
@@ -45,13 +52,13 @@ def mathvision(question: Question, response: str, tools: Tools) -> Judgement:
 
 def mathverse(question: Question, response: str, tools: Tools) -> Judgement:
     """The judge extracts; an extraction that is not the gold answer word for word goes to the judge once more."""
-    value = _first_answer(tools.judge, prompts.extraction_prompt(question, scored_part(response)))
+    value = _first_answer(tools.judge, _extraction(question, scored_part(response)))
     if value is None or tools.judge is None:
         return _UNREAD
     if value == question.answer.strip():
         return Judgement(value, True)
     asked = str(question.metadata.get("question_for_eval") or question.text)
-    prompt = prompts.comparison_prompt(asked, question.answer, value)
+    prompt = filled(COMPARE_PROMPT, value, question=asked, gold=question.answer)
     verdict = _first_answer(tools.judge, prompt, lambda reply: reply[:1] in ("0", "1"))
     return Judgement(value, verdict is not None and verdict.startswith("1"))
 
@@ -78,7 +85,7 @@ def dynamath(question: Question, response: str, tools: Tools) -> Judgement:
     text = _between_braces(scored_part(response))
     value = _parse_short(_json_answer(text), kind) or _parse_short(text, kind)
     if value is None and tools.judge is not None:
-        prompt = prompts.shortening_prompt(text, _DYNAMATH_FORMS[kind])
+        prompt = filled(SHORTEN_PROMPT, text, form=_DYNAMATH_FORMS[kind])
         value = _parse_short(tools.judge.ask(prompt), kind)
     gold = question.answer.strip()
     if value is None:
@@ -95,7 +102,7 @@ def dynamath(question: Question, response: str, tools: Tools) -> Judgement:
 
 def logicvista(question: Question, response: str, tools: Tools) -> Judgement:
     """The judge names all letters; they must be the gold answer's, whatever their order."""
-    prompt = prompts.letters_prompt(question, scored_part(response))
+    prompt = filled(LETTERS_PROMPT, scored_part(response), question=question.text)
     letters = _first_answer(tools.judge, prompt, lambda reply: reply.isalpha() and reply.isupper())
     if letters is None:
         return _UNREAD
@@ -119,12 +126,12 @@ def _extracted(question: Question, response: str, tools: Tools, equal: Callable[
     choices = _options(question)
     if question.answer_type == "choice":
         value = can_infer(response, choices)
-        if value is None and (told := _first_answer(tools.judge, prompts.extraction_prompt(question, response))):
+        if value is None and (told := _first_answer(tools.judge, _extraction(question, response))):
             value = can_infer(told, choices)
         return Judgement(value, value == question.answer)
     if equal(response):
         return Judgement(response.strip(), True)
-    value = _first_answer(tools.judge, prompts.extraction_prompt(question, response))
+    value = _first_answer(tools.judge, _extraction(question, response))
     return Judgement(value, value is not None and equal(value))
 
 
@@ -144,7 +151,8 @@ def _matched(question: Question, options: Mapping[str, str], gold: str, response
     response = scored_part(response)
     value = can_infer(response, options)
     if value is None:
-        prompt = prompts.matching_prompt(question, options, response)
+        listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+        prompt = filled(MATCH_PROMPT, response, question=question.text, options=listed)
         told = _first_answer(
             tools.judge, prompt, lambda reply: can_infer(reply, options) is not None, MATCHING_ATTEMPTS
         )
@@ -164,6 +172,10 @@ def _first_answer(
         if reply and usable(reply):
             return reply
     return None
+
+
+def _extraction(question: Question, response: str) -> str:
+    return filled(EXTRACT_PROMPT, response, question=question.text)
 
 
 def _options(question: Question) -> dict[str, str]:

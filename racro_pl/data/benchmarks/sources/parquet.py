@@ -54,7 +54,8 @@ def read_shards(paths: Sequence[Path], drops: Drops, images: bool = True) -> lis
             try:
                 if isinstance(values, RowError):
                     raise values
-                rows.append(Row(where, path, _without_images(values), _images(values, path) if images else ()))
+                texts = {name: value for name, value in values.items() if not _is_image(value)}
+                rows.append(Row(where, path, texts, _images(values, path) if images else ()))
                 drops.repaired += [where] * repaired
             except RowError as error:
                 drops.add(where, error)
@@ -84,25 +85,18 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, bytes) or (isinstance(value, Mapping) and set(value) == {"bytes", "path"})
 
 
-def _without_images(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not _is_image(value)}
-
-
 def _images(values: Mapping[str, Any], origin: Path) -> tuple[ImageRef, ...]:
     names = [name for name, value in values.items() if _is_image(value)]
     numbered = sorted((int(match[1]), name) for name in names if (match := _NUMBERED_IMAGE.fullmatch(name)))
     # Those with numbers belong together. Of others one is enough: `decoded_image` is what `image` names.
     preferred = sorted(names, key=lambda name: (name != "decoded_image", name != "image"))
-    chosen = [each for name in ([name for _, name in numbered] or preferred[:1]) for each in _flat(values[name])]
+    found = [values[name] for name in ([name for _, name in numbered] or preferred[:1])]
+    chosen = [each for value in found for each in (value if isinstance(value, list) else [value])]
     if not chosen:
         return file_images(values, origin)
     if len(chosen) > MAX_IMAGES:
         raise RowError(f"more than {MAX_IMAGES} images", str(len(chosen)))
     return tuple(_ref(each, origin) for each in chosen)
-
-
-def _flat(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _ref(value: Any, origin: Path) -> ImageRef:
