@@ -61,7 +61,7 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
         questions, source, incomplete, split = found.questions, path or "drawn by the program", [], found.split
         drops.counts.update(found.dropped)
     dropped = sum(drops.counts.values())
-    expected = benchmark.expected(split)
+    expected = benchmark.splits[split].questions
     console.print(f"\n[bold]{benchmark.title}[/bold], split {split}: {escape(source)}\n", highlight=False)
     facts = {
         "rows": str(len(questions) + dropped),

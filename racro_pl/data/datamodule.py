@@ -91,7 +91,7 @@ class RacroDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled anew each epoch; an epoch's last, smaller batch is left out."""
-        rank, ranks = self._place()
+        rank, ranks = place_of(self.trainer)
         questions = self.questions["train"]
         return ResumableLoader(
             questions,  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ class RacroDataModule(LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """In order, nothing left out: the validation split, then every benchmark; those that are there."""
         sets = [self.questions["validation"] if loaded is None else loaded.questions for loaded in self.validation_sets]
-        return [in_order(questions, self.eval_batch_size, self._place()) for questions in sets]
+        return [in_order(questions, self.eval_batch_size, place_of(self.trainer)) for questions in sets]
 
     def state_dict(self) -> dict[str, Any]:
         """What is solved, and what makes the order of the questions, for the checkpoint."""
@@ -265,15 +265,12 @@ class RacroDataModule(LightningDataModule):
                 f"data: {count} train questions are fewer than one step's {self.questions_per_step}; lower "
                 "data.questions_per_step or add questions"
             )
-        ranks = self._place()[1]
+        ranks = place_of(self.trainer)[1]
         if self.questions_per_step % ranks:
             raise RacroError(
                 f"data.questions_per_step is {self.questions_per_step}, which {ranks} ranks cannot share evenly; "
                 f"use a multiple of {ranks}"
             )
-
-    def _place(self) -> tuple[int, int]:
-        return place_of(self.trainer)
 
 
 class _Splits(dict[Split, list[Question]]):

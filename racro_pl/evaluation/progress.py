@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -16,12 +15,6 @@ from racro_pl.terminal import Console
 LINE_EVERY_S = 30.0
 
 
-class Advance(Protocol):
-    """Counts one more item as done."""
-
-    def __call__(self) -> None: ...
-
-
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         # Since the start: replies come in bursts.
@@ -29,7 +22,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def stage(title: str, total: int, speak: bool = True) -> Iterator[Advance]:
+def stage(title: str, total: int, speak: bool = True) -> Iterator[Callable[[], None]]:
     """Show the progress of ``total`` items; call what this yields after each. Silent without ``speak``."""
     if not speak:
         yield lambda: None

@@ -154,24 +154,6 @@ def _categories(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, 
     }
 
 
-def average(cells: Sequence[Cell]) -> Average | None:
-    """AVG of one system: only when the headlines of all seven benchmarks are there; others are passed over.
-
-    Raises:
-        ValueError: the cells are of several systems, or a benchmark comes twice.
-    """
-    if len({cell.system for cell in cells}) > 1:
-        raise ValueError("an average is of one system's cells")
-    by_name = {cell.benchmark: cell for cell in cells}
-    if len(by_name) < len(cells):
-        raise ValueError("an average takes each benchmark once")
-    headlines = [by_name[name].headline for name in SEVEN if name in by_name]
-    present = [headline for headline in headlines if headline is not None]
-    if len(present) < len(SEVEN):
-        return None
-    return Average(mean(present), all(by_name[name].complete for name in SEVEN))
-
-
 def compare(
     headline: Headline,
     first: System,
@@ -245,8 +227,12 @@ class Results:
         return next((cell for cell in self.cells if (cell.benchmark, cell.system) == (benchmark, system)), None)
 
     def average(self, system: System) -> Average | None:
-        """The system's AVG."""
-        return average([cell for cell in self.cells if cell.system == system])
+        """The system's AVG: only where the headlines of all seven benchmarks are there; others are passed over."""
+        cells = [cell for name in SEVEN if (cell := self.cell(name, system)) is not None]
+        headlines = [cell.headline for cell in cells if cell.headline is not None]
+        if len(headlines) < len(SEVEN):
+            return None
+        return Average(mean(headlines), all(cell.complete for cell in cells))
 
     def to_json(self) -> str:
         """Plain, indented JSON, in ASCII: models' texts can hold halves of characters that no file takes.

@@ -79,7 +79,7 @@ def _record(
 
 
 def _cell(evaluation: Evaluation, loaded: LoadedBenchmark, system: System, outcomes: list[Outcome]) -> Cell:
-    expected = loaded.benchmark.expected(loaded.split)
+    expected = loaded.benchmark.splits[loaded.split].questions
     unanswered = len(loaded.questions) - len(outcomes)
     return summarise(HEADLINES[loaded.name], system, outcomes, expected, unanswered, evaluation.plan.rule)
 

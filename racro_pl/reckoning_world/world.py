@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -117,12 +117,9 @@ def work_out(kind: str, colors: Sequence[str], dots: Sequence[int]) -> str:
     """
     if kind == "more":
         return colors[0] if dots[0] > dots[1] else colors[1]
-    results: dict[str, Callable[[], int]] = {
-        "sum": lambda: dots[0] + dots[1],
-        "difference": lambda: dots[0] - dots[1],
-        "two_steps": lambda: dots[0] + dots[1] - dots[2],
-    }
-    return str(results[kind]())
+    if kind == "difference":
+        return str(dots[0] - dots[1])
+    return str(dots[0] + dots[1] - (dots[2] if kind == "two_steps" else 0))
 
 
 def may_be_asked(kind: str, dots: Sequence[int]) -> bool:

@@ -75,7 +75,3 @@ class Benchmark(abc.ABC):
         """Breakdowns that a question counts in: name of the breakdown to the question's class in it."""
         held = {**question.metadata, "category": question.category}
         return {name: held[key] for name, key in self.breakdowns.items() if held.get(key)}
-
-    def expected(self, split: str) -> int:
-        """Number of questions of the complete split."""
-        return self.splits[split].questions

@@ -42,7 +42,7 @@ class LoadedBenchmark:
 
     def __str__(self) -> str:
         reasons = "".join(f", {count} left out: {reason}" for reason, count in self.dropped.most_common())
-        expected = self.benchmark.expected(self.split)
+        expected = self.benchmark.splits[self.split].questions
         whole = f" of {expected}" if expected else ""
         return f"{self.benchmark.title} {self.split}: {len(self.questions)}{whole} questions{reasons}"
 

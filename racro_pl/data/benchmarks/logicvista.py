@@ -33,7 +33,8 @@ class LogicVista(TableBenchmark):
                 "answer is neither a letter nor letters", f"{row.text('answer')!r:.40}; expected 'C' or 'A, C'"
             )
         letters = re.findall("[A-I]", answer)
-        skills = tuple(str(skill) for skill in _skills(row))
+        skill = row.text("skill")
+        skills = tuple(map(str, row.items("skill"))) if skill.startswith("[") or not skill else (skill,)
         return Question(
             id=row.text(ROW_KEY, "id", "index") or row.text("imagename").rpartition(".")[0],
             images=row.images,
@@ -44,8 +45,3 @@ class LogicVista(TableBenchmark):
             category=", ".join(skills),
             metadata={"skills": skills},
         )
-
-
-def _skills(row: Row) -> list[str]:
-    text = row.text("skill")
-    return [text] if text and not text.startswith("[") else row.items("skill")

@@ -25,7 +25,7 @@ class WorldBenchmark(Benchmark):
             raise RacroError(f"the {world} draws its questions itself; it got the path {path}, give none")
         if split not in (None, "test"):
             raise RacroError(f"the {world} has no split {split!r} to be tested on; it has test")
-        drawn = self.reader(test=self.expected("test")).read("test").questions
+        drawn = self.reader(test=self.splits["test"].questions).read("test").questions
         return Found([replace(each, source=self.name, images=each.images if images else ()) for each in drawn],
                      split="test")  # fmt: skip
 

@@ -10,13 +10,14 @@ parquet-format's ``parquet.thrift``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ColumnSchema, FileMetaData, ParquetFile
 
+T = TypeVar("T")
 MAX_ROWS = 1_000_000
 """Rows of one file."""
 MAX_LISTED = 10_000_000
@@ -27,7 +28,6 @@ _MAX_HEADER = 65_536
 _MAX_FOOTER = 32 * 2**20
 _MAGIC = b"PAR1"
 _MAX_DEPTH = 8
-_OTHER_KIND = "a header cannot be read: it holds another kind of value than parquet's"
 _DICTIONARY_PAGE = 2
 # Fields of PageHeader; of the headers of data pages, version 1 and 2, with that of their encoding; of either of these.
 _TYPE, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
@@ -128,15 +128,15 @@ def _row_groups(raw: IO[bytes]) -> list[list[dict[int, Any]]]:
         raise RacroError(f"its footer is encrypted, cut off, or larger than {_MAX_FOOTER} bytes")
     raw.seek(end - length)
     footer, _ = _header(raw.read(length))
-    groups = (_list(group, _COLUMNS) for group in _list(footer, _ROW_GROUPS))
-    return [[_struct(column, _META_DATA) for column in columns] for columns in groups]
+    groups = (_field(group, _COLUMNS, list) for group in _field(footer, _ROW_GROUPS, list))
+    return [[_field(column, _META_DATA, dict) for column in columns] for columns in groups]
 
 
 def _chunk(column: dict[int, Any], raw: IO[bytes]) -> Chunk:
-    place, size, stated = (_int(column, field, -1) for field in (_DATA_PAGE, _TOTAL_COMPRESSED, _ALL_VALUES))
+    place, size, stated = (_field(column, field, int, -1) for field in (_DATA_PAGE, _TOTAL_COMPRESSED, _ALL_VALUES))
     if min(place, size, stated) < 0:
         raise RacroError("a column has no place in the file")
-    if 0 < (first := _int(column, _DICTIONARY_PAGE_PLACE, 0)) < place:
+    if 0 < (first := _field(column, _DICTIONARY_PAGE_PLACE, int, 0)) < place:
         place = first
     end = place + size
     dictionary = largest = values = 0
@@ -144,7 +144,7 @@ def _chunk(column: dict[int, Any], raw: IO[bytes]) -> Chunk:
     while place < end and values < stated:
         raw.seek(place)
         header, length = _header(raw.read(_MAX_HEADER))
-        kind, size, stored = (_int(header, field, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
+        kind, size, stored = (_field(header, field, int, -1) for field in (_TYPE, _UNCOMPRESSED, _COMPRESSED))
         if size < 0 or stored < 0:
             raise RacroError("a page has no size")
         if kind == _DICTIONARY_PAGE:
@@ -153,30 +153,18 @@ def _chunk(column: dict[int, Any], raw: IO[bytes]) -> Chunk:
             largest = max(largest, size)
             for field, encoding in _DATA_HEADERS.items():
                 if field in header:
-                    inner = _struct(header, field)
-                    values += max(0, _int(inner, _NUM_VALUES, 0))
-                    encodings.add(_int(inner, encoding, -1))
+                    inner = _field(header, field, dict)
+                    values += max(0, _field(inner, _NUM_VALUES, int, 0))
+                    encodings.add(_field(inner, encoding, int, -1))
         place += length + stored
     return Chunk(dictionary, largest, max(values, stated), frozenset(encodings))
 
 
-def _int(struct: dict[int, Any], field: int, default: int) -> int:
+def _field(struct: dict[int, Any], field: int, kind: type[T], default: T | None = None) -> T:
     value = struct.get(field, default)
-    if type(value) is not int:
-        raise RacroError(_OTHER_KIND)
+    if type(value) is not kind:
+        raise RacroError("a header cannot be read: it holds another kind of value than parquet's")
     return value
-
-
-def _struct(struct: dict[int, Any], field: int) -> dict[int, Any]:
-    if not isinstance(struct.get(field), dict):
-        raise RacroError(_OTHER_KIND)
-    return struct[field]
-
-
-def _list(struct: dict[int, Any], field: int) -> list[dict[int, Any]]:
-    if not isinstance(struct.get(field), list):
-        raise RacroError(_OTHER_KIND)
-    return struct[field]
 
 
 def _header(data: bytes) -> tuple[dict[int, Any], int]:

@@ -27,7 +27,7 @@ from racro_pl.data.readers.lines import Line
 from racro_pl.text.choices import with_choices
 from racro_pl.types import ImageRef, Question, RacroError
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("id", "index", "qid"),
     "question": ("question",),
     "answer": ("answer",),
@@ -68,16 +68,16 @@ class ColumnNames:
     """
 
     def __init__(self, columns: Mapping[str, str] | None = None) -> None:
-        unknown = sorted(set(columns or {}) - set(COLUMNS))
+        columns = columns or {}
+        unknown = sorted(set(columns) - set(COLUMNS))
         if unknown:
             raise RacroError(f"columns names {', '.join(unknown)}; expected some of {', '.join(COLUMNS)}")
-        self.names = {part: ((columns or {}).get(part),) if part in (columns or {}) else COLUMNS[part]
-                      for part in COLUMNS}  # fmt: skip
-        self.used = {str(name) for names in self.names.values() for name in names}
+        self.names = {part: (columns[part],) if part in columns else usual for part, usual in COLUMNS.items()}
+        self.used = {name for names in self.names.values() for name in names}
 
     def of(self, part: str, row: Mapping[str, Any]) -> Any:
         """What a row holds of a part; None where it holds nothing."""
-        return first_filled(row, [str(name) for name in self.names[part]])
+        return first_filled(row, self.names[part])
 
     def require(self, where: str, found: Iterable[str]) -> None:
         """Raise :class:`RacroError` when a data set has no column of a part that every row must hold."""
