@@ -255,16 +255,15 @@ class InProcessReasoner(Reasoner):
                 fitting.append(name)
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
-            replies.update(zip(batch, self._generate([jobs[name] for name in batch]), strict=True))
+            rows, drawn = zip(*(jobs[name] for name in batch), strict=True)
+            replies.update(zip(batch, self._generate(rows, drawn), strict=True))
         return [replies[name] for name in names]
 
-    def _generate(self, jobs: Sequence[tuple[tuple[int, ...], int]]) -> list[Reply]:
-        """The answers to prompts, each with its seed."""
+    def _generate(self, rows: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Reply]:
         import torch
 
         from racro_pl.reward.seeded_sampling import sampler
 
-        rows, seeds = zip(*jobs, strict=True)
         padded = self._tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
         inputs: dict[str, torch.Tensor] = {
             name: padded[name].to(self._model.device) for name in ("input_ids", "attention_mask")
