@@ -168,7 +168,6 @@ def target_names(adapter: AdapterFiles, model: nn.Module) -> list[str]:
     """The modules of a base model that an adapter says it adapts.
 
     Args:
-        adapter: as read.
         model: a transformers model without adapters; its weights may be on the meta device.
 
     Raises:
@@ -207,9 +206,6 @@ def _ends(name: str) -> list[str]:
 
 def parameter_names(adapter: AdapterFiles, model: nn.Module) -> list[str]:
     """The stacked experts of a base model that an adapter says it adapts.
-
-    Args:
-        adapter, model: as for :func:`target_names`.
 
     Raises:
         RacroError: it names another parameter, or none of the model's.

@@ -55,7 +55,6 @@ def start_from(model: Any, folder: Path, lora: LoraSettings) -> None:
 
     Args:
         model: a PEFT model whose trained adapter is fresh.
-        folder: a PEFT folder.
         lora: what the configuration says of the adapter; the start adapter has to say the same.
 
     Raises:

@@ -71,7 +71,6 @@ def install(model: Any, recurrent: str | None = None) -> None:
     """Let the language model of ``model`` share prompts; its vision tower keeps the attention it has.
 
     Args:
-        model: a transformers image-text-to-text model.
         recurrent: how the class of its recurrent layers is called, from its end; None where it has none.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import checkpoint
@@ -32,7 +32,6 @@ def bounded_attention(
 
     Args:
         q, k, v: queries, and keys and values of as many heads or of a divisor of them.
-        scaling: what scores are multiplied by.
         mask: added to the scores.
     """
     size = max(1, CHUNK_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
@@ -44,8 +43,11 @@ def bounded_attention(
     parts = []
     for start in range(0, q.shape[2], size):
         rows = q[:, :, start : start + size]
-        end = start + rows.shape[2] if mask is None else k.shape[2]
-        seen = _lower(rows.shape[2], end, start, q.device) if mask is None else mask[:, :, start : start + size]
+        if mask is None:
+            end = start + rows.shape[2]
+            seen = torch.ones(rows.shape[2], end, dtype=torch.bool, device=q.device).tril(start)
+        else:
+            end, seen = k.shape[2], mask[:, :, start : start + size]
         own = (rows, k[:, :, :end], v[:, :, :end], scaling, seen)
         parts.append(checkpoint(_attend, *own, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(parts, dim=2)
@@ -63,8 +65,3 @@ def _is_fused(q: Tensor, k: Tensor, v: Tensor, scaling: float, mask: Tensor | No
     shared = q.shape[1] != k.shape[1]
     choice = torch._fused_sdp_choice(q, k, v, mask, 0.0, mask is None, scale=scaling, enable_gqa=shared)
     return choice != SDPBackend.MATH.value
-
-
-def _lower(queries: int, keys: int, first: int, device: torch.device) -> Bool[Tensor, "q k"]:
-    """What queries from the ``first`` on may see."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(first)

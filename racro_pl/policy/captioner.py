@@ -16,15 +16,16 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from racro_pl.files import follow_umask
 from racro_pl.policy.adapters import START, TRAINED
+from racro_pl.policy.decoding import Draw
 from racro_pl.policy.families import Family
-from racro_pl.policy.fsdp import Lockstep, Pass, gathered, shard
-from racro_pl.policy.image_cache import ImageCache
+from racro_pl.policy.fsdp import Pass, gathered, keep_step, shard
 from racro_pl.policy.paths import CaptionPath, SharedPrefixPath, choose_path
 from racro_pl.policy.plain_path import PlainPath
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.sampling import Captions
-from racro_pl.policy.vision import ImageMemory
-from racro_pl.policy.vocabulary import banned_tokens, end_tokens, mask_to_first_end
+from racro_pl.policy.vision import ImageCache, ImageMemory
+from racro_pl.policy.vocabulary import banned_tokens, mask_to_first_end
+from racro_pl.pretrained.weights import end_token_ids
 from racro_pl.types import Prompt, Question, RacroError
 
 
@@ -33,7 +34,6 @@ class Captioner(nn.Module):
 
     Args:
         model: a transformers image-text-to-text model, or a PEFT model around one.
-        encoder: turns questions into prompts.
         family: what cannot be read off the model.
         reference: the frozen copy for full fine-tuning; None when switching adapters gives the reference.
         image_cache: keeps what the frozen vision tower made of images from step to step; None for not at all.
@@ -52,12 +52,14 @@ class Captioner(nn.Module):
         self.encoder = encoder
         self.family = family
         self.reference = reference
-        self.eos_ids, self.pad_id = end_tokens(model, encoder.tokenizer)
+        self.eos_ids = end_token_ids(model.generation_config, encoder.tokenizer, "the captioner")
+        pad_id = encoder.tokenizer.pad_token_id
+        self.pad_id = min(self.eos_ids) if pad_id is None else pad_id
         self.banned: Tensor
         banned = banned_tokens(_without_adapters(model), encoder.processor, self.eos_ids)
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
-        self._lockstep: Lockstep | None = None
+        self._sharded = False
         self.compute_dtype: torch.dtype | None = None
         """Of sharded weights; None for the one that they are stored in."""
         self.path: CaptionPath
@@ -104,7 +106,6 @@ class Captioner(nn.Module):
         """Write ``group_size`` captions per prompt.
 
         Args:
-            prompts: B prompts.
             group_size: captions per prompt (G).
             max_new_tokens: caption length limit in tokens.
             temperature: None for greedy.
@@ -112,12 +113,13 @@ class Captioner(nn.Module):
         Returns:
             B * G captions, those of one prompt side by side.
         """
+        ends = torch.tensor(sorted(self.eos_ids), device=self.device)
+        draw = Draw(temperature, self.banned, ends, self.pad_id)
+        model = _without_adapters(self.model)
         with self._evaluating():
-            sample = partial(self.path.sample, _without_adapters(self.model), prompts, group_size, max_new_tokens)
-            tokens = {"banned": self.banned, "eos_ids": self.eos_ids, "pad_id": self.pad_id}
-            token_ids, logprobs = self(partial(sample, temperature, **tokens))
+            token_ids, logprobs = self(partial(self.path.sample, model, prompts, group_size, max_new_tokens, draw))
         mask = mask_to_first_end(token_ids, self.eos_ids)
-        ended = torch.isin(token_ids, torch.tensor(sorted(self.eos_ids), device=token_ids.device)) & mask
+        ended = torch.isin(token_ids, ends) & mask
         groups = zip(prompts, token_ids.split(group_size), strict=True)
         texts = [text for prompt, rows in groups for text in self.encoder.decode(prompt, rows)]
         return Captions(token_ids, mask, logprobs, tuple(texts), tuple((~ended.any(dim=1)).tolist()))
@@ -198,7 +200,7 @@ class Captioner(nn.Module):
             RacroError: the weights are sharded.
         """
         self.plain_because = reason
-        self._refuse_plain_shards(self._lockstep is not None)
+        self._refuse_plain_shards(self._sharded)
         if isinstance(self.path, SharedPrefixPath):
             self.path.remove()
         self.path = PlainPath(self.parts(), batched=True)
@@ -221,7 +223,7 @@ class Captioner(nn.Module):
         """
         self._refuse_plain_shards(True)
         shard(self, device, mesh, compute_dtype)
-        self._lockstep = Lockstep(self._empty_pass, device)
+        self._sharded = True
         self.compute_dtype = compute_dtype
 
     def gathered(self) -> AbstractContextManager[None]:
@@ -236,8 +238,8 @@ class Captioner(nn.Module):
         self._enter(Pass.NONE)
 
     def _enter(self, kind: Pass) -> None:
-        if self._lockstep is not None:
-            self._lockstep.enter(kind)
+        if self._sharded:
+            keep_step(kind, self._empty_pass, self.device)
 
     def _empty_pass(self, kind: Pass) -> None:
         token = torch.tensor([min(self.eos_ids)])
@@ -277,7 +279,6 @@ class Captioner(nn.Module):
         """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor.
 
         Args:
-            folder: to be created.
             weights: whole ones, by name, where the model itself holds a rank's shards only.
         """
         if self.reference is None:

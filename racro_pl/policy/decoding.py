@@ -33,9 +33,12 @@ class Draw:
     """How a token is chosen, and which end a caption."""
 
     temperature: float | None
+    """None for greedy."""
     banned: Bool[Tensor, " vocab"]
+    """True for tokens that must not be drawn."""
     ends: Int[Tensor, " e"]
     pad_id: int
+    """Fills the cells after an end."""
 
     def __call__(self, logits: Float[Tensor, "n vocab"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         """One token per row, and its log-prob; 0 where greedy."""
@@ -158,9 +161,6 @@ def write_static(step: StaticStep) -> Written:
     """As :func:`write_growing`, and the host waits for the device once in :data:`LOOK_EVERY` tokens.
 
     Greedy captions are the same; drawn ones too as long as none has ended, since those that have still draw.
-
-    Args:
-        step: as it was made.
 
     Raises:
         RuntimeError: a log-prob is not a number.

@@ -12,13 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from racro_pl.files import follow_umask, write_atomically
-from racro_pl.policy.adapter_files import check_fit, read_adapter
+from racro_pl.policy.adapter_files import CONFIG, WEIGHTS, check_fit, read_adapter
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.loading import load_encoder, load_for_inference
 from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.pretrained.weights import load_config
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
@@ -33,7 +31,7 @@ def export_adapter(policy: PolicySettings, out: Path, base: str) -> None:
     encoder = load_encoder(policy)
     adapter = read_adapter(Path(policy.adapter))
     names, _ = check_fit(adapter, on_meta(load_config(policy.path, f"policy.path {policy.path!r}")))
-    config, weights = (Path(policy.adapter) / name for name in ADAPTER_FILES)
+    config, weights = (Path(policy.adapter) / name for name in (CONFIG, WEIGHTS))
     content = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     if adapter.old_names:
         # Written again: other programs would look for the layers by today's names.

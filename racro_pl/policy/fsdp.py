@@ -1,7 +1,7 @@
 """A captioner whose weights are spread over devices by FSDP2, and ranks that keep in step.
 
 Every pass through sharded weights gathers them layer by layer, so every rank has to make the same passes. How many
-it needs depends on its captions and their rewards: :class:`Lockstep` lets a rank without a pass of its own make an
+it needs depends on its captions and their rewards: :func:`keep_step` lets a rank without a pass of its own make an
 empty one. Vision tower (1.3 GB in bf16) and adapters are not sharded, so that nothing else needs all ranks: images
 differ in number, and adapters are saved and pushed by rank 0 alone.
 """
@@ -35,29 +35,21 @@ class Pass(IntEnum):
     """The policy, forward and backward."""
 
 
-class Lockstep:
-    """Lets every rank make the same passes in the same order, whatever each of them has to compute.
+def keep_step(kind: Pass, empty_pass: Callable[[Pass], None], device: torch.device) -> None:
+    """Let every rank make the same passes in the same order, whatever each of them has to compute.
+
+    To be called by all ranks before every pass; returns when all of them make one of this kind, empty ones in between.
+    With ``Pass.NONE``: when no rank has a pass left to make.
 
     Args:
         empty_pass: makes a dummy pass that keeps FSDP collectives matched.
     """
-
-    def __init__(self, empty_pass: Callable[[Pass], None], device: torch.device) -> None:
-        self._empty_pass = empty_pass
-        self._device = device
-
-    def enter(self, kind: Pass) -> None:
-        """To be called before every pass; returns when all ranks make one of this kind, empty ones in between.
-
-        With ``Pass.NONE``: returns when no rank has a pass left to make.
-        """
-        while (wanted := self._highest(kind)) != kind:
-            self._empty_pass(wanted)
-
-    def _highest(self, kind: Pass) -> Pass:
-        wanted = torch.tensor([int(kind)], device=self._device)
+    while True:
+        wanted = torch.tensor([int(kind)], device=device)
         dist.all_reduce(wanted, op=dist.ReduceOp.MAX)
-        return Pass(int(wanted))
+        if int(wanted) == kind:
+            return
+        empty_pass(Pass(int(wanted)))
 
 
 def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
@@ -69,7 +61,6 @@ def shard(captioner: Any, device: torch.device, mesh: DeviceMesh, compute_dtype:
     Args:
         captioner: a :class:`racro_pl.policy.captioner.Captioner`, in this process's main memory: its layers move to
             the device one by one.
-        device: of this rank.
         mesh: all ranks, in one dimension.
         compute_dtype: sharded weights are gathered and used in it; None for the one that they are stored in.
 

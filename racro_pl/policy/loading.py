@@ -14,10 +14,10 @@ from racro_pl.policy.adapters import TRAINED, find_adapter, put_on, start_from
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.families import FAMILIES, Family, family_of
-from racro_pl.policy.image_cache import ImageCache
 from racro_pl.policy.memory.ledger import on_meta
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.structure import expert_names, head_name, lora_pattern, vision_names, vision_parameters
+from racro_pl.policy.vision import ImageCache
 from racro_pl.pretrained.folder import check_weights, fetch_folder, first_line
 from racro_pl.pretrained.weights import check_vocabulary, load_config, load_whole
 from racro_pl.terminal import get_logger
@@ -31,7 +31,6 @@ def load_encoder(settings: PolicySettings, prompt_template: PromptTemplate = cap
     """The prompt encoder alone: enough to count prompt tokens while data is built, without the weights.
 
     Args:
-        settings: the ``policy`` section.
         prompt_template: what questions are asked for, see :class:`PromptEncoder`.
 
     Raises:
@@ -70,7 +69,6 @@ def load_captioner(settings: PolicySettings, device: torch.device, encoder: Prom
     """Build the policy on ``device``, in train mode, with exactly its trainable parameters requiring gradients.
 
     Args:
-        settings: the ``policy`` section.
         device: where the weights go; 4-bit weights are quantised there and cannot be moved afterwards.
         encoder: reuse one that :func:`load_encoder` built.
 

@@ -91,16 +91,12 @@ def probe_packing(captioner: Captioner, prompts: Sequence[Prompt] = (), *, refer
     )
 
 
-def check_plain(captioner: Captioner, prompts: Sequence[Prompt] = ()) -> float:
+def check_plain(captioner: Captioner) -> float:
     """On the plain path, a caption's tokens must have the log-probs that they were drawn with, one by one.
 
     In a class whose forward reads a whole row both ways, or wants more than a row's tokens and images, they do not.
     Where they do with one caption at a time only, that is how the path goes on. The global random stream is left as it
     is.
-
-    Args:
-        captioner: on the plain path.
-        prompts: as in :func:`probe_packing`.
 
     Returns:
         The mean difference in nats.
@@ -168,7 +164,6 @@ def _limit(captioner: Captioner, inputs: Inputs, expected: Tensor, reference: bo
     Args:
         captioner: on the plain path.
         inputs, expected: what log-probs were taken of, and these.
-        reference: whether the reference's.
     """
     model: Any = captioner.parts()[0]
     exact = (captioner.compute_dtype or model.dtype) == torch.float32

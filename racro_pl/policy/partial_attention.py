@@ -48,7 +48,6 @@ def attend(
 
     Args:
         q, k, v: in one dtype; every query sees every key.
-        scaling: what scores are multiplied by.
         bias: of :func:`hiding_bias`; every query sees one key at least.
 
     Returns:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from racro_pl.losses import token_logprobs
+from racro_pl.policy.decoding import Draw, Written
 from racro_pl.policy.vocabulary import mask_to_first_end
 from racro_pl.types import Prompt
 
@@ -28,7 +29,7 @@ DROPOUT = ("attention_dropout", "activation_dropout", "dropout", "attn_dropout",
 
 
 class PlainPath:
-    """Implements :class:`racro_pl.policy.paths.CaptionPath`.
+    """Stands in for :class:`racro_pl.policy.paths.SharedPrefixPath`.
 
     Args:
         models: those whose dropout is switched off: captions have to be scored as they were sampled, in train mode too.
@@ -50,7 +51,7 @@ class PlainPath:
         temperature: float,
         banned: Bool[Tensor, " vocab"],
     ) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
-        """See :meth:`racro_pl.policy.paths.CaptionPath.score`. A caption without a token is not forwarded."""
+        """As :meth:`racro_pl.policy.paths.SharedPrefixPath.score`. A caption without a token is not forwarded."""
         token_ids, mask = token_ids.to(banned.device), mask.to(banned.device)
         rows = zip(prompt_index.tolist(), token_ids, mask, strict=True)
         captions = [(which, written[real]) for which, written, real in rows if real.any()]
@@ -64,30 +65,22 @@ class PlainPath:
         return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, entropies)
 
     def sample(
-        self,
-        model: Any,
-        prompts: Sequence[Prompt],
-        group_size: int,
-        max_new_tokens: int,
-        temperature: float | None,
-        *,
-        banned: Bool[Tensor, " vocab"],
-        eos_ids: frozenset[int],
-        pad_id: int,
-    ) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
-        """See :func:`racro_pl.policy.sampling.sample_captions`."""
+        self, model: Any, prompts: Sequence[Prompt], group_size: int, max_new_tokens: int, draw: Draw
+    ) -> Written:
+        """As :meth:`racro_pl.policy.paths.SharedPrefixPath.sample`."""
         own = model.generation_config
         # Its settings (a penalty on repetition, top-k) would be taken over where those of a call say nothing.
-        model.generation_config = _bare_config(max_new_tokens, temperature, sorted(eos_ids), pad_id)
+        model.generation_config = _bare_config(max_new_tokens, draw)
         try:
             size = group_size if self.batched else 1
             starts = [prompt for prompt in prompts for _ in range(group_size // size)]
-            batches = [_write(model, prompt, size, temperature, banned) for prompt in starts]
+            batches = [_write(model, prompt, size, draw) for prompt in starts]
         finally:
             model.generation_config = own
-        captions = pad_sequence([row for ids, _ in batches for row in ids], True, pad_id)
+        captions = pad_sequence([row for ids, _ in batches for row in ids], True, draw.pad_id)
         logprobs = pad_sequence([row for _, drawn_with in batches for row in drawn_with], True)
-        return captions, logprobs.masked_fill(~mask_to_first_end(captions, eos_ids), 0.0)
+        ends = frozenset(draw.ends.tolist())
+        return captions, logprobs.masked_fill(~mask_to_first_end(captions, ends), 0.0)
 
     def _batches(self, captions: list[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
         """Captions with the number of their prompt: neighbours after the same one together, or each alone."""
@@ -131,21 +124,19 @@ def _score(
     ]  # fmt: skip
 
 
-def _bare_config(max_new_tokens: int, temperature: float | None, eos_ids: list[int], pad_id: int) -> GenerationConfig:
+def _bare_config(max_new_tokens: int, draw: Draw) -> GenerationConfig:
     """Tokens are drawn from the whole distribution, which :class:`_Drawn` has brought to its temperature."""
-    whole = {} if temperature is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    whole = {} if draw.temperature is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     return GenerationConfig(
-        do_sample=temperature is not None, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=eos_ids,
-        pad_token_id=pad_id, **whole,
+        do_sample=draw.temperature is not None, num_beams=1, max_new_tokens=max_new_tokens,
+        eos_token_id=draw.ends.tolist(), pad_token_id=draw.pad_id, **whole,
     )  # fmt: skip
 
 
-def _write(
-    model: Any, prompt: Prompt, rows: int, temperature: float | None, banned: Bool[Tensor, " vocab"]
-) -> tuple[Int[Tensor, "g t"], Float[Tensor, "g t"]]:
+def _write(model: Any, prompt: Prompt, rows: int, draw: Draw) -> tuple[Int[Tensor, "g t"], Float[Tensor, "g t"]]:
     """Captions, and the log-probs that their tokens were drawn with (0 where greedy)."""
-    start = prompt.input_ids.to(banned.device).expand(rows, -1)
-    drawn = _Drawn(temperature, banned)
+    start = prompt.input_ids.to(draw.banned.device).expand(rows, -1)
+    drawn = _Drawn(draw)
     real = torch.ones_like(start, dtype=torch.bool)
     whole = model.generate(**_inputs(model, prompt, start, real), logits_processor=LogitsProcessorList([drawn]))
     written = whole[:, start.shape[1] :]
@@ -158,18 +149,17 @@ class _Drawn(LogitsProcessor):
     A step's token shows in the next step's ids: until then the whole distribution is kept.
     """
 
-    def __init__(self, temperature: float | None, banned: Bool[Tensor, " vocab"]) -> None:
-        self._temperature = temperature
-        self._banned = banned
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
         self._distribution: Tensor | None = None
         self._told: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self._tell(input_ids[:, -1])
-        scores = scores.float().masked_fill(self._banned, float("-inf"))
-        if self._temperature is None:
+        scores = scores.float().masked_fill(self._draw.banned, float("-inf"))
+        if self._draw.temperature is None:
             return scores
-        scores = scores / self._temperature
+        scores = scores / self._draw.temperature
         self._distribution = scores.log_softmax(dim=-1)
         return scores
 

@@ -86,7 +86,6 @@ class PromptEncoder:
         """Open the images and tokenise. The one place where images are decoded.
 
         Args:
-            question: what to ask about.
             prompt_template: what to ask for; None for the encoder's own.
 
         Raises:

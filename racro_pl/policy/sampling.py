@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -40,10 +39,7 @@ def sample_captions(
     prompts: Sequence[Prompt],
     group_size: int,
     max_new_tokens: int,
-    temperature: float | None,
-    banned: Bool[Tensor, " vocab"],
-    eos_ids: frozenset[int],
-    pad_id: int,
+    draw: Draw,
     two_way: TwoWay | None = None,
     static: bool | None = None,
 ) -> Written:
@@ -52,13 +48,7 @@ def sample_captions(
     Args:
         model: a transformers image-text-to-text model that :func:`racro_pl.policy.attention.install` has seen.
         images: ``mm_encoder_outputs`` of the prompts, in order.
-        prompts: B prompts.
-        group_size: captions per prompt.
         max_new_tokens: caption length limit, 1 or more.
-        temperature: None for greedy.
-        banned: tokens that must not be drawn.
-        eos_ids: tokens that end a caption.
-        pad_id: fills the cells after an end.
         two_way: which image tokens see each other both ways.
         static: by :func:`racro_pl.policy.decoding.write_static`; where not given, on CUDA. On a CPU ended captions had
             better leave at once. Models with recurrent layers, whose states have no fixed place, cannot, which is said.
@@ -68,12 +58,11 @@ def sample_captions(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
-    device = banned.device
+    device = draw.banned.device
     packed = pack_prompts(model.model, prompts, device, two_way)
     prefill = PromptAttention(packed.rows, packed.sight)
     hidden = read_row(model, packed.input_ids, packed.position_ids, prefill, images)
     logits = head_of(model)(hidden[packed.last]).repeat_interleave(group_size, dim=0)
-    draw = Draw(temperature, banned, torch.tensor(sorted(eos_ids), device=device), pad_id)
     following = packed.next_position.repeat_interleave(group_size).expand(*packed.position_ids.shape[:-1], -1)
     states = (prefill.states, packed.rows.real, group_size)
     static = device.type == "cuda" if static is None else static

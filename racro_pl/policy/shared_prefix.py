@@ -69,7 +69,6 @@ def pack_prompts(
     Args:
         model: the inner transformers model; where positions are 3-D it knows them (``get_rope_index``).
         prompts: at least one.
-        device: where the tensors go.
         two_way: which image tokens see each other both ways.
     """
     lengths = torch.tensor([len(prompt.input_ids) for prompt in prompts])
@@ -132,7 +131,6 @@ def read_row(
 
     Args:
         model: a transformers image-text-to-text model that :func:`racro_pl.policy.attention.install` has seen.
-        input_ids, position_ids: the row.
         attention: how its tokens see each other.
         images: what stands in the places of image tokens, as ``mm_encoder_outputs``.
     """

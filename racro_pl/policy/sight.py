@@ -25,7 +25,6 @@ def check_sight(captioner: Captioner, prompt: Prompt) -> float:
     Three passes without gradient over one prompt, as policy and not as reference; under sharding all ranks make them.
 
     Args:
-        captioner: with its weights.
         prompt: of a question with an image.
 
     Returns:

@@ -18,25 +18,14 @@ IN_WINDOWS: TwoWay = "image, in windows, if the config says so"
 
 
 def two_way_of(family: Family, config: Any) -> TwoWay | None:
-    """What holds for one model of a family.
-
-    Args:
-        family: the model's.
-        config: of the model.
-    """
+    """What holds for one model of a family."""
     if family.two_way == IN_WINDOWS and config.get_text_config().use_bidirectional_attention != "vision":
         return None
     return family.two_way
 
 
 def sight_of(rows: Rows, prompts: Sequence[Prompt], two_way: TwoWay | None) -> PromptSight:
-    """What the tokens of prompts see of their prompts.
-
-    Args:
-        rows: the prompts' tokens.
-        prompts: with their token types.
-        two_way: of their model.
-    """
+    """What the tokens of prompts see of their prompts."""
     if two_way is None or not any(prompt.vision for prompt in prompts):
         return PromptSight(rows)
     size = rows.real.shape[1]

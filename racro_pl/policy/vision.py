@@ -1,22 +1,64 @@
-"""Images through the vision tower, once."""
+"""Images through the vision tower, once, and what it makes of them."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from racro_pl.policy.features import ImageFeatures
-from racro_pl.policy.image_cache import ImageCache, Images
-from racro_pl.types import Prompt
+from racro_pl.types import ImageRef, Prompt
 
+Images = tuple[ImageRef, ...]
+"""A question's images name their features: files are taken not to change while a run lasts."""
 GRIDS = "image_grid_thw"
 """Frames, rows and columns of patches of every image."""
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the tower makes of some images, under the names that transformers reads them by."""
+
+    pooler_output: tuple[Float[Tensor, "*shape"], ...] | Float[Tensor, "*shape"]
+    """The embeddings that take the places of image tokens. As the family has it: one tensor per image, tile, slice or
+    prompt, or all tiles in one tensor (tiles, tokens, hidden)."""
+    deepstack_features: tuple[tuple[Float[Tensor, "tokens hidden"], ...], ...] = ()
+    """Per early layer of the language model and image, what is added there (Qwen3-VL)."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all tensors."""
+        pooled = [self.pooler_output] if isinstance(self.pooler_output, Tensor) else self.pooler_output
+        return sum(part.nbytes for layer in (pooled, *self.deepstack_features) for part in layer)
+
+    def copy_to(self, device: torch.device) -> ImageFeatures:
+        """A copy on ``device`` that shares no memory with this one, nor with the pass that it came from."""
+
+        def copied(layer: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(part.to(device, copy=True) for part in layer)
+
+        one = isinstance(self.pooler_output, Tensor)
+        pooled = copied([self.pooler_output])[0] if one else copied(self.pooler_output)  # type: ignore[arg-type, list-item]
+        return ImageFeatures(pooled, tuple(copied(layer) for layer in self.deepstack_features))
+
+
+def join_features(features: Sequence[ImageFeatures]) -> dict[str, ImageFeatures] | None:
+    """The features of several prompts as the ``mm_encoder_outputs`` of one forward; None without any image."""
+    if not features:
+        return None
+    tensors = [item.pooler_output for item in features if isinstance(item.pooler_output, Tensor)]
+    pooled: tuple[Tensor, ...] | Tensor
+    # Lists are added, tensors follow each other: what each family's forward takes.
+    pooled = torch.cat(tensors) if tensors else tuple(part for item in features for part in item.pooler_output)
+    layers = zip(*(item.deepstack_features for item in features), strict=True)
+    return {"image": ImageFeatures(pooled, tuple(tuple(i for images in layer for i in images) for layer in layers))}
 
 
 def encode_images(model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
@@ -28,7 +70,6 @@ def encode_images(model: Any, prompts: Sequence[Prompt]) -> list[ImageFeatures]:
 
     Args:
         model: a transformers model with ``get_image_features``.
-        prompts: with or without images.
     """
     prompts = [prompt for prompt in prompts if prompt.vision]
     if any(GRIDS not in prompt.vision for prompt in prompts):
@@ -52,6 +93,49 @@ def _encode(model: Any, vision: Mapping[str, Tensor]) -> ImageFeatures:
     pooled = out.pooler_output if isinstance(out.pooler_output, Tensor) else tuple(out.pooler_output)
     deepstack = getattr(out, "deepstack_features", None) or ()
     return ImageFeatures(pooled, tuple(tuple(layer) for layer in deepstack))
+
+
+class ImageCache:
+    """Features by image, in main memory; when there is no room, those that were not asked for longest leave.
+
+    Each rank has its own: nothing is exchanged.
+
+    Args:
+        limit: bound in bytes. Features that alone exceed it are not kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._kept: OrderedDict[Images, ImageFeatures] = OrderedDict()
+        self._asked = self._found = 0
+
+    def get(self, images: Images, device: torch.device) -> ImageFeatures | None:
+        """The features on ``device``, bit for bit as they were put, or None."""
+        self._asked += 1
+        features = self._kept.get(images)
+        if features is None:
+            return None
+        self._found += 1
+        self._kept.move_to_end(images)
+        return features.copy_to(device)
+
+    def put(self, images: Images, features: ImageFeatures) -> None:
+        """Keep a copy of features that :meth:`get` did not find."""
+        size = features.bytes
+        if size > self.limit:
+            return
+        while self.bytes + size > self.limit:
+            _, oldest = self._kept.popitem(last=False)
+            self.bytes -= oldest.bytes
+        self._kept[images] = features.copy_to(torch.device("cpu"))
+        self.bytes += size
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Share of images found since the last call, and the memory in use (MiB)."""
+        share = self._found / self._asked if self._asked else 0.0
+        self._asked = self._found = 0
+        return {"cache_hit_share": share, "cache_mib": self.bytes / 2**20}
 
 
 class ImageMemory:

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from racro_pl.policy.structure import vision_token_ids
-from racro_pl.pretrained.weights import end_token_ids
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN
 
 THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
@@ -25,13 +24,6 @@ def mask_to_first_end(token_ids: Int[Tensor, "n t"], eos_ids: frozenset[int]) ->
     is_end = torch.isin(token_ids, torch.tensor(sorted(eos_ids), device=token_ids.device))
     ends_before = is_end.cumsum(dim=1) - is_end.long()
     return ends_before == 0
-
-
-def end_tokens(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """End-of-text ids (those of the generation config and the tokenizer's own) and the padding id."""
-    eos_ids = end_token_ids(model.generation_config, tokenizer, "the captioner")
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
-    return eos_ids, pad_id
 
 
 def thought_tags(tokenizer: Any) -> dict[int, str]:

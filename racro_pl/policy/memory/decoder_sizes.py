@@ -1,4 +1,4 @@
-"""Sizes of a decoder's layers that its config does not say, or says otherwise: read off the modules."""
+"""Sizes of a decoder's layers that its config does not say, or says otherwise; the model is on the meta device."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from racro_pl.policy.structure import decoder_of, expert_names, linear_names
 
 
 def most_norms(model: Any) -> int:
-    """Norms over the hidden size in one layer.
-
-    Args:
-        model: on the meta device, as everywhere here.
-    """
+    """Norms over the hidden size in one layer."""
     h = model.config.get_text_config().hidden_size
-    layers = decoder_of(model).layers
-    return max(sum(weight.shape == (h,) for name, weight in layer.named_parameters() if _of_a_norm(name))
-               for layer in layers)  # fmt: skip
 
+    def norms(layer: Any) -> int:
+        sizes = {name: weight.shape for name, weight in layer.named_parameters()}
+        return sum(size == (h,) for name, size in sizes.items() if name.endswith("norm.weight") or "layernorm" in name)
 
-def _of_a_norm(name: str) -> bool:
-    return name.endswith("norm.weight") or "layernorm" in name
+    return max(map(norms, decoder_of(model).layers))
 
 
 def widest_mlp(model: Any) -> int:

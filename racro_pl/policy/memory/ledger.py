@@ -88,8 +88,6 @@ def memory_ledger(config: Any, policy: PolicySettings, work: Work) -> Ledger:
 
     Args:
         config: the transformers config of the captioner.
-        policy: how its weights are held and which of them are trained.
-        work: the most that is done at one time.
 
     Raises:
         RacroError: the model's family is not supported.

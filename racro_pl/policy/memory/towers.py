@@ -23,11 +23,7 @@ class Tower:
 
 
 def tower_of(config: Any) -> Tower:
-    """Read it off a model's config.
-
-    Args:
-        config: of an image-text-to-text model.
-    """
+    """Read it off a model's config."""
     vision = config.vision_config
 
     def field(*names: str, default: Any = None) -> Any:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from racro_pl.policy.config import PolicySettings
-from racro_pl.policy.features import ImageFeatures
-from racro_pl.policy.image_cache import ImageCache
+from racro_pl.policy.vision import ImageCache, ImageFeatures
 from racro_pl.types import ImageRef
 from tests.helpers.device import device
 from tests.helpers.tolerance import LOGPROBS, assert_equal

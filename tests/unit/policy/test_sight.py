@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
-from racro_pl.policy.forward_check import check_forward
 from racro_pl.policy.loading import load_encoder
+from racro_pl.policy.paths import check_forward
 from racro_pl.policy.sight import check_sight
 from racro_pl.types import RacroError
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
