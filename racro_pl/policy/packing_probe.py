@@ -7,7 +7,6 @@ config switches on what its family's description does not know, would show here 
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +21,10 @@ from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.paths import SharedPrefixPath
 from racro_pl.policy.plain_path import PlainPath
 from racro_pl.policy.structure import decoder_of
+from racro_pl.terminal import get_logger
 from racro_pl.types import ImageRef, Prompt, Question, RacroError
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SIZES = ((112, 112), (168, 112))
 """Width and height of the two pictures; ``policy.min_pixels`` may scale them up."""
@@ -106,7 +106,7 @@ def check_plain(captioner: Captioner) -> float:
     """
     path = captioner.path
     assert isinstance(path, PlainPath)
-    prompts = prompts or drawn_prompts(captioner)
+    prompts = drawn_prompts(captioner)
     if path.batched:
         try:
             difference, limit = _drawn_and_scored(captioner, path, prompts)
@@ -114,8 +114,8 @@ def check_plain(captioner: Captioner) -> float:
                 return difference
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # whatever a class makes of copies: alone, the row shows whether the class is at fault
-            log.debug("copies of a prompt in one batch fail", exc_info=True)
+        except Exception as error:  # whatever a class makes of copies: a row alone shows whether it is at fault
+            log.debug("copies of a prompt in one batch fail: %s", error)
         path.batched = False
     difference, limit = _drawn_and_scored(captioner, path, prompts)
     # Written so that NaN fails too.
