@@ -9,7 +9,7 @@ import html
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from PIL import Image
 
 from racro_pl.figure_world.world import figure_questions
 from racro_pl.images import ImageError, open_image
-from racro_pl.pipeline import Pipeline, question_of, reads_tentative
-from racro_pl.reward import Reasoner, ReasonerError
+from racro_pl.pipeline import Pipeline, question_of, reasoner_chat, reply_of
+from racro_pl.reward import Reasoner
 from racro_pl.text.answers import extract_answer, visible_text
-from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.types import Question, RacroError
 
 MAX_QUESTION = 2000
@@ -46,24 +45,22 @@ def answer_all(
     found = {name: Answers(answers=(None,) * len(reasoners)) for name in captioners}
     yield found
     for name, pipeline in captioners.items():
-        caption = pipeline.write(question, "caption")
-        found = found | {name: Answers(caption, None, found[name].answers)}
-        yield found
-        tentative = pipeline.write(question, "tentative")
-        found = found | {name: Answers(caption, tentative, found[name].answers)}
-        yield found
-        if reads_tentative(tentative):
-            messages = joint_messages(question.text, caption, tentative)
-        else:
-            messages = reasoner_messages(question.text, caption)
-        for place, reasoner in enumerate(reasoners.values()):
-            reply = reasoner.submit([messages])[0].result()
-            if reply.text is None:
-                raise ReasonerError(f"the reasoner gave no answer: {reply.error}")
-            answers = list(found[name].answers)
-            answers[place] = extract_answer(reply.text) or visible_text(reply.text).strip() or "(no answer)"
-            found = found | {name: Answers(caption, tentative, tuple(answers))}
+        for answers in _answers(question, pipeline, list(reasoners.values())):
+            found = found | {name: answers}
             yield found
+
+
+def _answers(question: Question, pipeline: Pipeline, reasoners: Sequence[Reasoner]) -> Iterator[Answers]:
+    said: list[str | None] = [None] * len(reasoners)
+    caption = pipeline.write(question, "caption")
+    yield (answers := Answers(caption, None, tuple(said)))
+    tentative = pipeline.write(question, "tentative")
+    yield (answers := replace(answers, tentative=tentative))
+    chat = reasoner_chat(question.text, caption, tentative)
+    for place, reasoner in enumerate(reasoners):
+        reply = reply_of(reasoner, chat)
+        said[place] = extract_answer(reply) or visible_text(reply).strip() or "(no answer)"
+        yield replace(answers, answers=tuple(said))
 
 
 def table(found: Mapping[str, Answers], reasoners: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import logging
 import warnings
@@ -106,6 +107,13 @@ def open_image(ref: ImageRef) -> Image.Image:
     # EXIF, XMP and colour profiles would travel into whatever is saved from this: reports, requests to servers.
     rgb.info = {}
     return rgb
+
+
+def png_url(image: Image.Image, compress_level: int = -1) -> str:
+    """A picture as PNG in a ``data:`` URL; 0 to 9 for zlib, -1 for its own choice."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=compress_level)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from racro_pl.evaluation.settings import CaptionerSettings, SamplingSettings, open_reasoner, short_name
 from racro_pl.evaluation.writers import Task, Writer, open_writer
@@ -20,7 +20,7 @@ from racro_pl.images import image_size
 from racro_pl.reward import Reasoner, ReasonerError
 from racro_pl.text.answers import extract_answer, visible_text
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
-from racro_pl.types import ImageRef, Question, RacroError
+from racro_pl.types import ImageRef, Messages, Question, RacroError
 
 if TYPE_CHECKING:
     import torch
@@ -98,11 +98,9 @@ class Pipeline:
             raise RacroError(f"mode is {mode!r}; expected caption or caption+tentative")
         self.mode = mode
         self.reasoner_name = short_name(reasoner) if isinstance(reasoner, str) else type(reasoner).__name__
-        self._reasoner = (
-            open_reasoner(reasoner, SamplingSettings(temperature, max_tokens=max_tokens))
-            if isinstance(reasoner, str)
-            else reasoner
-        )
+        if isinstance(reasoner, str):
+            reasoner = open_reasoner(reasoner, SamplingSettings(temperature, max_tokens=max_tokens))
+        self._reasoner = reasoner
         settings = CaptionerSettings(captioner, "captioner", max_new_tokens=max_tokens, model=model)
         self._writer: Writer = open_writer(settings, torch_device(device))
 
@@ -124,7 +122,6 @@ class Pipeline:
 
         Args:
             images: paths, encoded image files, or references.
-            question: its text.
 
         Raises:
             RacroError: an image or the question is unusable, or one of the two wrote nothing.
@@ -140,7 +137,7 @@ class Pipeline:
             texts[task] = self.write(question, task)
             yield Part(task, texts[task], time.perf_counter() - started)
         started = time.perf_counter()
-        response = self._respond(question, texts["caption"], texts.get("tentative"))
+        response = reply_of(self._reasoner, reasoner_chat(question.text, texts["caption"], texts.get("tentative")))
         yield Part("response", response, time.perf_counter() - started)
 
     def close(self) -> None:
@@ -166,16 +163,6 @@ class Pipeline:
         if task == "caption" and written.only_thoughts:
             raise RacroError("the caption holds only an unfinished thought: raise max_tokens")
         return written.text
-
-    def _respond(self, question: Question, caption: str, tentative: str | None) -> str:
-        if tentative is not None and reads_tentative(tentative):
-            messages = joint_messages(question.text, caption, tentative)
-        else:
-            messages = reasoner_messages(question.text, caption)
-        reply = self._reasoner.submit([messages])[0].result()
-        if reply.text is None:
-            raise ReasonerError(f"the reasoner gave no answer: {reply.error}")
-        return reply.text
 
 
 def joined(parts: Sequence[Part]) -> Answer:
@@ -214,7 +201,26 @@ def torch_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def reads_tentative(tentative: str | None) -> bool:
+def reply_of(reasoner: Reasoner, chat: Messages) -> str:
+    """The reasoner's whole reply.
+
+    Raises:
+        ReasonerError: there is none.
+    """
+    reply = reasoner.submit([chat])[0].result()
+    if reply.text is None:
+        raise ReasonerError(f"the reasoner gave no answer: {reply.error}")
+    return reply.text
+
+
+def reasoner_chat(question: str, caption: str, tentative: str | None) -> Messages:
+    """What the reasoner reads of a question: its caption, and the tentative answer where that is shown."""
+    if reads_tentative(tentative):
+        return joint_messages(question, caption, tentative)
+    return reasoner_messages(question, caption)
+
+
+def reads_tentative(tentative: str | None) -> TypeGuard[str]:
     """Whether the reasoner is shown a tentative answer: only one that holds a box.
 
     An adapter trained on captions alone may forget how to answer; what it then writes would only mislead.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.suggestions import CommandParser
-from racro_pl.serving.addresses import is_local_address
+from racro_pl.serving.network import is_local_address
 from racro_pl.types import RacroError
 
 
@@ -32,13 +33,11 @@ def main(arguments: list[str]) -> int:
         {name: Pipeline(path, max_tokens=options.max_tokens) for name, path in captioners.items()},
         {name: open_reasoner(where, sampling) for name, where in reasoners.items()},
     )
-    try:
+    with closing(demo):
         for reasoner in demo.reasoners.values():
             reasoner.check()
         print(f"open http://{options.host}:{options.port} in a browser; Ctrl-C stops the page", flush=True)
         demo.launch(options.host, options.port)
-    finally:
-        demo.close()
     return 0
 
 

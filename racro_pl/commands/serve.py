@@ -14,7 +14,8 @@ from racro_pl.commands import serve_pipeline
 from racro_pl.commands.guard import refuse_keys
 from racro_pl.commands.suggestions import CommandParser
 from racro_pl.pretrained.folder import check_served
-from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address
+from racro_pl.serving.addresses import KEY_VARIABLE
+from racro_pl.serving.network import is_local_address
 from racro_pl.serving.vllm_process import ServerSettings, VllmError, VllmServer
 
 POLL_S = 0.5

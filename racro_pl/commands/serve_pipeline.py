@@ -9,11 +9,12 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from racro_pl.serving.addresses import is_local_address
+from racro_pl.serving.network import is_local_address
 from racro_pl.types import RacroError
 
 if TYPE_CHECKING:
-    from racro_pl.service.guard import App
+    from starlette.types import ASGIApp
+
     from racro_pl.service.limits import Limits
 
 KEY_VARIABLE = "RACRO_API_KEY"
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _app(args: argparse.Namespace, limits: Limits, key: str | None) -> App:
+def _app(args: argparse.Namespace, limits: Limits, key: str | None) -> ASGIApp:
     from racro_pl.commands.ask import default_captioner
     from racro_pl.commands.quiet import quiet_libraries
     from racro_pl.evaluation.settings import CaptionerSettings, SamplingSettings, open_reasoner

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import abc
-import base64
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
 from racro_pl.evaluation.asking import ask_all
 from racro_pl.evaluation.captioner_source import MAX_PIXELS, MIN_PIXELS, find_policy, is_url
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.images import ImageError, open_image
+from racro_pl.images import ImageError, open_image, png_url
 from racro_pl.reward import HttpReasoner
 from racro_pl.serving.replies import NO_ANSWER
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN
-from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages
+from racro_pl.text.captioner_prompt import PromptError, captioner_messages, tentative_messages, with_image_urls
 from racro_pl.text.thoughts import has_thoughts, without_thoughts
 from racro_pl.types import ImageRef, Messages, Question, RacroError
 
@@ -185,18 +183,12 @@ class ServedWriter(Writer):
     def _messages(self, question: Question, task: Task) -> Messages:
         low = self.settings.min_pixels or MIN_PIXELS
         high = self.settings.max_pixels or MAX_PIXELS
-        urls = iter([data_url(ref, low, high) for ref in question.images])
+        urls = [data_url(ref, low, high) for ref in question.images]
         messages = PROMPT_TEMPLATES[task](question.text, len(question.images))
         sent = "\n".join(part.get("text", "") for message in messages for part in message["content"])
         if token := _SPECIAL_TOKEN.search(sent):
             raise PromptError(f"the question's text holds {token[0]!r}, which looks like a special token")
-        return [{"role": message["role"], "content": _openai_parts(message["content"], urls)} for message in messages]
-
-
-def _openai_parts(parts: list[dict[str, Any]], urls: Iterator[str]) -> list[dict[str, Any]]:
-    return [
-        {"type": "image_url", "image_url": {"url": next(urls)}} if part["type"] == "image" else part for part in parts
-    ]
+        return with_image_urls(messages, urls)
 
 
 def data_url(ref: ImageRef, min_pixels: int, max_pixels: int) -> str:
@@ -212,6 +204,4 @@ def data_url(ref: ImageRef, min_pixels: int, max_pixels: int) -> str:
         scale = (bound / pixels) ** 0.5
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_url(image)

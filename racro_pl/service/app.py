@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import prometheus_client
@@ -16,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from racro_pl.reward import Reasoner
 from racro_pl.service import reasoning
@@ -23,7 +25,7 @@ from racro_pl.service.captions import CaptionBatcher
 from racro_pl.service.decoding import ImageDecoder
 from racro_pl.service.errors import ServiceError
 from racro_pl.service.eyes import Eyes, Seen, reasoner_chat
-from racro_pl.service.guard import App, Guard, read_body
+from racro_pl.service.guard import Guard, read_body
 from racro_pl.service.limits import Limits
 from racro_pl.service.queue import Admission, Place
 from racro_pl.service.requests import ChatRequest, parse_request
@@ -45,12 +47,11 @@ class Parts:
     """Name under which the pair is served."""
 
 
-def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | None) -> App:
+def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | None) -> ASGIApp:
     """The whole service as an ASGI application.
 
     Args:
         parts: captioner and reasoner, checked already.
-        limits: of requests.
         hosts: the ``Host`` headers that are served.
         key: asked of clients; None for none.
     """
@@ -114,7 +115,7 @@ class _Service:
         """Answer one chat completion. A request keeps its place in line until its last piece is sent."""
         started = asyncio.get_running_loop().time()
         place = self._admission.enter()
-        ended = _Once(lambda status: self._end(request, place, status, started))
+        ended = partial(self._end, request, place, started)
         try:
             body = await read_body(request.receive, self._limits)
             deadline = started + self._limits.deadline_s
@@ -188,23 +189,13 @@ class _Service:
             yield event({}, "stop")
             yield b"data: [DONE]\n\n"
 
-    def _end(self, request: Request, place: Place, status: int, started: float) -> None:
-        place.leave()
+    def _end(self, request: Request, place: Place, started: float, status: int) -> None:
+        """Count a request, the first time that it ends."""
+        if not place.leave():
+            return
         self._requests.labels(str(status)).inc()
         seconds = asyncio.get_running_loop().time() - started
         LOG.info("%s %d %.3f s", request.state.request_id, status, seconds)
-
-
-class _Once:
-    """Calls a function the first time only."""
-
-    def __init__(self, function: Callable[[int], None]) -> None:
-        self._function: Callable[[int], None] | None = function
-
-    def __call__(self, status: int) -> None:
-        function, self._function = self._function, None
-        if function is not None:
-            function(status)
 
 
 class _Stream(StreamingResponse):

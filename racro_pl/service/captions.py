@@ -13,6 +13,8 @@ from racro_pl.evaluation.writers import Task, Writer, Written
 from racro_pl.terminal import get_logger
 from racro_pl.types import ImageRef, Question
 
+BATCH_SIZE = 16
+"""Most texts in a batch."""
 GATHER_S = 0.01
 """How long a batch waits for company."""
 
@@ -29,12 +31,10 @@ class CaptionBatcher:
 
     Args:
         writer: the captioner; used on this object's thread alone.
-        batch_size: most texts in a batch.
     """
 
-    def __init__(self, writer: Writer, batch_size: int = 16) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._batch_size = batch_size
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "captioner")
         self._consumer: asyncio.Task[None] | None = None
@@ -55,7 +55,7 @@ class CaptionBatcher:
         while True:
             orders = [await self._orders.get()]
             await asyncio.sleep(GATHER_S)
-            while len(orders) < self._batch_size and not self._orders.empty():
+            while len(orders) < BATCH_SIZE and not self._orders.empty():
                 orders.append(self._orders.get_nowait())
             wanted = [order for order in orders if not order.written.done()]
             if wanted:

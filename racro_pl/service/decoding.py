@@ -21,11 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class ImageDecoder:
-    """Turns encoded images into plain ones (BMP, RGB, upright): no decoder for strangers' bytes runs in the server.
-
-    Args:
-        limits: of pixels.
-    """
+    """Turns encoded images into plain ones (BMP, RGB, upright): no decoder for strangers' bytes runs in the server."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -61,12 +57,13 @@ class ImageDecoder:
 
 
 def _new_pool() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_bound, max_tasks_per_child=IMAGES_PER_PROCESS)
-
-
-def _bound() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    return ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=resource.setrlimit,
+        initargs=(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
+        max_tasks_per_child=IMAGES_PER_PROCESS,
+    )
 
 
 def decode(data: bytes, pixels: int) -> bytes | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from racro_pl.pipeline import Mode, reads_tentative
+from racro_pl import pipeline
 from racro_pl.service.captions import CaptionBatcher
 from racro_pl.service.decoding import ImageDecoder
 from racro_pl.service.errors import ServiceError, bad_request
@@ -17,7 +17,7 @@ from racro_pl.service.fetching import ImageFetcher
 from racro_pl.service.limits import Limits
 from racro_pl.service.requests import Turn
 from racro_pl.text.captioner_prompt import IMAGE_TAG
-from racro_pl.text.reasoner_prompt import SYSTEM, joint_messages, reasoner_messages
+from racro_pl.text.reasoner_prompt import SYSTEM
 from racro_pl.types import Messages
 
 NO_TEXT = "Describe the image."
@@ -46,13 +46,11 @@ class Eyes:
     clients send it whole every time, so captions are remembered by image and text.
 
     Args:
-        captioner: writes for all requests.
-        decoder: opens images.
         mode: what the reasoner reads of a message with images.
         limits: how many captions are remembered, and what an image may be.
     """
 
-    def __init__(self, captioner: CaptionBatcher, decoder: ImageDecoder, mode: Mode, limits: Limits) -> None:
+    def __init__(self, captioner: CaptionBatcher, decoder: ImageDecoder, mode: pipeline.Mode, limits: Limits) -> None:
         self._captioner = captioner
         self._decoder = decoder
         self._mode = mode
@@ -118,14 +116,8 @@ def reasoner_chat(turns: Sequence[Turn], seen: Sequence[Seen]) -> Messages:
     if seen and turns[0].role != "system":
         chat.append({"role": "system", "content": SYSTEM})
     for index, turn in enumerate(turns):
-        each = by_message.get(index)
-        chat.append({"role": turn.role, "content": turn.text if each is None else _with_caption(each)})
+        content = turn.text
+        if (each := by_message.get(index)) is not None:
+            content = pipeline.reasoner_chat(each.question, each.caption, each.tentative)[-1]["content"]
+        chat.append({"role": turn.role, "content": content})
     return chat
-
-
-def _with_caption(seen: Seen) -> str:
-    if seen.tentative is not None and reads_tentative(seen.tentative):
-        messages = joint_messages(seen.question, seen.caption, seen.tentative)
-    else:
-        messages = reasoner_messages(seen.question, seen.caption)
-    return messages[-1]["content"]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from racro_pl.service.errors import ServiceError, bad_request
+from racro_pl.service.errors import bad_request
 from racro_pl.service.limits import Limits
 
 SECONDS = 10.0
@@ -36,9 +36,7 @@ class ImageFetcher:
     """Reads the bytes at an https address; they are decoded as strangers' bytes are, elsewhere.
 
     Args:
-        limits: of bytes.
         transport: makes the connections; None for httpx's own, without this machine's proxies.
-        resolve: addresses of a host.
     """
 
     def __init__(
@@ -63,7 +61,8 @@ class ImageFetcher:
                     url = answer
         except (_Refused, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, TimeoutError):
             pass
-        raise _no_image(self._limits, where)
+        limit = f"no file of at most {self._limits.image_bytes} bytes was read there"
+        raise bad_request(f"{limit}; the address has to be public and https", "image_url", where)
 
     async def _get(self, url: httpx.URL) -> bytes | str:
         """What is there, or where it leads."""
@@ -108,11 +107,3 @@ def is_public(address: str) -> bool:
     if isinstance(parsed, ipaddress.IPv6Address) and any(parsed in network for network in _EMBEDDED_IPV4):
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
-
-
-def _no_image(limits: Limits, where: str) -> ServiceError:
-    return bad_request(
-        f"no file of at most {limits.image_bytes} bytes was read there; the address has to be public and https",
-        "image_url",
-        where,
-    )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from racro_pl.service.errors import ServiceError
 from racro_pl.service.limits import Limits
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/health",)
+SINGLE_HEADERS = ("host", "authorization", "content-encoding", "content-length", "content-type", "origin")
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -28,13 +26,12 @@ class Guard:
     """ASGI middleware around the whole service.
 
     Args:
-        app: what is guarded.
         hosts: the ``Host`` headers that are served, exactly.
         key: what clients have to send as ``Authorization: Bearer KEY``; None asks for none.
         limits: of bodies, and of the time that a client takes to read a response.
     """
 
-    def __init__(self, app: App, hosts: frozenset[str], key: str | None, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], key: str | None, limits: Limits) -> None:
         self._app = app
         self._hosts = hosts
         self._key = key
@@ -51,7 +48,9 @@ class Guard:
         try:
             self._admit(scope)
         except ServiceError as error:
-            await send_error(guarded, error)
+            # The connection ends: its body may not have been read.
+            headers = {**error.headers, "connection": "close"}
+            await JSONResponse(error.body(), error.status, headers)(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
 
@@ -84,7 +83,7 @@ class Guard:
     def _bounded(self, send: Send, request_id: str) -> Send:
         """Adds the headers of every response, and gives up on a client that does not read."""
 
-        async def bounded(message: MutableMapping[str, Any]) -> None:
+        async def bounded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = [*HEADERS.items(), (b"x-request-id", request_id.encode())]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
@@ -121,21 +120,9 @@ def too_large(limits: Limits) -> ServiceError:
     return ServiceError(413, f"a body of more than {limits.body_bytes} bytes", "too_large")
 
 
-async def send_error(send: Send, error: ServiceError) -> None:
-    """An error as a whole response. The connection ends: its body may not have been read."""
-    content = json.dumps(error.body()).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
-    pairs = [(name.lower().encode(), value.encode()) for name, value in {**headers, **error.headers}.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": content})
-
-
-def _headers(scope: Scope) -> dict[str, str]:
+def _headers(scope: Scope) -> Headers:
     """The request's headers; of one that is there twice nothing is believed."""
-    found: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key = name.decode("latin-1").lower()
-        if key in found and key in ("host", "authorization", "content-length", "content-type", "origin"):
-            raise ServiceError(400, "a header is there twice", "header")
-        found[key] = value.decode("latin-1")
-    return found
+    headers = Headers(scope=scope)
+    if any(len(headers.getlist(name)) > 1 for name in SINGLE_HEADERS):
+        raise ServiceError(400, "a header is there twice", "header")
+    return headers

@@ -11,11 +11,7 @@ RETRY_AFTER_S = 5
 
 
 class Admission:
-    """Lets requests in, before their bodies are read.
-
-    Args:
-        limits: how many work and how many wait.
-    """
+    """Lets requests in, before their bodies are read."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -56,12 +52,13 @@ class Place:
         self._has_turn = True
         self._admission.working += 1
 
-    def leave(self) -> None:
-        """Make room."""
+    def leave(self) -> bool:
+        """Make room; False where that was done before."""
         if self._left:
-            return
+            return False
         self._left = True
         self._admission._inside -= 1
         if self._has_turn:
             self._admission.working -= 1
             self._admission._turns.release()
+        return True

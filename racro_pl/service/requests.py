@@ -42,7 +42,6 @@ class ChatRequest:
     model: str
     turns: tuple[Turn, ...]
     stream: bool
-    include_usage: bool
     captions: Literal["field", "stream"]
     """``stream``: captions come first, as text of their own, before the answer."""
     unused: tuple[str, ...]
@@ -68,7 +67,7 @@ def parse_request(body: bytes, limits: Limits) -> ChatRequest:
         raise bad_request("model has to be a text", "type", "model")
     if not isinstance(stream, bool):
         raise bad_request("stream has to be true or false", "type", "stream")
-    options = _object(data.get("stream_options"), "stream_options", ("include_usage", "include_obfuscation"))
+    _object(data.get("stream_options"), "stream_options", ("include_usage", "include_obfuscation"))
     own = _object(data.get("racro"), "racro", ("captions",))
     captions = own.get("captions", "field")
     if captions not in CAPTIONS:
@@ -78,7 +77,6 @@ def parse_request(body: bytes, limits: Limits) -> ChatRequest:
         model=model,
         turns=turns,
         stream=stream,
-        include_usage=bool(options.get("include_usage")),
         captions=captions,
         unused=tuple(name for name in SAMPLING_FIELDS if data.get(name) is not None),
     )

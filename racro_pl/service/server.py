@@ -7,29 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from racro_pl.service.guard import App
 from racro_pl.service.limits import Limits
 
 KEEP_ALIVE_S = 5
 LARGEST_HEAD = 16_384
 
 
-def run(app: App, limits: Limits, host: str, port: int, uds: Path | None = None) -> None:
+def run(app: ASGIApp, limits: Limits, host: str, port: int, uds: Path | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         app: guarded already.
         limits: of connections and of the time that a request's head may take.
-        host: address to listen on.
-        port: and port.
         uds: a Unix socket in place of both.
     """
     uvicorn.Server(config(app, limits, host, port, uds)).run()
 
 
-def config(app: App, limits: Limits, host: str, port: int, uds: Path | None = None) -> uvicorn.Config:
+def config(app: ASGIApp, limits: Limits, host: str, port: int, uds: Path | None = None) -> uvicorn.Config:
     """uvicorn's settings for :func:`run`."""
     protocol: Any = type("Protocol", (_PromptClients,), {"header_s": limits.header_s})
     return uvicorn.Config(

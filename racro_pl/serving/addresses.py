@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -79,11 +78,6 @@ def is_private(path: Path) -> bool:
     return False
 
 
-def remove_socket(path: Path) -> None:
-    """Remove a socket with its folder."""
-    shutil.rmtree(path.parent, ignore_errors=True)
-
-
 def issue_key(url: str, key: str) -> None:
     """From now on, this process's clients send this key to a server that the run has started there."""
     _issued[url.rstrip("/")] = key
@@ -111,11 +105,6 @@ def is_healthy(root: str, timeout_s: float = 5.0, uds: Path | None = None) -> bo
     ):
         return client.get(f"{root}/health").status_code == 200
     return False
-
-
-def is_local_address(host: str) -> bool:
-    """Whether only this machine can reach servers that listen on ``host``."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def free_port(host: str) -> int:

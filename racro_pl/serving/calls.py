@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from racro_pl.serving.chat_client import ChatClient, Fault
+from racro_pl.serving.chat_client import ChatClient
 from racro_pl.serving.loop_thread import LoopThread
 
 
@@ -73,6 +73,3 @@ class ServerCalls(LoopThread):
         async with self._slots:
             deadline = time.monotonic() + limit_s
             return await self.client.call(method, path, payload, deadline, plain=plain)
-
-
-__all__ = ["Fault", "ServerCalls"]

@@ -65,7 +65,6 @@ class ChatClient:
     ) -> None:
         """
         Args:
-            base_url: the server's.
             api_key: sent as a bearer token; None sends none.
             attempts: most attempts per call.
             attempt_s: seconds for one attempt.

@@ -18,7 +18,6 @@ class LoopThread:
 
     Args:
         client: the connections; closed with the loop.
-        name: the thread's.
     """
 
     def __init__(self, client: ChatClient, name: str) -> None:

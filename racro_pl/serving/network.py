@@ -48,13 +48,21 @@ def clean_url(url: str) -> str:
 def is_loopback(url: str) -> bool:
     """Whether a URL points at this machine by name or address. ``0.0.0.0`` does: vLLM prints it where it listens."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
+    address = _ip_address(host)
+    return is_local_address(host) or (address is not None and address.is_unspecified)
+
+
+def is_local_address(host: str) -> bool:
+    """Whether only this machine can reach servers that listen on ``host``."""
+    address = _ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
+        return None
 
 
 def connect_url(url: str) -> str:
@@ -75,7 +83,6 @@ def client_settings(url: str, verify: str | None = None) -> dict[str, Any]:
     """Arguments for ``httpx.AsyncClient``: address, proxy and certificates.
 
     Args:
-        url: the server's.
         verify: file or folder with the certificates of the authorities to trust. Default: ``SSL_CERT_FILE`` or
             ``SSL_CERT_DIR`` of the environment, else those that come with certifi.
 
@@ -138,6 +145,3 @@ def _certificates(url: str, verify: str | None) -> ssl.SSLContext:
         raise ConnectionSettingError(
             f"got {setting}={path!r} ({error}), expected a file (PEM) or folder of certificates to trust for {url}"
         ) from None
-
-
-__all__ = ["ConnectionSettingError", "clean_url", "client_settings", "connect_url", "is_loopback"]

@@ -174,7 +174,6 @@ def is_cut(messages: list[dict[str, Any]], read: int) -> bool:
     """Whether a server has read less than the whole prompt.
 
     Args:
-        messages: the prompt.
         read: the prompt's tokens, as the server reports them.
     """
     # Short prompts are believed: a small model's tokenizer may have the sentences of our prompts as single tokens, as

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from racro_pl.files import private
@@ -77,7 +77,6 @@ class VllmServer:
 
     Args:
         model: model folder, or hub id.
-        settings: how to start it.
         served_model_name: name that requests must use; the folder's name, or the hub id, when None.
         log_path: file for the server's output, appended to; a new temporary file when None.
         uds: Unix socket to listen on instead, in a folder that is made for it and that only this user can enter.
@@ -189,14 +188,9 @@ class VllmServer:
         supervisor.terminate()
         supervisor.wait()
         if self.uds is not None:
-            addresses.remove_socket(self.uds)
+            shutil.rmtree(self.uds.parent, ignore_errors=True)
         if supervisor.stdout is not None:
             supervisor.stdout.close()
-
-    def restart(self) -> None:
-        """Stops the server, also when it has died, and starts it on the same port."""
-        self.stop()
-        self.start()
 
     def poll(self) -> int | None:
         """Exit status of a server that ended by itself (128 + n when signal n ended it); None while it runs."""
@@ -208,9 +202,7 @@ class VllmServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def command(self) -> list[str]:

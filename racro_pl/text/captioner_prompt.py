@@ -7,6 +7,7 @@ answer the question!", or beside "think step by step", it contradicts the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from racro_pl.types import Messages, RacroError
@@ -47,6 +48,16 @@ def tentative_messages(text: str, image_count: int) -> Messages:
     Arguments, result and errors are those of :func:`captioner_messages`.
     """
     return _messages(ANSWER_SYSTEM, f"{_without_short_answer(text)} {ANSWER_REQUEST}", image_count)
+
+
+def with_image_urls(messages: Messages, urls: Iterable[str]) -> Messages:
+    """A captioner's chat as OpenAI-compatible servers take it: the images, in their order, at these URLs."""
+    following = iter(urls)
+
+    def part(piece: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": next(following)}} if piece["type"] == "image" else piece
+
+    return [message | {"content": [part(piece) for piece in message["content"]]} for message in messages]
 
 
 def _without_short_answer(text: str) -> str:

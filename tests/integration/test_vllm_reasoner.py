@@ -103,13 +103,15 @@ def test_server_killed_and_restarted_in_mid_step(vllm_server, scorer):
         wait_until_running(vllm_server, 64)
         os.killpg(vllm_server.pid, signal.SIGKILL)
         lost = score(hasty, NUMBERS[:32])
-        vllm_server.restart()
+        vllm_server.stop()
+        vllm_server.start()
         found = [group.result() for group in pending]
     finally:
         patient.close()
         hasty.close()
         if vllm_server.pid is None or vllm_server.poll() is not None:
-            vllm_server.restart()
+            vllm_server.stop()
+            vllm_server.start()
 
     # Within their deadline: asked again, and answered as if nothing had happened.
     assert [group.scored for group in found] == [(True,) * 3] * 32

@@ -43,7 +43,8 @@ class RollingRestart(Callback):
     def restart(self) -> None:
         try:
             for server in self.servers:
-                server.restart()
+                server.stop()
+                server.start()
         except BaseException as error:
             self.failure = error
 

@@ -12,7 +12,7 @@ from racro_pl.commands import serve
 from racro_pl.policy.config import PolicySettings
 from racro_pl.rollout import RunInfo
 from racro_pl.rollout.vllm.server import ServerSettings, rollout_server
-from racro_pl.serving.addresses import is_local_address
+from racro_pl.serving.network import is_local_address
 from racro_pl.serving.vllm_process import VllmServer
 
 ROOT = Path(__file__).parents[2]

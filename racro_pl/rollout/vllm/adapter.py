@@ -9,7 +9,8 @@ from pathlib import Path
 
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.vllm.protocol import RolloutError
-from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.calls import ServerCalls
+from racro_pl.serving.chat_client import Fault
 
 POLL_S = 0.1
 SHORT_S = 15.0
@@ -27,7 +28,6 @@ class AdapterPusher:
     weights. The trainer and the server have to share a file system.
 
     Args:
-        calls: to the server.
         folder: where versions are written; on a file system that the server sees too.
         run_id: the same on all ranks of a run, and of no other run.
         rank: global rank 0 pushes, the others wait until it has.
@@ -44,7 +44,6 @@ class AdapterPusher:
         """Have the server load the adapter as it is now, and forget the version before.
 
         Args:
-            captioner: holds the adapter.
             version: number of optimizer steps it has seen.
 
         Returns:

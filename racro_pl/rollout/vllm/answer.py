@@ -51,9 +51,7 @@ def read_captions(data: Any, prompt: Prompt, asked: Asked, pad_id: int) -> Sampl
     """Check a response against what was asked, and take the captions out of it.
 
     Args:
-        data: the decoded response.
         prompt: the prompt as the trainer reads it.
-        asked: the request.
         pad_id: fills the rows up.
 
     Raises:

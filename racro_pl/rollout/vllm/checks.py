@@ -11,7 +11,8 @@ import torch
 from racro_pl.policy.captioner import Captioner
 from racro_pl.rollout.vllm.adapter import served_models
 from racro_pl.rollout.vllm.protocol import RolloutError, sampling_request
-from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.calls import ServerCalls
+from racro_pl.serving.chat_client import Fault
 from racro_pl.types import Rollout
 
 BIAS = 100.0
@@ -95,7 +96,6 @@ def logprob_gap(captioner: Captioner, rollouts: Sequence[Rollout], temperature: 
     Args:
         captioner: the policy, with the weights that the engine is said to have sampled from.
         rollouts: captions with ``sampler_logprobs``.
-        temperature: as in sampling.
     """
     gaps: dict[bool, list[torch.Tensor]] = {False: [], True: []}
     for rollout in rollouts:

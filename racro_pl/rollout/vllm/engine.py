@@ -23,7 +23,8 @@ from racro_pl.rollout.vllm.server import (
     required_arguments,
     start_server,
 )
-from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.calls import ServerCalls
+from racro_pl.serving.chat_client import Fault
 from racro_pl.serving.network import clean_url
 from racro_pl.serving.vllm_process import VllmServer
 from racro_pl.types import Rollout, at_least, positive, require_all
@@ -163,21 +164,15 @@ class VllmEngine(RolloutEngine):
     def sample(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
     ) -> Iterator[Rollout]:
-        self._wake()
         self._sync(captioner, questions, adapter_version)
         return self._and_rest(self._groups(captioner, questions, self.group_size, self.temperature))
 
     def caption_greedily(
         self, captioner: Captioner, questions: Sequence[EncodedQuestion], adapter_version: int
     ) -> list[str]:
-        self._wake()
         self._sync(captioner, questions, adapter_version)
         groups = self._and_rest(self._groups(captioner, questions, 1, 0.0))
         return [rollout.texts[0] for rollout in groups]
-
-    def _wake(self) -> None:
-        if self._sleeper is not None:
-            self._sleeper.wake()
 
     def _and_rest(self, groups: Iterator[Rollout]) -> Iterator[Rollout]:
         yield from groups
@@ -246,7 +241,9 @@ class VllmEngine(RolloutEngine):
     # ------------------------------------------------------------------ weights and canary
 
     def _sync(self, captioner: Captioner, questions: Sequence[EncodedQuestion], version: int) -> None:
-        """Have the server serve the policy as it is now; every so often make sure that it does."""
+        """Have the server, awake, serve the policy as it is now; every so often make sure that it does."""
+        if self._sleeper is not None:
+            self._sleeper.wake()
         if not questions or (self._served is not None and self._served[0] == version):
             return
         self._opened()

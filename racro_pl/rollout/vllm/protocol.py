@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
-from racro_pl.images import open_image
+from racro_pl.images import open_image, png_url
 from racro_pl.policy.prompts import TEMPLATES, PromptEncoder
+from racro_pl.policy.vision import GRIDS
+from racro_pl.text.captioner_prompt import with_image_urls
 from racro_pl.types import Messages, Prompt, Question, RacroError
 
-GRID = "image_grid_thw"
-"""What the families call the sizes of their images in patches, whose images are patches that merge."""
 BAN = -100.0
 """vLLM's lowest ``logit_bias``: what is left of a token's probability is below e^-100 of the others'."""
 
@@ -76,19 +74,13 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
     then has nothing to scale, and cannot scale it differently. Elsewhere vLLM gets the picture as the trainer opens it,
     and does the same with it: the server is started with the trainer's limits.
     """
-    if GRID in prompt.vision:
+    if GRIDS in prompt.vision:
         images = processed_images(prompt, encoder.processor.image_processor)
     else:
         images = [open_image(ref) for ref in question.images]
-    urls = iter([_png_url(image) for image in images])
-
-    def part(piece: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "image_url", "image_url": {"url": next(urls)}} if piece["type"] == "image" else piece
-
-    return [
-        {"role": message["role"], "content": [part(piece) for piece in message["content"]]}
-        for message in TEMPLATES[prompt.role](question.text, len(question.images))
-    ]
+    # Little compression: the way to the server is short, and zlib is most of the time.
+    urls = [png_url(image, compress_level=1) for image in images]
+    return with_image_urls(TEMPLATES[prompt.role](question.text, len(question.images)), urls)
 
 
 def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
@@ -99,7 +91,7 @@ def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
     """
     if not prompt.vision:
         return []
-    pixels, grids = prompt.vision["pixel_values"], prompt.vision[GRID]
+    pixels, grids = prompt.vision["pixel_values"], prompt.vision[GRIDS]
     merge, patch, frames = image_processor.merge_size, image_processor.patch_size, image_processor.temporal_patch_size
     mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
     images = []
@@ -111,10 +103,3 @@ def processed_images(prompt: Prompt, image_processor: Any) -> list[Image.Image]:
         shown = ((still * std + mean) / image_processor.rescale_factor).round().clamp(0, 255)
         images.append(Image.fromarray(shown.to(torch.uint8).numpy()))
     return images
-
-
-def _png_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    # Little compression: the way to the server is short, and zlib is most of the time.
-    image.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -16,8 +16,10 @@ from racro_pl.policy.families.image_limits import limit_area
 from racro_pl.policy.loading import load_encoder, policy_family
 from racro_pl.rollout.engine import RunInfo
 from racro_pl.rollout.vllm.protocol import RolloutError
-from racro_pl.serving.addresses import KEY_VARIABLE, is_local_address, socket_path
-from racro_pl.serving.calls import Fault, ServerCalls
+from racro_pl.serving.addresses import KEY_VARIABLE, socket_path
+from racro_pl.serving.calls import ServerCalls
+from racro_pl.serving.chat_client import Fault
+from racro_pl.serving.network import is_local_address
 from racro_pl.serving.vllm_process import ServerSettings, VllmServer
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -46,11 +48,6 @@ def rollout_server(settings: ServerSettings, run: RunInfo, sleep: bool = False) 
     """The server that fits a run: its base weights, its image limits, room for its adapter. Not started yet.
 
     It listens on a Unix socket, or with a key: ``/v1/load_lora_adapter`` makes it read any folder.
-
-    Args:
-        settings: how to start it.
-        run: what it is for.
-        sleep: it has to be able to sleep.
 
     Raises:
         RolloutError: the settings do not fit the run; its policy has no adapter, or one of a rank beyond what vLLM
@@ -165,11 +162,7 @@ def processor_options(policy: PolicySettings) -> dict[str, Any]:
 
 
 class Sleeper:
-    """Lets the server sleep while the trainer learns: level 1, weights in the host's memory, KV cache dropped.
-
-    Args:
-        calls: to the server.
-    """
+    """Lets the server sleep while the trainer learns: level 1, weights in the host's memory, KV cache dropped."""
 
     def __init__(self, calls: ServerCalls) -> None:
         self._calls = calls

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 from lightning.pytorch import Callback, Trainer
 
 from racro_pl.files import write_atomically
-from racro_pl.images import ImageError, open_image
+from racro_pl.images import ImageError, open_image, png_url
 from racro_pl.training.checkpointing.resume_logs import METRICS, read_table
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.metrics.step import PHASES
@@ -123,18 +121,17 @@ def points(values: Sequence[tuple[int, float]], steps: int) -> list[tuple[float,
 
 def _shown(rollout: Rollout, rewards: Rewards) -> dict[str, str | None]:
     """The first caption of a group: not its best, so that the page shows what is usual."""
-    index = 0
-    found = next(iter(rewards.extracted[index]), None)
-    if not rewards.scored[index]:
-        verdict, answer = "dim", f"no score: {rewards.reasons[index]}"
+    found = next(iter(rewards.extracted[0]), None)
+    if not rewards.scored[0]:
+        verdict, answer = "dim", f"no score: {rewards.reasons[0]}"
     else:
-        verdict = "good" if rewards.total[index] > 0.5 else "bad"
-        answer = f"{found or 'no answer'}: reward {rewards.total[index]:g}"
+        verdict = "good" if rewards.total[0] > 0.5 else "bad"
+        answer = f"{found or 'no answer'}: reward {rewards.total[0]:g}"
     return {
         "picture": _thumbnail(rollout.question.images[0]) if rollout.question.images else None,
         "question": rollout.question.text.replace("<image>", "").strip()[:300],
         "gold": rollout.question.answer[:100],
-        "caption": rollout.texts[index][:1500],
+        "caption": rollout.texts[0][:1500],
         "answer": answer[:300],
         "verdict": verdict,
     }
@@ -146,6 +143,4 @@ def _thumbnail(image: ImageRef) -> str | None:
     except ImageError:
         return None
     opened.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    file = io.BytesIO()
-    opened.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return png_url(opened)

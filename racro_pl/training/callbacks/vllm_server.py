@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from racro_pl.pretrained.folder import check_served
-from racro_pl.serving.addresses import is_local_address, issue_key, withdraw_key
+from racro_pl.serving.addresses import issue_key, withdraw_key
+from racro_pl.serving.network import is_local_address
 from racro_pl.serving.vllm_process import ServerSettings, VllmError, VllmServer
 from racro_pl.types import require
 

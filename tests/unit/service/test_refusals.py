@@ -45,6 +45,17 @@ def test_only_plain_json_is_read(service, headers) -> None:
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize("name", ["Content-Encoding", "Content-Length", "Content-Type", "Host", "Origin"])
+def test_a_header_that_is_there_twice_is_not_believed(service, name) -> None:
+    same = [(b"host", f"127.0.0.1:{service.port}".encode()), (b"content-type", b"application/json")]
+    twice = [(name.lower().encode(), value) for value in (b"identity", b"gzip")]
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        lines = [b"POST /v1/chat/completions HTTP/1.1"]
+        lines += [key + b": " + value for key, value in [*same, *twice]]
+        connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n")
+        assert b" 400 " in connection.recv(4096).partition(b"\r\n")[0]
+
+
 def test_every_route_but_health_asks_for_the_key() -> None:
     with running_service(SizeWriter(), EchoReasoner(), key=KEY) as running:
         for path in ("/v1/models", "/metrics", "/v1/chat/completions", "/docs", "/invocations", "/v1", "//v1/models"):

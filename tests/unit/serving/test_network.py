@@ -12,7 +12,14 @@ import pytest
 from racro_pl.reward import HttpReasoner, ReasonerError
 from racro_pl.reward import api_key as api_keys
 from racro_pl.serving import network, replies
-from racro_pl.serving.network import ConnectionSettingError, clean_url, client_settings, connect_url, is_loopback
+from racro_pl.serving.network import (
+    ConnectionSettingError,
+    clean_url,
+    client_settings,
+    connect_url,
+    is_local_address,
+    is_loopback,
+)
 from racro_pl.types import RacroError
 from tests.fakes.dialects import StandIn, completion
 
@@ -58,6 +65,12 @@ def test_this_machine_is_reached_without_a_proxy(environment, name, host):
 def test_wherever_a_server_listens_is_this_machine(url, connected):
     assert connect_url(url) == connected
     assert is_loopback(url) == (url != OUTSIDE)
+
+
+def test_only_addresses_of_this_machine_alone_need_no_key():
+    assert all(map(is_local_address, ["localhost", "127.0.0.1", "127.8.9.1", "::1"]))
+    # A name may begin like an address and lead anywhere; "wherever I listen" is open to others.
+    assert not any(map(is_local_address, ["127.0.0.1.example.com", "127.example.com", "0.0.0.0", "::", "10.0.0.1", ""]))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_behind_a_socket_in_a_folder_that_only_this_user_can_enter(fake_server, 
         assert server.where == f"unix:{uds}"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(uds)), timeout=100) as client:
             assert client.get(f"{server.root}/health").status_code == 200
-        server.restart()
+        server.stop()
+        server.start()
         server.wait_for_other_process()  # as the other ranks do
         # Whoever waits for a socket does not connect to one that others could have put there.
         uds.parent.chmod(0o755)
@@ -161,7 +162,8 @@ def test_restart_after_a_crash_keeps_the_port(fake_server, tmp_path):
         while (status := server.poll()) is None and time.monotonic() < end:
             time.sleep(0.05)
         assert status == 128 + signal.SIGKILL
-        server.restart()
+        server.stop()
+        server.start()
         assert (server.port, server.pid != first_pid) == (port, True)
         assert httpx.get(f"{server.root}/health", timeout=100).status_code == 200
 
