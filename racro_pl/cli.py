@@ -83,20 +83,12 @@ def run(arguments: list[str]) -> int:
     try:
         # LightningCLI parses its subcommand itself.
         return module.main(arguments if name == "lightning" else arguments[1:])
-    except RacroError as error:
-        if os.environ.get("RACRO_DEBUG"):
-            raise
-        return _tell(arguments[0], error)
-    except OSError as error:
-        mistake = place_error(error)
+    except (RacroError, OSError) as error:
+        mistake = place_error(error) if isinstance(error, OSError) else error
         if mistake is None or os.environ.get("RACRO_DEBUG"):
             raise
-        return _tell(arguments[0], mistake)
+        print(f"\nracro-pl {arguments[0]}: {printable(str(mistake), lines=True)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\nracro-pl {arguments[0]}: stopped", file=sys.stderr)
         return 130
-
-
-def _tell(command: str, mistake: RacroError) -> int:
-    print(f"\nracro-pl {command}: {printable(str(mistake), lines=True)}", file=sys.stderr)
-    return 1

@@ -29,6 +29,10 @@ class Console(rich.console.Console):
         for segment in super().render(*arguments, **options):
             yield segment if segment.control else Segment(printable(segment.text, lines=True), segment.style)
 
+    def say(self, text: str) -> None:
+        """Print a text as it is: without markup and colours, each line whole."""
+        self.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich's; escaped before it is measured, so that columns are wide enough."""
         return super().render_str(printable(text, lines=True), **options)

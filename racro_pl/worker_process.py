@@ -31,7 +31,6 @@ class WorkerProcess:
     It is killed when this object is dropped, and ends by itself when this process dies: its input then closes.
 
     Args:
-        script: the file.
         purpose: what the script does, for errors: ``the worker that ...``.
         needs: what it imports.
 

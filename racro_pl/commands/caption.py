@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 from racro_pl.commands.quiet import quiet_libraries
@@ -35,7 +37,7 @@ def main(arguments: list[str]) -> int:
     )
     trainer = open_trainer(options.accelerator, options.devices, options.num_nodes)
     console = Console(stderr=True, quiet=not trainer.is_global_zero)
-    console.print(f"{len(pictures)} pictures; captioner: {captioner}", markup=False, soft_wrap=True)
+    console.say(f"{len(pictures)} pictures; captioner: {captioner}")
     rank, ranks = place_of(trainer)
     output = Sidecars() if options.output == SIDECARS else CaptionFile(Path(options.output), rank)
     job = PictureCaptions(pictures[rank::ranks], output, _teller(console))
@@ -44,11 +46,9 @@ def main(arguments: list[str]) -> int:
         disconnect_at_exit()
         return job
 
-    try:
+    with closing(output):
         loader = in_order(pictures, batch_size_for(settings), (rank, ranks))
         predict(trainer, CaptionerModule(settings, begin), loader)
-    finally:
-        output.close()
     trainer.strategy.barrier("captions of all ranks")
     problems = sum(join_ranks([job.problems]), Counter())
     if not trainer.is_global_zero:
@@ -59,13 +59,11 @@ def main(arguments: list[str]) -> int:
 
 def _teller(console: Console) -> Callable[[str], None]:
     """Tells the first few pictures without a caption."""
-    told = 0
+    told = count()
 
     def tell(text: str) -> None:
-        nonlocal told
-        told += 1
-        if told <= TOLD:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if next(told) < TOLD:
+            console.say(text)
 
     return tell
 
@@ -73,11 +71,9 @@ def _teller(console: Console) -> Callable[[str], None]:
 def _conclude(console: Console, pictures: list, problems: Counter[str], output: str) -> int:
     missing = sum(problems.values())
     reasons = ", ".join(f"{count}x {reason}" for reason, count in problems.most_common())
-    console.print(
-        f"{len(pictures) - missing} of {len(pictures)} captions are in {output}", markup=False, soft_wrap=True
-    )
+    console.say(f"{len(pictures) - missing} of {len(pictures)} captions are in {output}")
     if missing:
-        console.print(f"{missing} pictures have none: {reasons}; the same command tries them again", markup=False)
+        console.say(f"{missing} pictures have none: {reasons}; the same command tries them again")
     return 1 if missing else 0
 
 

@@ -59,26 +59,14 @@ def benchmark_table() -> Table:
     table.add_column("here", overflow="fold")
     for benchmark in BENCHMARKS.values():
         for place, (split, info) in enumerate(benchmark.splits.items()):
-            first = (
-                (f"{benchmark.title}\n[dim]{benchmark.name}[/dim]", HEADLINES[benchmark.name].name)
-                if place == 0
-                else ("", "")
-            )
+            first = (f"{benchmark.title}\n[dim]{benchmark.name}[/dim]", HEADLINES[benchmark.name].name)
             names = [f"{info.tsv}.tsv"] if info.tsv else []
             if benchmark.hub_id and place == 0:
                 names.append(f"[dim]{benchmark.hub_id}[/dim]")
-            table.add_row(
-                *first,
-                split,
-                str(info.questions or "any"),
-                "\n".join(names) or _layout(benchmark),
-                _here(benchmark, split),
-            )
+            where = "\n".join(names) or ("drawn" if benchmark.name in DRAWN else "own=PATH")
+            questions = str(info.questions or "any")
+            table.add_row(*(("", "") if place else first), split, questions, where, _here(benchmark, split))
     return table
-
-
-def _layout(benchmark: Benchmark) -> str:
-    return "drawn" if benchmark.name in DRAWN else "own=PATH"
 
 
 def _here(benchmark: Benchmark, split: str) -> str:

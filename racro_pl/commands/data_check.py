@@ -122,16 +122,10 @@ def odd_questions(questions: Sequence[Question]) -> dict[str, list[str]]:
             if key in seen:
                 odd["same text and images as another"].append(question.id)
             seen.add(key)
-    odd["image cannot be decoded"] = undecodable(questions)
+    # Reading a data set decodes headers alone.
+    looked_at = look_at(questions, _fault_of_pixels, "decoding images")
+    odd["image cannot be decoded"] = [f"{question.id}: {fault}" for question, fault in looked_at if fault]
     return {reason: ids for reason, ids in odd.items() if ids}
-
-
-def undecodable(questions: Sequence[Question]) -> list[str]:
-    """Questions with a picture whose header is good but whose pixels are not, by id and reason.
-
-    Reading decodes headers alone.
-    """
-    return [f"{question.id}: {why}" for question, why in look_at(questions, _fault_of_pixels, "decoding images") if why]
 
 
 def _fault_of_pixels(question: Question) -> str:

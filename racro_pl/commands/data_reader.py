@@ -7,18 +7,14 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from racro_pl.commands.guard import GuardedErrors, guard
+from racro_pl.commands.guard import ConfigParser, guard
 from racro_pl.data.benchmarks.base import Benchmark, Found, SplitInfo
 from racro_pl.data.readers.base import Reader
 from racro_pl.types import RacroError
 
 
 class ConfiguredData(Benchmark):
-    """What a configuration's reader reads, to be looked at as a benchmark is.
-
-    Args:
-        reader: the reader.
-    """
+    """What a configuration's reader reads, to be looked at as a benchmark is."""
 
     name = "data"
     title = "data.reader"
@@ -37,15 +33,10 @@ class ConfiguredData(Benchmark):
         return Found(result.questions, result.dropped, wanted)
 
 
-class _Parser(GuardedErrors, jsonargparse.ArgumentParser):
-    pass
-
-
 def configured_data(config: str, arguments: list[str]) -> ConfiguredData:
     """The reader that a configuration file names under ``data.reader``.
 
     Args:
-        config: the file.
         arguments: of the command line, where ``--allow-imports`` may stand.
 
     Raises:
@@ -63,7 +54,7 @@ def configured_data(config: str, arguments: list[str]) -> ConfiguredData:
     reader = data.get("reader") if isinstance(data, dict) else None
     if reader is None:
         raise RacroError(f"{config} has no data.reader")
-    parser = _Parser(prog="racro-pl data check", exit_on_error=False)
+    parser = ConfigParser(prog="racro-pl data check", exit_on_error=False)
     parser.add_argument("--reader", type=Reader)
     try:
         return ConfiguredData(parser.instantiate_classes(parser.parse_object({"reader": reader})).reader)

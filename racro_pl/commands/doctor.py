@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ from racro_pl.commands.guard import HELP
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.sight import sight
 from racro_pl.commands.suggestions import CommandParser
+from racro_pl.pretrained.folder import first_line
 from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
@@ -67,7 +69,7 @@ def main(arguments: list[str]) -> int:
         table.add_row(mark, escape(finding.what), escape(finding.found), escape(finding.advice))
     console.print(table)
     for line in [line for finding in findings for line in finding.details]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.say(line)
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
     console.print(f"{failed} failed, {warned} to look at, {len(findings) - failed - warned} fine")
@@ -86,7 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _checks(options: argparse.Namespace) -> Iterator[Callable[[], list[Finding]]]:
-    yield check_python
+    yield lambda: [Finding("python", "ok", platform.python_version())]
     yield check_packages
     yield check_devices
     yield check_disk
@@ -96,11 +98,6 @@ def _checks(options: argparse.Namespace) -> Iterator[Callable[[], list[Finding]]
         yield lambda: [attempt("reasoner", lambda: _reasoner(options.reasoner))]
     if options.config:
         yield lambda: check_config(options.config, allow_imports=options.allow_imports)
-
-
-def check_python() -> list[Finding]:
-    """The interpreter's version."""
-    return [Finding("python", "ok", platform.python_version())]
 
 
 def check_packages() -> list[Finding]:
@@ -166,11 +163,8 @@ def _captioner(path: str) -> str:
     from racro_pl.evaluation.writers import open_writer
 
     settings = CaptionerSettings(path, "captioner")
-    writer = open_writer(settings, torch.device("cpu"))
-    try:
+    with closing(open_writer(settings, torch.device("cpu"))) as writer:
         writer.probe()
-    finally:
-        writer.close()
     if is_url(path):
         return f"{path} answers"
     policy = find_policy(settings, on_gpu=torch.cuda.is_available())
@@ -181,11 +175,8 @@ def _captioner(path: str) -> str:
 def _reasoner(url: str) -> str:
     from racro_pl.reward import HttpReasoner
 
-    client = HttpReasoner(url)
-    try:
+    with closing(HttpReasoner(url)) as client:
         client.check()
-    finally:
-        client.close()
     return f"{client.model} answers at {client.url}"
 
 
@@ -214,10 +205,8 @@ def check_config(path: str, *, allow_imports: bool = False) -> list[Finding]:
         return f"{len(result.questions)} questions{dropped}"
 
     def reasoner() -> str:
-        try:
-            module.scorer.check()
-        finally:
-            module.scorer.close()
+        with closing(module.scorer) as scorer:
+            scorer.check()
         return "answers"
 
     def captioner() -> str:
@@ -250,16 +239,14 @@ def check_memory(module: RacroModule, data: RacroDataModule) -> Finding:
         plan = plan_of(module, data)
     except RacroError as error:
         return Finding("memory", "fail", "", str(error))
-    peak = plan.ledger.peak
+    peak, advice = plan.ledger.peak, ""
     found = f"peak of {peak / GIB:.1f} GiB by the ledger below"
-    if not torch.cuda.is_available():
-        return Finding("memory", "ok", found, details=tuple(plan.lines()))
-    card = torch.cuda.mem_get_info(0)[1]
-    found += f", about {OVERHEAD / GIB:.1f} besides, {card / GIB:.1f} on the card"
-    if peak + OVERHEAD <= card:
-        return Finding("memory", "ok", found, details=tuple(plan.lines()))
-    advice = "does not fit; what costs least first: " + "; ".join(advise(plan, int(card - OVERHEAD)))
-    return Finding("memory", "warn", found, advice, tuple(plan.lines()))
+    if torch.cuda.is_available():
+        card = torch.cuda.mem_get_info(0)[1]
+        found += f", about {OVERHEAD / GIB:.1f} besides, {card / GIB:.1f} on the card"
+        if peak + OVERHEAD > card:
+            advice = "does not fit; what costs least first: " + "; ".join(advise(plan, int(card - OVERHEAD)))
+    return Finding("memory", "warn" if advice else "ok", found, advice, tuple(plan.lines()))
 
 
 def attempt(what: str, check: Callable[[], str]) -> Finding:
@@ -269,6 +256,4 @@ def attempt(what: str, check: Callable[[], str]) -> Finding:
     except RacroError as error:
         return Finding(what, "fail", "", str(error))
     except (OSError, ImportError, ValueError, RuntimeError) as error:
-        return Finding(
-            what, "fail", type(error).__name__, str(error).strip().splitlines()[0][:300] if str(error) else ""
-        )
+        return Finding(what, "fail", type(error).__name__, first_line(error))

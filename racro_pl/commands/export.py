@@ -16,7 +16,9 @@ from racro_pl.evaluation.captioner_source import find_policy
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.files import write_atomically
+from racro_pl.pretrained.folder import first_line
 from racro_pl.terminal import Console
+from racro_pl.training.checkpointing.io import adapter_folder
 from racro_pl.types import RacroError
 
 
@@ -28,7 +30,9 @@ def main(arguments: list[str]) -> int:
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RacroError(f"{out} is there and not empty; export into a new folder")
-    source = _adapter_of(Path(options.source))
+    source = Path(options.source)
+    if source.suffix == ".ckpt":
+        source = adapter_folder(source)
     policy = find_policy(CaptionerSettings(str(source)), on_gpu=False)
     if not source.is_dir() or (policy.adapter is None and not (Path(policy.path) / "config.json").is_file()):
         raise RacroError(
@@ -50,10 +54,10 @@ def main(arguments: list[str]) -> int:
         export_adapter(policy, out, base)
     card = model_card(policy, config, results, base=base, whole=whole, repository=options.push)
     write_atomically(out / "README.md", card)
-    console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
+    console.say(f"written: {out}")
     if options.push:
         _push(out, options.push, private=not options.public)
-        console.print(f"pushed: {options.push}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"pushed: {options.push}")
     return 0
 
 
@@ -70,11 +74,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--push", metavar="HUB_ID", help="upload the folder to this Hugging Face repository, private")
     parser.add_argument("--public", action="store_true", help="make that repository public")
     return parser.parse_args(arguments)
-
-
-def _adapter_of(source: Path) -> Path:
-    """A checkpoint file's PEFT folder lies beside it; everything else is what it is."""
-    return source.with_name(f"{source.stem}-adapter") if source.suffix == ".ckpt" else source
 
 
 def _read_results(path: str | None) -> Results | None:
@@ -101,8 +100,6 @@ def _base(given: str | None, trained: str, *, whole: bool, push: bool) -> str | 
     Args:
         given: by the user.
         trained: the base as this machine has it.
-        whole: whether the export is a whole model.
-        push: whether it goes to the hub.
 
     Raises:
         RacroError: an adapter needs it, and it is a folder of this machine.
@@ -127,5 +124,5 @@ def _push(folder: Path, repository: str, private: bool) -> None:
         api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RacroError(f"cannot push to {repository}: {reason}. The folder {folder} is complete") from error
+        message = f"cannot push to {repository}: {first_line(error)}. The folder {folder} is complete"
+        raise RacroError(message) from error

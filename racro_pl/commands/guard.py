@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from racro_pl.commands.moved import follow_moved
 from racro_pl.commands.suggestions import with_suggestion
@@ -56,11 +56,12 @@ class GuardedErrors:
         raise AssertionError("a parser's error does not return")
 
 
+class ConfigParser(GuardedErrors, ArgumentParser):
+    """jsonargparse's."""
+
+
 def guard(arguments: Sequence[str]) -> list[str]:
     """Restrict imports as the command line says, refuse keys in its files and flags, and follow classes that moved.
-
-    Args:
-        arguments: of a command that reads configurations.
 
     Returns:
         The arguments without ``--allow-imports``, for the parser.

@@ -197,7 +197,6 @@ def parts_of(path: str, *, allow_imports: bool = False) -> tuple[RacroModule, Ra
     """The module and data module of a configuration of ``fit``, without a trainer or a run folder.
 
     Args:
-        path: the file.
         allow_imports: let it name classes outside this package, Lightning and torch.
 
     Raises:
@@ -246,12 +245,10 @@ def _run(arguments: list[str]) -> None:
         save_config_callback=_SaveConfig,
         auto_configure_optimizers=False,
         # A usage line of one's own: the generated one is a page of flags in front of every parse error.
-        parser_kwargs={
-            "prog": "racro-pl",
-            **{
-                name: {"usage": f"racro-pl {name} --config FILE [options]", "description": HELP}
-                for name in RacroCLI.subcommands()
-            },
+        parser_kwargs={"prog": "racro-pl"}
+        | {
+            name: {"usage": f"racro-pl {name} --config FILE [options]", "description": HELP}
+            for name in RacroCLI.subcommands()
         },
         seed_everything_default=1,
         trainer_defaults={

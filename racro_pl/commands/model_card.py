@@ -52,7 +52,6 @@ def model_card(
     Args:
         policy: how the base was loaded.
         config: the run's resolved configuration; empty when unknown.
-        results: of a test, if any.
         base: what others load the base by; None when that is unknown.
         whole: a whole model, or an adapter.
         repository: hub id that the folder is uploaded to.

@@ -21,9 +21,7 @@ def quiet_libraries() -> None:
     # A missing optional kernel package; NF4 works without it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    # A font without a bold face.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    # Bold of a font that has one weight.
+    # A font that has one weight.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in _NOISE))

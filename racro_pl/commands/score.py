@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +47,10 @@ def main(arguments: list[str]) -> int:
     options.questions = options.questions or asked.path
     headline = find_headline(asked.benchmark)
     rule = _rule(headline, options.rule, options.judge)
-    with Grader() as grader:
-        judge = _judge(options)
-        try:
-            tools = Tools(grader, judge)
-            scored = score_file(Path(options.predictions), headline, rule, tools, options)
-            other = score_file(Path(options.against), headline, rule, tools, options) if options.against else None
-        finally:
-            if judge is not None:
-                judge.close()
+    with Grader() as grader, _judge(options) as judge:
+        tools = Tools(grader, judge)
+        scored = score_file(Path(options.predictions), headline, rule, tools, options)
+        other = score_file(Path(options.against), headline, rule, tools, options) if options.against else None
     if options.output:
         write_scored(Path(options.output), scored.outcomes, Path(options.predictions))
     console = Console()
@@ -62,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if other is not None:
         report_difference(console, headline, scored, other)
     if options.output:
-        console.print(f"written: {escape(options.output)}", soft_wrap=True, highlight=False)
+        console.say(f"written: {options.output}")
     return 0
 
 
@@ -143,19 +139,19 @@ def _rule(headline: Headline, name: str, judge: str | None) -> Rule:
     return rule
 
 
-def _judge(options: argparse.Namespace) -> HttpJudge | None:
+@contextmanager
+def _judge(options: argparse.Namespace) -> Iterator[HttpJudge | None]:
+    """The judge, where one is named."""
     if not options.judge:
-        return None
+        yield None
+        return
     try:
         judge = HttpJudge(options.judge, options.judge_model, api_key_env=options.judge_key_env)
     except ValueError as error:
         raise RacroError(f"--judge: {error}") from error
-    try:
+    with closing(judge):
         judge.check()
-    except RacroError:
-        judge.close()
-        raise
-    return judge
+        yield judge
 
 
 # ------------------------------------------------------------------ scoring
@@ -217,12 +213,10 @@ def report(console: Console, headline: Headline, rule: str, scored: Scored) -> N
     console.print(f"{headline.benchmark.title}, rule {rule}", style="bold", highlight=False)
     console.print(summary)
     if cell.unanswered:
-        console.print(
-            f"{cell.n} of {cell.expected} questions have a prediction; the other {cell.unanswered} do not count",
-            highlight=False,
-        )
+        found = f"{cell.n} of {cell.expected} questions have a prediction"
+        console.say(f"{found}; the other {cell.unanswered} do not count")
     for reason, count in scored.dropped.items():
-        console.print(f"questions left out: {count} ({escape(reason)})", highlight=False)
+        console.say(f"questions left out: {count} ({reason})")
     for breakdown, classes in cell.categories.items():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column(escape(breakdown))
@@ -237,15 +231,13 @@ def report_difference(console: Console, headline: Headline, scored: Scored, othe
     """Print how the two differ on the questions that both have."""
     found = compare(headline, other.system, other.outcomes, scored.system, scored.outcomes)
     if found is None:
-        told = f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}"
-        console.print(told, markup=False)
+        console.say(f"no question has a prediction in both {other.system.captioner} and {scored.system.captioner}")
         return
     test = found.test
-    console.print(
+    console.say(
         f"against {other.system.captioner}, on {on_common(found)}: {headline.name} {paired(found)}; "
-        f"better here {test.gained}, better there {test.lost}, exact test {p_value(test.p_value)}",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"better here {test.gained}, better there {test.lost}, exact test {p_value(test.p_value)}"
+    )
 
 
 def _percent(share: float) -> str:

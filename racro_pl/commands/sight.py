@@ -18,11 +18,7 @@ PICTURES = ((256, 256), (1024, 768), (2048, 1024))
 
 
 def sight(policy: PolicySettings) -> str:
-    """Load the captioner and see that it sees.
-
-    Args:
-        policy: its weights.
-    """
+    """Load the captioner and see that it sees."""
     import torch
 
     from racro_pl.policy.loading import load_for_inference, weight_bytes

@@ -27,7 +27,6 @@ def with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
     """A parser's complaint, with what may have been meant where it is about an unknown flag or key.
 
     Args:
-        message: the complaint.
         parser: the one that made it; its subcommands' flags are known names too.
     """
     unknown = _UNKNOWN.search(message)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jsonargparse
 from lightning.pytorch import Trainer
 
-from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion, refuse_keys
+from racro_pl.commands.guard import HELP, ConfigParser, guard, offer_completion, refuse_keys
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.benchmark_datamodule import BenchmarkDataModule
@@ -81,7 +81,7 @@ def _open(
 ) -> Evaluation:
     """Find out what is wrong before hours of work, and open the run's folder."""
     for loaded in benchmarks:
-        console.print(str(loaded), markup=False, soft_wrap=True)
+        console.say(str(loaded))
         if options.export:
             vlmevalkit_file(loaded)
     place = Place(trainer.strategy.root_device, trainer.global_rank, trainer.world_size)
@@ -96,13 +96,8 @@ def _open(
 def _score(evaluation: Evaluation, config: Any, plan: Plan, console: Console) -> int:
     """Verdicts by all ranks; table, results and report by the first."""
     benchmarks, folder, place = evaluation.benchmarks, evaluation.folder, evaluation.place
-    judge = HttpJudge(plan.judge) if plan.judge else None
-    try:
-        with Grader() as grader:
-            cells, comparisons = score_all(evaluation, Tools(grader, judge), folder)
-    finally:
-        if judge is not None:
-            judge.close()
+    with Grader() as grader, closing(HttpJudge(plan.judge)) if plan.judge else nullcontext() as judge:
+        cells, comparisons = score_all(evaluation, Tools(grader, judge), folder)
     problems = sum(join_ranks([evaluation.problems]), Counter())
     if place.rank != 0:
         return 0
@@ -120,17 +115,13 @@ def _score(evaluation: Evaluation, config: Any, plan: Plan, console: Console) ->
         verdicts = read_verdicts(folder)
         files = [path for loaded in benchmarks
                  for path in export_vlmevalkit(loaded, evaluation.systems(), verdicts, folder)]  # fmt: skip
-        console.print(f"for VLMEvalKit: {len(files)} files in {files[0].parent}", highlight=False, markup=False)
+        console.say(f"for VLMEvalKit: {len(files)} files in {files[0].parent}")
     return _report(evaluation, results, folder, problems, console)
-
-
-class _Parser(GuardedErrors, jsonargparse.ArgumentParser):
-    """jsonargparse's."""
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
     """The command line of ``test``."""
-    parser = _Parser(
+    parser = ConfigParser(
         prog="racro-pl test", usage="racro-pl test --config FILE [options]", description=f"{__doc__} {HELP}"
     )
     parser.add_argument("--config", action="config", help="YAML file; later files and flags win over earlier ones")
@@ -158,7 +149,7 @@ def _folder(plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, on_gpu:
         {entry.name: entry.reasoner.identity for entry in plan.reasoners},
     )
     folder, found = open_run(Path(options.runs), options.name, identities, options.fresh)
-    console.print(f"{'resuming' if found else 'run folder:'} {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.say(f"{'resuming' if found else 'run folder:'} {folder}")
     return str(folder)
 
 
@@ -188,12 +179,11 @@ def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Co
     out.print(ResultsView(results))
     with surviving("report.html", folder / "results.json"):
         report = write_report(folder, results, _gallery(evaluation, folder))
-        console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"report: {report}")
     missing = sum(cell.unanswered for cell in results.cells)
     if missing:
         reasons = ", ".join(f"{kind} {count}" for kind, count in problems.most_common())
-        told = f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again"
-        console.print(told, markup=False)
+        console.say(f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again")
     return 1 if missing else 0
 
 

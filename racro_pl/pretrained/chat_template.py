@@ -78,11 +78,6 @@ def switch_thinking(template: ChatTemplate, on: bool) -> ChatTemplate:
 def check_template(template: ChatTemplate, messages: Messages, expected: Sequence[str]) -> list[str]:
     """Render a chat, and tell which of its texts the template drops.
 
-    Args:
-        template: to be tried.
-        messages: a chat as the program will send it.
-        expected: texts of it.
-
     Returns:
         Those of ``expected`` that are not in what the model would read.
 

@@ -249,5 +249,6 @@ def _indexed_names(folder: Path, what: str) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -39,10 +39,7 @@ def reduce_counts(stats: Mapping[str, float]) -> dict[str, float]:
 
     Counts are summed, ``seconds`` is the longest rank's, ``cache_hit_rate`` the mean of the ranks that have one.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        return dict(stats)
-    gathered: list[Mapping[str, float]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(gathered, dict(stats))
+    gathered = join_ranks([dict(stats)])
     result: dict[str, float] = {}
     for name in sorted({name for each in gathered for name in each}):
         values = [each[name] for each in gathered if name in each]

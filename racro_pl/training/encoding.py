@@ -26,9 +26,6 @@ def encode_readable(
     another one in each role.
 
     Args:
-        captioner: encodes.
-        questions: what to ask about.
-        roles: what each is asked for.
         say: is told of a question that is left out.
     """
     encoded: list[RoleTuple] = []
@@ -48,7 +45,6 @@ def in_order(encoded: Sequence[RoleTuple], updates: int) -> list[EncodedQuestion
     """One list of what to sample: update by update, and in each role by role.
 
     Args:
-        encoded: the step's questions.
         updates: in the step, see :func:`racro_pl.training.rollouts.micro_batches`.
     """
     listed: list[EncodedQuestion] = []

@@ -63,8 +63,6 @@ def with_prompt(module: RacroModule, config: Any, questions: int, prompt_tokens:
     """The plan of a module whose prompts are this long.
 
     Args:
-        module: its engine, objective and policy.
-        config: of its captioner.
         questions: per step, on this rank.
         prompt_tokens: of the longest prompt.
         image_tokens: how many of them stand for images.

@@ -44,8 +44,6 @@ def reward_function(
     """What rewards the sampled texts of the objective's first role.
 
     Args:
-        objective: says which objective this is.
-        reward: the ``reward`` section: a reasoner and how its answers become rewards.
         captioner: gives the policy, which is built later than this.
 
     Raises:
@@ -107,11 +105,8 @@ def check_strategy(objective: ObjectiveSettings, trainer: Trainer) -> None:
     Raises:
         RacroError: the policy is to judge, and its weights are sharded.
     """
-    if (
-        isinstance(trainer.strategy, ShardedStrategy)
-        and objective.name == "vpo"
-        and objective.caption_judge == "policy"
-    ):
+    policy_judges = objective.name == "vpo" and objective.caption_judge == "policy"
+    if policy_judges and isinstance(trainer.strategy, ShardedStrategy):
         raise RacroError(
             "objective.caption_judge: policy needs the whole model on every rank, and this strategy shards it: each "
             "rank judges another number of texts; choose the judge reasoner or rule, or the ddp strategy"

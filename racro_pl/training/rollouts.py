@@ -53,10 +53,6 @@ class StepRollouts:
 
     A rollout server that is lost ends the groups, not the step: the other ranks are in it too, and wait in its
     collectives. ``lost`` then says what happened.
-
-    Args:
-        engine: samples.
-        rewards: score, by what the texts are.
     """
 
     def __init__(self, engine: RolloutEngine, rewards: Mapping[Role, RewardFunction]) -> None:
@@ -160,7 +156,6 @@ class _Forwarding:
     """Submits each group of a server the moment it arrives, from a thread of its own.
 
     Args:
-        rollouts: waits for the groups.
         submit: called under ``lock``.
         lock: held while the reward is used otherwise.
     """
@@ -220,7 +215,6 @@ def replace_flat(
     about progress; ``reward/mean`` therefore counts all captions that were sampled.
 
     Args:
-        groups: the step's.
         rounds: how often to draw, each time as many groups as still have no signal.
         result: waits for a group's rewards.
         draw: samples that many groups of further questions; fewer may come.

@@ -94,10 +94,6 @@ def keep_gradients_local(trainer: Trainer) -> None:
 def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> None:
     """Refuse a captioner whose captions do not depend on the image: see :func:`racro_pl.policy.sight.check_sight`.
 
-    Args:
-        captioner: the policy.
-        readable: training questions, the first of which with images is tried.
-
     Raises:
         RacroError: it does not see.
     """
@@ -112,10 +108,6 @@ def probe_sight(captioner: Captioner, readable: Iterator[EncodedQuestion]) -> No
 def probe_captioner(captioner: Captioner, readable: Callable[[], Iterator[EncodedQuestion]]) -> None:
     """Before the first step: does the captioner compute what its model does, does it see, can it learn?
 
-    Args:
-        captioner: the policy.
-        readable: training questions, from the first one on.
-
     Raises:
         RacroError: see :func:`probe_packing`, :func:`probe_sight` and :func:`probe_gradients`.
     """
@@ -128,9 +120,6 @@ def probe_packing(captioner: Captioner) -> None:
     """Let the plain path run where the shared-prefix path does not compute what the model does; say which one runs.
 
     See :func:`racro_pl.policy.packing_probe.probe_packing`. One rank's finding counts for all.
-
-    Args:
-        captioner: the policy.
 
     Raises:
         RacroError: the plain path has to run, and the weights are sharded or it is wrong too.
@@ -157,10 +146,6 @@ def probe_gradients(captioner: Captioner, readable: Iterator[EncodedQuestion]) -
 
     For adapters this looks at B (A's gradient is exactly zero while B is). A base layer whose backward is missing,
     or checkpointing that cuts the graph, shows here and not as a flat curve.
-
-    Args:
-        captioner: the policy.
-        readable: training questions, the first of which is used.
 
     Raises:
         RacroError: names the tensors that got none; or no question can be read.
@@ -211,11 +196,7 @@ def unused_settings(
     """A line for each setting that does nothing beside others, and has another value than its default.
 
     Args:
-        objective: the section of a configuration.
-        engine: that samples.
-        reward: the section of a configuration.
         questions: per step and rank.
-        curriculum: of the training questions.
     """
     yield from _micro_batches(objective.micro_batch_size, engine.group_size)
     if objective.updates_per_rollout > questions:

@@ -15,7 +15,7 @@ from racro_pl.training.checkpointing.run_folder import stop_with_checkpoint
 from racro_pl.training.distributed import all_reduce
 from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
 from racro_pl.training.metrics.scores import EvaluationScores, sets_of
-from racro_pl.types import Question
+from racro_pl.types import Question, Role
 
 LOST_ON_ANOTHER_RANK = "another rank has lost its rollout server; its output says more"
 
@@ -23,31 +23,24 @@ LOST_ON_ANOTHER_RANK = "another rank has lost its rollout server; its output say
 class AnsweringModule(CaptionerModule):
     """A captioner module that answers questions, and so validates and tests."""
 
-    def answer(self, questions: Sequence[Question], audited: bool = True) -> list[Answered]:
+    def answer(self, questions: Sequence[Question], audited: bool = True, role: Role | None = None) -> list[Answered]:
         """Take questions through the pipeline: greedy caption, reasoner, grade. Unreadable images are left out.
 
         Args:
             questions: of one batch.
             audited: whether the attached data set may know something about their captions; a benchmark does not.
+            role: what to write and grade in place of the objective's first; own answers are not audited.
         """
-        encoded = self.encode_readable(questions)
+        role = role or self.roles[0]
+        encoded = self.encode_readable(questions, role)
         texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
         captions = [without_thoughts(text) for text in texts]
-        pending = [self.scorer.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
+        reward = self.rewards[role]
+        pending = [reward.submit(question, [text]) for (question, _), text in zip(encoded, captions, strict=True)]
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return [
             Answered(question, caption, waiting.result(), data.audit_caption(question, caption) if audited else {})
             for (question, _), caption, waiting in zip(encoded, captions, pending, strict=True)
-        ]
-
-    def answer_alone(self, questions: Sequence[Question]) -> list[Answered]:
-        """The captioner's own greedy answers, graded; no reasoner is asked. Only where ``joint`` learns them."""
-        encoded = self.encode_readable(questions, "answer")
-        texts = self.engine.caption_greedily(self.captioner, encoded, self.updates_done)
-        waiting = [self.rewards["answer"].submit(item[0], [text]) for item, text in zip(encoded, texts, strict=True)]
-        return [
-            Answered(question, text, rewards.result(), {})
-            for (question, _), text, rewards in zip(encoded, texts, waiting, strict=True)
         ]
 
     def new_accuracy(self, split: str, audited: bool = True) -> PipelineAccuracy:
@@ -101,7 +94,7 @@ class AnsweringModule(CaptionerModule):
         answered = self.answer(questions, audited=split)
         self._scores.add(dataloader_idx, answered)
         if split and self._alone is not None:
-            for item in self.answer_alone(questions):
+            for item in self.answer(questions, audited=False, role="answer"):
                 self._alone.update(item)
         return answered if split else []
 

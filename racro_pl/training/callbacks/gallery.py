@@ -33,6 +33,10 @@ class Exhibit:
     """By ``COLUMNS``."""
 
 
+Text = tuple[str, Question, str, Rewards]
+"""Kind of exhibit, question, caption and rewards."""
+
+
 class CaptionGallery(Callback):
     """Sends pictures and captions to every configured logger.
 
@@ -72,12 +76,13 @@ class CaptionGallery(Callback):
         if step < self.last_step + self.every_n_steps or not trainer.loggers:
             return
         self.last_step = step - step % self.every_n_steps
-        exhibits = self._fixed(trainer, pl_module, step) + self._new(pl_module, step)
+        texts = [*self._fixed(trainer, pl_module), *self._new(pl_module)]
+        exhibits = [exhibit for text in texts if (exhibit := _exhibit(step, *text)) is not None]
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 self._send(logger, exhibits, step)
 
-    def _fixed(self, trainer: Trainer, module: RacroModule, step: int) -> list[Exhibit]:
+    def _fixed(self, trainer: Trainer, module: RacroModule) -> list[Text]:
         """Every rank answers: an engine may need all of them."""
         questions = trainer.datamodule.questions["validation"][: self.fixed]  # type: ignore[attr-defined]
         if not questions:
@@ -85,16 +90,14 @@ class CaptionGallery(Callback):
         with module.sampling():
             answered = module.answer(questions)
         return [
-            exhibit
-            for number, item in enumerate(answered, 1)
-            if (exhibit := _exhibit(f"fixed/{number}", step, item.question, item.caption, item.rewards)) is not None
+            (f"fixed/{number}", item.question, item.caption, item.rewards) for number, item in enumerate(answered, 1)
         ]
 
-    def _new(self, module: RacroModule, step: int) -> list[Exhibit]:
+    def _new(self, module: RacroModule) -> list[Text]:
+        groups = module.first_role(module.last_step)[: self.new]
         return [
-            exhibit
-            for number, (rollout, rewards) in enumerate(module.first_role(module.last_step)[: self.new], 1)
-            if (exhibit := _exhibit(f"new/{number}", step, rollout.question, rollout.texts[0], rewards)) is not None
+            (f"new/{number}", rollout.question, rollout.texts[0], rewards)
+            for number, (rollout, rewards) in enumerate(groups, 1)
         ]
 
     def _send(self, logger: Logger, exhibits: Sequence[Exhibit], step: int) -> None:
@@ -121,7 +124,7 @@ class CaptionGallery(Callback):
             print(f"CaptionGallery: {name} gets no pictures; TensorBoard, Weights & Biases, MLflow and trackio do")
 
 
-def _exhibit(kind: str, step: int, question: Question, caption: str, rewards: Rewards) -> Exhibit | None:
+def _exhibit(step: int, kind: str, question: Question, caption: str, rewards: Rewards) -> Exhibit | None:
     try:
         image = open_image(question.images[0])
     except (ImageError, IndexError):

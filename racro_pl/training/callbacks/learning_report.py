@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from racro_pl.reporting import surviving
 from racro_pl.reward import Reasoner
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
+from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.readers import OWN, Readers, trained_with
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
@@ -117,7 +117,9 @@ class LearningReport(Callback):
         if not trainer.is_global_zero:
             return
         with surviving("curve.png", folder):
-            self._draw_curve(folder)
+            if self.reward:
+                pictures.draw_curve(folder / "curve.png", self.accuracy, self.reward)
+                Console().say(f"curve: {folder / 'curve.png'}")
         with surviving("the comparison of held-out accuracy", folder):
             if isinstance(found, Exception):
                 raise found
@@ -139,25 +141,16 @@ class LearningReport(Callback):
         with surviving("captions.png", folder):
             self._draw_captions(folder, answered)
         for line in self.readers.lines(trained, before, after):
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            console.say(line)
         captions_before = [earlier.caption for earlier in shown_before]
-        console.print("\n".join(_last_words(folder, answered, captions_before)), highlight=False, soft_wrap=True)
-
-    def _draw_curve(self, folder: Path) -> None:
-        from racro_pl.training.callbacks.pictures import draw_curve
-
-        if self.reward:
-            draw_curve(folder / "curve.png", self.accuracy, self.reward)
-            Console().print(f"curve: {folder / 'curve.png'}", soft_wrap=True)
+        console.say("\n".join(_last_words(folder, answered, captions_before)))
 
     def _draw_captions(self, folder: Path, answered: list[Answered]) -> None:
-        from racro_pl.training.callbacks.pictures import draw_captions
-
         shown = answered[: self.sheet_images]
         if shown and self.before is not None:
             images = [[open_image(ref) for ref in item.question.images] for item in shown]
-            draw_captions(folder / "captions.png", images, shown, self.before[1])
-            Console().print(f"captions: {folder / 'captions.png'}", soft_wrap=True)
+            pictures.draw_captions(folder / "captions.png", images, shown, self.before[1])
+            Console().say(f"captions: {folder / 'captions.png'}")
 
     def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:
         """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
@@ -173,11 +166,11 @@ class LearningReport(Callback):
             try:
                 for start in range(0, len(mine), 64):
                     answered += module.answer(mine[start : start + 64])
+                    for role in module.roles[1:]:
+                        for item in module.answer(mine[start : start + 64], audited=False, role=role):
+                            alone.update(item)
                 for item in answered:
                     metric.update(item)
-                for start in range(0, len(mine) if len(module.roles) > 1 else 0, 64):
-                    for item in module.answer_alone(mine[start : start + 64]):
-                        alone.update(item)
                 read = self.readers.read(answered, lambda: module.new_accuracy("test", audited=False))
             except Exception as error:  # the other ranks would wait in the sums below
                 failure = error
@@ -198,9 +191,9 @@ def _last_words(folder: Path, answered: list[Answered], captions_before: list[st
     if changed is not None:
         item, before = changed
         question = item.question.text.replace(IMAGE_TAG, "").strip()
-        lines = [f"  {name:<9} {escape(shorten(text, 300))}"
+        lines = [f"  {name:<9} {shorten(text, 300)}"
                  for name, text in (("question", question), ("before", before), ("after", item.caption))]  # fmt: skip
-    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" --captioner {escape(str(folder))}']
+    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" --captioner {folder}']
 
 
 def _table(before: dict[str, float], after: dict[str, float]) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.cells import cell_len, chop_cells
 
 from racro_pl.files import private
 from racro_pl.text.captioner_prompt import IMAGE_TAG
@@ -53,18 +53,12 @@ def draw_captions(
 
     Texts are wrapped, and cut where they are longer than some lines. Characters that no installed font has are boxes,
     and a line at the bottom says so.
-
-    Args:
-        path: of the PNG file.
-        images: of each question.
-        answered: the questions after training.
-        before: their captions before it.
     """
     rows = [_lines(item, earlier) for item, earlier in zip(answered, before, strict=True)]
     missing = missing_characters("".join(text for lines in rows for text, _, _ in lines))
     heights = [max(_IMAGE, _LINE * len(lines)) + 2 * _GAP for lines in rows]
     total = sum(heights) + (_LINE + _GAP if missing else 0)
-    longest = max((sum(map(_columns, text)) for lines in rows for text, _, _ in lines), default=0)
+    longest = max((cell_len(text) for lines in rows for text, _, _ in lines), default=0)
     width = _IMAGE + 4 * _GAP + _COLUMN * max(60, longest)  # 60: the note below fits
     figure = Figure(figsize=(width, total), dpi=130)
     top = total
@@ -133,16 +127,7 @@ def wrap(text: str, columns: int, most: int) -> list[str]:
 
 def _fitting(text: str, columns: int) -> int:
     """How many of a text's characters fit, at least one."""
-    width = 0
-    for place, character in enumerate(text):
-        width += _columns(character)
-        if width > columns:
-            return max(1, place)
-    return len(text)
-
-
-def _columns(character: str) -> int:
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return max(1, len(chop_cells(text[:columns], columns)[0]))
 
 
 def missing_characters(text: str) -> set[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -13,6 +11,7 @@ from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, OTHER
 from racro_pl.rollout import TransformersEngine
 from racro_pl.terminal import Console
 from racro_pl.training.memory import Plan, advise, with_prompt
+from racro_pl.training.metrics import peak_process_gib
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import keep_gradients_local
 from racro_pl.types import Prompt, RacroError
@@ -74,7 +73,7 @@ class Preflight(Callback):
         if trainer.is_global_zero:
             console = Console()
             for line in [*plan.lines(), measured]:
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                console.say(line)
 
 
 def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool) -> None:
@@ -116,9 +115,7 @@ def _available(device: torch.device) -> int | None:
 def _peak(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{'measured':<34}{torch.cuda.max_memory_allocated(device) / GIB:7.2f}"
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"{'measured: the whole process':<34}{peak / GIB:7.2f}"
+    return f"{'measured: the whole process':<34}{peak_process_gib():7.2f}"
 
 
 def _too_much(plan: Plan, available: int | None, error: str) -> str:

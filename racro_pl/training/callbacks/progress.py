@@ -74,17 +74,15 @@ class PlainProgress(ProgressBar):
             done, spent = trainer.global_step - self._first[0], now - self._first[1]
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             line = progress_line(trainer.global_step, int(trainer.max_steps), spent / max(1, done), metrics)
-            Console().print(line, soft_wrap=True, highlight=False)
+            Console().say(line)
 
 
 def progress_line(step: int, steps: int, seconds_per_step: float, metrics: dict[str, float]) -> str:
     """What one line says.
 
     Args:
-        step: steps made.
         steps: steps of the whole run; -1 where it has no end.
         seconds_per_step: mean over the steps of this process.
-        metrics: the newest.
     """
     rate = f"{seconds_per_step:.1f} s/step"
     if steps > 0:

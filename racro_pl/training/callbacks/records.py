@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from racro_pl.files import append_private, whole_folder
 from racro_pl.text.printable import json_line
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.training.checkpointing.run_folder import run_folder
+from racro_pl.training.distributed import join_ranks
 from racro_pl.training.module import RacroModule
 from racro_pl.training.strategy import gather
 
@@ -67,10 +67,7 @@ class SolvedQuestions(Callback):
             rollout.question.id: all(rewards.scored) and min(rewards.parts["correct"]) == 1.0
             for rollout, rewards in pl_module.first_role(pl_module.last_step)
         }
-        everywhere = [found] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(everywhere, found)
-        for results in everywhere:
+        for results in join_ranks([found]):
             trainer.datamodule.note_solved(results)  # type: ignore[attr-defined]
 
 

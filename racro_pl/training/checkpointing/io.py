@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from racro_pl.files import partial_path, replace_folder, sync, whole_folder
+from racro_pl.pretrained.folder import first_line
 from racro_pl.types import RacroError
 
 ADAPTER_KEY = "racro_adapter_config"
@@ -44,9 +45,8 @@ class RacroCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch and safetensors wrap what the disk said. The space that it took goes back.
             partial.unlink(missing_ok=True)
-            reason = str(error).partition("\n")[0] or type(error).__name__
             raise RacroError(
-                f"cannot write the checkpoint {target}: {reason}; free some space, then resume "
+                f"cannot write the checkpoint {target}: {first_line(error)}; free some space, then resume "
                 "from the checkpoint before, which is whole"
             ) from error
         partial.replace(target)
@@ -63,8 +63,8 @@ class RacroCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise RacroError(f"ckpt_path {str(path)!r} is not a whole, plain checkpoint: {reason}") from error
+            message = f"ckpt_path {str(path)!r} is not a whole, plain checkpoint: {first_line(error)}"
+            raise RacroError(message) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         super().remove_checkpoint(path)

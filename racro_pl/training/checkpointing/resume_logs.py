@@ -59,20 +59,20 @@ def _rewind_lines(path: Path, step: int) -> None:
 def _rewind_table(path: Path, step: int) -> None:
     header, rows = read_table(path)
     # The logger's axis begins at 0: the row of the first step has 0.
-    kept = [row for row in rows if _axis(row) < step]
+    kept = [row for row in rows if int(row["step"]) < step]
     if len(kept) == len(rows):
         return
     replaced = path.with_suffix(".replaced.csv")
     old_header, old = read_table(replaced) if replaced.is_file() else ([], [])
     header_replaced = sorted({*old_header, *header})
-    write_table(replaced, header_replaced, old + [row for row in rows if _axis(row) >= step])
+    write_table(replaced, header_replaced, old + [row for row in rows if int(row["step"]) >= step])
     write_table(path, header, kept)
 
 
 def has_row(folder: Path, axis: int) -> bool:
     """Whether ``metrics.csv`` holds a row with this value of the logger's axis."""
     path = folder / METRICS
-    return path.is_file() and any(_axis(row) == axis for row in read_table(path)[1])
+    return path.is_file() and any(int(row["step"]) == axis for row in read_table(path)[1])
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -91,10 +91,6 @@ def write_table(path: Path, header: list[str], rows: list[dict[str, str]]) -> No
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
-
-
-def _axis(row: dict[str, str]) -> int:
-    return int(row["step"])
 
 
 class ContinuedCSVLogger(CSVLogger):

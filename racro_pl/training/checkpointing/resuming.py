@@ -74,11 +74,9 @@ def check_weights(
     """Refuse trained weights that mean something else in this policy. Also for validation.
 
     Args:
-        policy: the section of the configuration.
         adapter: the PEFT configuration of the trained adapter; None in full fine-tuning.
         tensors: what is trained, by name.
         own_origin: :func:`origin_of` this run's captioner.
-        checkpoint: to be loaded.
 
     Raises:
         RacroError: rank, alpha, adapted layers, sizes or the base model differ.
@@ -118,7 +116,6 @@ def check_run(now: Mapping[str, Any], origin: Mapping[str, str | None], checkpoi
     Args:
         now: :func:`run_settings` of this run.
         origin: :func:`origin_of` its captioner.
-        checkpoint: to be resumed from.
 
     Raises:
         RacroError: another objective, or another start adapter.

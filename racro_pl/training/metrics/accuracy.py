@@ -93,11 +93,9 @@ class PipelineAccuracy(Metric):
             "unscored_share": 1.0 - scored / total,
             "questions": float(self.questions),
         }
-        for index, name in enumerate(self.audits):
-            result[name] = float(self.audited[index]) / total
+        result |= dict(zip(self.audits, (self.audited / total).tolist(), strict=True))
         if len(self.categories) > 1:
-            for index, category in enumerate(self.categories):
-                result[f"accuracy/{printable(category)}"] = float(self.correct[index]) / max(
-                    float(self.scored[index]), 1.0
-                )
+            shares = (self.correct / self.scored.clamp(min=1.0)).tolist()
+            for category, share in zip(self.categories, shares, strict=True):
+                result[f"accuracy/{printable(category)}"] = share
         return result

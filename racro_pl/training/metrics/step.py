@@ -96,11 +96,8 @@ class StepMetrics:
         others = {f"{role}s/{name}": value for role, metrics in self._others.items()
                   for name, value in _without_the_steps(metrics.reduced(all_reduce)).items()}  # fmt: skip
         names = [*_SUMMED, *_IMPORTANCE_SUMS, *(f"sum/{name}" for name in TOKEN_SUMS)]
-        sums = dict(
-            zip(
-                names, all_reduce(torch.tensor([self._sums[n] for n in names], dtype=torch.float64), "sum"), strict=True
-            )
-        )
+        totals = torch.tensor([self._sums[name] for name in names], dtype=torch.float64)
+        sums = dict(zip(names, all_reduce(totals, "sum"), strict=True))
         seconds = time.perf_counter() - self._started
         highest = [self._maxima.get(name, 0.0) for name in ("grad_norm", "ratio")]
         idle = self.seconds["reason"] + self._captions_awaited
@@ -125,10 +122,7 @@ class StepMetrics:
             "caption/tokens": mean("caption_tokens", "captions"),
             "caption/truncated_share": mean("truncated", "captions"),
             "caption/only_thoughts_share": mean("only_thoughts", "captions"),
-            "questions/dropped": float(sums["dropped"]),
-            "questions/unsampled": float(sums["unsampled"]),
-            "questions/refilled": float(sums["refilled"]),
-            "questions/replaced": float(sums["replaced"]),
+            **{f"questions/{name}": float(sums[name]) for name in _QUESTIONS},
             "policy/loss": mean("loss", "divisor"),
             **{f"policy/{name}": mean(f"sum/{name}", "forwarded_tokens") for name in TOKEN_SUMS},
             "policy/skipped_captions": float(sums["skipped"]),
@@ -145,10 +139,10 @@ class StepMetrics:
         }
 
 
+_QUESTIONS = ("dropped", "unsampled", "refilled", "replaced")
 _SUMMED = (
     "captions", "caption_tokens", "truncated", "only_thoughts", "scored", "reward", "reward_squared", "groups",
-    "flat_groups", "dropped", "unsampled", "refilled", "replaced", "loss", "divisor", "forwarded_tokens", "skipped",
-    "skipped_updates",
+    "flat_groups", *_QUESTIONS, "loss", "divisor", "forwarded_tokens", "skipped", "skipped_updates",
 )  # fmt: skip
 
 
@@ -183,7 +177,10 @@ def _importance_metrics(sums: Mapping[str, Tensor], max_ratio: float) -> dict[st
 
 def _peak_memory_gib() -> float:
     """Peak of the GPU where there is one, else of the process (GiB)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_process_gib()
+
+
+def peak_process_gib() -> float:
+    """Peak of the process's main memory (GiB)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)

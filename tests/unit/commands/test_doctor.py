@@ -101,6 +101,13 @@ def test_a_check_that_breaks_is_a_finding():
     assert (finding.status, finding.advice) == ("fail", "got this, do that")
 
 
+def test_an_error_without_a_word_is_a_finding_too():
+    def broken():
+        raise RuntimeError("\n")
+
+    assert doctor.attempt("thing", broken) == doctor.Finding("thing", "fail", "RuntimeError", "RuntimeError")
+
+
 def test_a_configuration_too_large_for_the_card_is_told_with_what_to_change(monkeypatch):
     module, data = parts_of(str(ROOT / "configs/quickstart.yaml"))
     module.policy_settings.path = "Qwen/Qwen2.5-VL-7B-Instruct"

@@ -82,7 +82,9 @@ def test_a_template_that_does_not_end_is_ended_and_the_next_one_renders(impatien
         ("{% include '/etc/passwd' %}", "failed"),
     ],
 )
-def test_what_a_template_must_not_do_is_an_error_that_says_what(template, message):
+def test_what_a_template_must_not_do_is_an_error_that_says_what(monkeypatch, template, message):
+    # All of these end by themselves; the one that makes 100 MB of source takes its seconds on a busy machine.
+    monkeypatch.setattr(sandbox, "LIMIT_S", 120.0)
     with pytest.raises(RefusalError, match=message):
         ChatTemplate(template, "m").render(TEXTS)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from racro_pl.terminal import Console
 from racro_pl.training.callbacks import progress
 from racro_pl.training.callbacks.learning_report import _last_words
 from racro_pl.training.callbacks.parameter_count import parameter_line
@@ -66,7 +68,10 @@ def test_a_run_ends_with_a_changed_caption_and_the_command_to_type_next(tmp_path
     same, changed = (SimpleNamespace(question=question, caption=text) for text in ("as it was", "[red] new"))
     lines = _last_words(tmp_path, [same, changed], ["as it was", "old"])
     assert [line.split() for line in lines[:3]] == [["question", "How", "many?"], ["before", "old"],
-                                                    ["after", "\\[red]", "new"]]  # fmt: skip
+                                                    ["after", "[red]", "new"]]  # fmt: skip
+    shown = io.StringIO()
+    Console(file=shown, width=20, force_terminal=True).say("\n".join(lines))
+    assert shown.getvalue() == "\n".join(lines) + "\n"  # as it is: no markup, no colour, no line broken
     assert lines[-1] == f'next: racro-pl ask IMAGE "QUESTION" --captioner {tmp_path}'
     assert _last_words(tmp_path, [same], ["as it was"]) == lines[-1:]
 
