@@ -11,7 +11,7 @@ from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, OTHER
 from racro_pl.rollout import TransformersEngine
 from racro_pl.terminal import Console
 from racro_pl.training.memory import Plan, advise, with_prompt
-from racro_pl.training.metrics import peak_process_gib
+from racro_pl.training.metrics.step import peak_process_gib
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import keep_gradients_local
 from racro_pl.types import Prompt, RacroError
