@@ -9,13 +9,15 @@ import resource
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from racro_pl.service.errors import bad_request
+from racro_pl.service.errors import ServiceError, bad_request
 from racro_pl.service.limits import Limits
 
 MEMORY_BYTES = 2_000_000_000
 """Address space of the process that decodes."""
 SECONDS = 10.0
-"""For one image."""
+"""For one image, counted from when the process has nothing else to do."""
+START_SECONDS = 120.0
+"""For the process to start and import what it needs, on a busy machine."""
 IMAGES_PER_PROCESS = 256
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -26,25 +28,36 @@ class ImageDecoder:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pool: ProcessPoolExecutor | None = None
+        self._turn = asyncio.Lock()
 
     async def decode(self, data: bytes, where: str) -> bytes:
         """The same picture as an uncompressed file.
 
         Raises:
-            ServiceError: status 400: it is no image of the formats allowed, or too large.
+            ServiceError: status 400: it is no image of the formats allowed, or too large; 503: no process starts.
         """
-        pool = self._pool = self._pool or _new_pool()
-        try:
-            future = asyncio.get_running_loop().run_in_executor(pool, decode, data, self._limits.image_pixels)
-            decoded = await asyncio.wait_for(future, SECONDS)
-        except (BrokenProcessPool, TimeoutError):
-            self.close()
-            decoded = None
+        # One after the other: an image that hangs takes its own time, and no other image's.
+        async with self._turn:
+            decoded = await self._decode(data)
         if decoded is None:
             raise bad_request(
                 f"not a PNG, JPEG or WebP image of at most {self._limits.image_pixels} pixels", "image", where
             )
         return decoded
+
+    async def _decode(self, data: bytes) -> bytes | None:
+        loop = asyncio.get_running_loop()
+        pool = self._pool = self._pool or _new_pool()
+        try:
+            await asyncio.wait_for(loop.run_in_executor(pool, ready), START_SECONDS)
+        except (BrokenProcessPool, TimeoutError):
+            self.close()
+            raise ServiceError(503, "images cannot be read now; try again later", "image_reader") from None
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(pool, decode, data, self._limits.image_pixels), SECONDS)
+        except (BrokenProcessPool, TimeoutError):
+            self.close()
+            return None
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -62,8 +75,18 @@ def _new_pool() -> ProcessPoolExecutor:
         mp_context=multiprocessing.get_context("spawn"),
         initializer=resource.setrlimit,
         initargs=(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
-        max_tasks_per_child=IMAGES_PER_PROCESS,
+        # Two tasks an image, so that a process that has done its share ends before one that only waits for the next.
+        max_tasks_per_child=2 * IMAGES_PER_PROCESS,
     )
+
+
+def ready() -> None:
+    """Done when the process runs and has imported what decoding needs."""
+    from PIL import Image
+
+    import racro_pl.images  # noqa: F401
+
+    Image.init()
 
 
 def decode(data: bytes, pixels: int) -> bytes | None:

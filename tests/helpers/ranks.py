@@ -1,7 +1,7 @@
 """Ranks that stay: processes of one group that are started once and run one function after another.
 
 Most of what two ranks cost on a CPU is their start and their imports. A launcher's own work is not tried here: that is
-done by `test_ddp_run`, `test_nodes` and `test_caption_ranks`.
+done by `test_resume`, `test_nodes` and `test_caption_ranks`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any
 
+from racro_pl.serving.addresses import free_port
 from tests.helpers.preloaded import CONTEXT
 
 LIMIT_S = 240.0
@@ -58,9 +58,7 @@ class Ranks:
         return [call.result() for call in calls]
 
     def _start(self) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = free_port("127.0.0.1")
         self._ranks = [
             ProcessPoolExecutor(1, CONTEXT, _join_group, (index, self.count, port)) for index in range(self.count)
         ]

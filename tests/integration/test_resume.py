@@ -21,6 +21,13 @@ from tests.fakes.runs import assert_same_run, captions, metrics
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-m", "racro_pl"]
+
+
+def stopping(marker: Path, moment: str) -> list[str]:
+    """The same program, that stops at a moment (``tests.fakes.stalled_fit``)."""
+    return [sys.executable, "-m", "tests.fakes.stalled_fit", str(marker), moment]
+
+
 DEADLINE_S = 600
 """Far more than a run takes: who waits longer hangs."""
 
@@ -62,14 +69,6 @@ def wait(for_what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def has_step(folder: Path, step: int, name: str = "captions.jsonl") -> Callable[[], bool]:
-    def found() -> bool:
-        path = folder / name
-        return path.is_file() and f'{{"step": {step},' in path.read_text()
-
-    return found
-
-
 @contextlib.contextmanager
 def killed(process: subprocess.Popen[str]) -> Iterator[None]:
     """End a process by SIGKILL after the block."""
@@ -106,9 +105,7 @@ def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
     folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stalled"
     more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "1", "--trainer.limit_val_batches", "1.0")
     # The fifth to be written: best and last after step 2, last of 1, last of 3, and then step 4's.
-    process = start(
-        [sys.executable, "-m", "tests.fakes.stalled_fit", str(marker), "5", *arguments(tmp_path, *more)]
-    )  # fmt: skip
+    process = start([*stopping(marker, "checkpoint:5"), *arguments(tmp_path, *more)])
     with killed(process):
         wait(marker.exists, process)
     assert any((folder / "checkpoints").glob(".*.partial"))
@@ -120,11 +117,11 @@ def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
 
 
 def test_killed_between_the_captions_and_the_checkpoint(straight, tmp_path):
-    folder = tmp_path / "quickstart/version_0"
+    folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stopped"
     more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "3")
-    process = start([*PYTHON, *arguments(tmp_path, *more)])
+    process = start([*stopping(marker, "captions:5:0"), *arguments(tmp_path, *more)])
     with killed(process):
-        wait(has_step(folder, 5), process)
+        wait(marker.exists, process)
     end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(folder / "checkpoints/last.ckpt"))]))
     assert_same_run(folder, straight)
     assert {row["step"] for row in captions(folder, "captions.replaced.jsonl")} >= {4, 5}
@@ -141,32 +138,39 @@ def test_a_job_that_slurm_requeues_goes_on_by_itself(straight, tmp_path):
         "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }  # fmt: skip
-    command = [*PYTHON, *arguments(tmp_path / "runs", "--trainer.max_steps", "6")]
-    folder = tmp_path / "runs/quickstart/version_4711"
-    process = start(command, **slurm)
-    wait(has_step(folder, 2), process)
+    words = arguments(tmp_path / "runs", "--trainer.max_steps", "6")
+    folder, marker = tmp_path / "runs/quickstart/version_4711", tmp_path / "stopped"
+    process = start([*stopping(marker, "captions:2:0"), *words], **slurm)
+    wait(marker.exists, process)
     os.kill(process.pid, signal.SIGUSR1)
+    marker.unlink()
     assert "SIGUSR1: finishing this step" in end(process, 128 + signal.SIGUSR1)
     assert asked.read_text() == "requeue 4711\n"
     assert torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] in (2, 3, 4)
-    assert "hpc_ckpt_1.ckpt" in end(start(command, **slurm, SLURM_RESTART_COUNT="1"))
+    assert "hpc_ckpt_1.ckpt" in end(start([*PYTHON, *words], **slurm, SLURM_RESTART_COUNT="1"))
     assert_same_run(folder, straight)
 
 
 def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
     """The signal reaches rank 1 alone; both stop after the same step, and resume from there."""
     more = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "5")
+    # Every collective is met by both, to the last one: who asks for something alone waits for ever.
     end(start([*PYTHON, *arguments(tmp_path / "straight", *more)]))
-    folder = tmp_path / "stopped/quickstart/version_0"
-    process = start([*PYTHON, *arguments(tmp_path / "stopped", *more)])
-    wait(has_step(folder, 2, "captions-rank1.jsonl"), process)
+    straight = tmp_path / "straight/quickstart/version_0"
+    assert (straight / "adapter/adapter_model.safetensors").is_file()
+    assert (straight / "held_out.json").is_file()
+    assert {path.name for path in straight.glob("captions-*.jsonl")} == {"captions-rank0.jsonl", "captions-rank1.jsonl"}
+    folder, marker = tmp_path / "stopped/quickstart/version_0", tmp_path / "there"
+    process = start([*stopping(marker, "captions:2:1"), *arguments(tmp_path / "stopped", *more)])
+    wait(marker.exists, process)
     os.kill(rank_1_of(process.pid), signal.SIGTERM)
+    marker.unlink()
     output = end(process, 143)
     assert "stopped by SIGTERM; resume with --ckpt_path" in output
     last = folder / "checkpoints/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
     end(start([*PYTHON, *arguments(tmp_path / "stopped", *more, "--ckpt_path", str(last))]))
-    assert_same_run(folder, tmp_path / "straight/quickstart/version_0")
+    assert_same_run(folder, straight)
 
 
 def rank_1_of(pid: int) -> int:

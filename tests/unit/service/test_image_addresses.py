@@ -114,7 +114,8 @@ def slow(request: httpx.Request) -> httpx.Response:
     ],
 )
 def test_other_answers_are_no_image(answer, monkeypatch) -> None:
-    monkeypatch.setattr(fetching, "SECONDS", 0.1)
+    if answer is slow:
+        monkeypatch.setattr(fetching, "SECONDS", 0.5)
     net = Net(answer, Limits(image_bytes=10_000))
     net.refuses("https://images.example/")
     assert len(net.asked) == 1

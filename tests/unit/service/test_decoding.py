@@ -1,0 +1,58 @@
+"""The process that decodes strangers' images: one that hangs or dies costs itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from racro_pl.service import decoding
+from racro_pl.service.decoding import ImageDecoder
+from racro_pl.service.errors import ServiceError
+from racro_pl.service.limits import Limits
+from tests.helpers.service import picture
+
+
+def misbehave_or_decode(data: bytes, pixels: int) -> bytes | None:
+    if data == b"hang":
+        time.sleep(600)
+    if data == b"die":
+        os._exit(1)
+    return decode(data, pixels)
+
+
+decode = decoding.decode
+
+
+@pytest.mark.parametrize("bad", [b"hang", b"die"])
+def test_what_hangs_or_dies_costs_no_other_image(monkeypatch, bad) -> None:
+    monkeypatch.setattr(decoding, "decode", misbehave_or_decode)
+
+    async def all_at_once() -> list[object]:
+        decoder = ImageDecoder(Limits())
+        first = await decoder.decode(picture(), "first")
+        monkeypatch.setattr(decoding, "SECONDS", 1.0 if bad == b"hang" else 100.0)
+        pending = [asyncio.create_task(decoder.decode(bad, "bad"))]
+        await asyncio.sleep(0)  # it has its turn
+        pending += [asyncio.create_task(decoder.decode(picture(), "good")) for _ in range(3)]
+        found = await asyncio.gather(pending[0], return_exceptions=True)
+        monkeypatch.setattr(decoding, "SECONDS", 100.0)
+        found += await asyncio.gather(*pending[1:], return_exceptions=True)
+        decoder.close()
+        return [first, *found]
+
+    first, refused, *others = asyncio.run(all_at_once())
+    assert isinstance(refused, ServiceError)
+    assert (refused.status, refused.param) == (400, "bad")
+    assert others == [first] * 3
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_image(monkeypatch) -> None:
+    monkeypatch.setattr(decoding, "START_SECONDS", 0.0)
+    decoder = ImageDecoder(Limits())
+    with pytest.raises(ServiceError, match="images cannot be read now") as error:
+        asyncio.run(decoder.decode(picture(), "image"))
+    decoder.close()
+    assert error.value.status == 503
