@@ -106,6 +106,7 @@ class ChatClient:
             Fault: of the last attempt.
         """
         attempt, began = 0, time.monotonic()
+        fault: Fault | None = None
         while True:
             attempt += 1
             limit_s = min(self._attempt_s, deadline - time.monotonic())
@@ -113,8 +114,10 @@ class ChatClient:
                 async with asyncio.timeout(limit_s):
                     return await self._once(method, path, payload, plain)
             except (TimeoutError, httpx.TimeoutException) as error:
-                where = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no complete answer"
-                fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
+                # What the deadline cuts short says less than the fault before it.
+                if fault is None or limit_s == self._attempt_s:
+                    where = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no complete answer"
+                    fault = Fault(TIMEOUT, f"{where} within {max(limit_s, 0):.3g} s", heals=True)
             except httpx.TransportError as error:
                 fault = self._lost(error)
                 if isinstance(error, httpx.ConnectError):

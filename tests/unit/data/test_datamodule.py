@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from racro_pl.data import FigureWorldReader, Reader, ReadResult
+from racro_pl.data import FigureWorldReader, Reader, ReadResult, datamodule
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.data.sampling import QuestionSampler
 from racro_pl.text.captioner_prompt import PromptError
@@ -207,7 +207,7 @@ def test_sizes_below_one_are_refused(name):
 
 def test_ranks_must_share_a_step_evenly(monkeypatch):
     data = make(ListReader(train=ten()), 3)
-    monkeypatch.setattr(data, "_place", lambda: (0, 2))
+    monkeypatch.setattr(datamodule, "place_of", lambda trainer: (0, 2))
     with pytest.raises(
         RacroError, match="questions_per_step is 3, which 2 ranks cannot share evenly; use a multiple of 2"
     ):

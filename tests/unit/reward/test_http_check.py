@@ -1,5 +1,6 @@
 """What an HTTP reasoner finds out before a run, its key, and its settings."""
 
+import asyncio
 import socket
 
 import pytest
@@ -46,6 +47,18 @@ def test_check_of_a_port_that_refuses(connect):
             connect(url).check()
         reply = ask(connect(url, model="tiny", attempts=2))[0]
     assert reply.kind == "connection failed"
+
+
+def test_a_deadline_that_passes_between_two_attempts_hides_no_fault(connect, monkeypatch):
+    async def overslept(seconds):  # as on a busy machine
+        await sleep(1.2 if seconds else 0)
+
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", overslept)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        reasoner = connect(f"http://127.0.0.1:{unused.getsockname()[1]}", model="tiny", deadline_s=1.0)
+        assert ask(reasoner)[0].kind == "connection failed"
 
 
 @pytest.mark.usefixtures("quick_refusal")
