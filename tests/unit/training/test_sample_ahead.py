@@ -86,7 +86,9 @@ def serve(folder: Path) -> FakeVllm:
 
 def module_on(server: FakeVllm, folder: Path) -> RacroModule:
     module = make_module(folder, sample_ahead=True)
-    module.engine = VllmEngine(group_size=4, max_new_tokens=6, url=server.url, deadline_s=200.0, attempts=2)
+    module.engine = VllmEngine(
+        group_size=4, max_new_tokens=6, url=server.url, canary_questions=1, deadline_s=200.0, attempts=2
+    )
     return module
 
 
@@ -103,7 +105,7 @@ def test_vllm_samples_while_the_trainer_learns(folder, tmp_path):
         route = server.route
 
         def wait(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-            if path.endswith("/chat/completions") and len(server.chats) == 8:  # four of the canary, four of step 1
+            if path.endswith("/chat/completions") and len(server.chats) == 5:  # one of the canary, four of step 1
                 assert learnt.wait(150)
             return route(path, body)
 
@@ -149,7 +151,7 @@ def test_the_reasoner_has_a_step_for_captions_sampled_ahead(folder, tmp_path, wh
         route = server.route
 
         def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-            if path.endswith("/chat/completions") and len(server.chats) >= 8:  # four of the canary, four of step 1
+            if path.endswith("/chat/completions") and len(server.chats) >= 5:  # one of the canary, four of step 1
                 assert learning.wait(150)
             return route(path, body)
 
@@ -199,7 +201,7 @@ def test_a_run_that_ends_sends_nothing_more_to_the_reasoner(folder, tmp_path):
         route = server.route
 
         def late(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-            if path.endswith("/chat/completions") and len(server.chats) >= 8:
+            if path.endswith("/chat/completions") and len(server.chats) >= 5:
                 ended.wait(150)
             return route(path, body)
 

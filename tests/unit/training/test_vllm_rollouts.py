@@ -32,7 +32,7 @@ def serve(folder: Path, fault: str = "") -> FakeVllm:
 def module_on(server: FakeVllm, folder: Path, **objective: Any) -> RacroModule:
     module = make_module(folder, **objective)
     module.engine = VllmEngine(
-        group_size=4, max_new_tokens=6, url=server.url, canary_every=2, deadline_s=200.0, attempts=2
+        group_size=4, max_new_tokens=6, url=server.url, canary_every=2, canary_questions=1, deadline_s=200.0, attempts=2
     )
     return module
 
@@ -191,7 +191,7 @@ def test_groups_sampled_before_the_loss_are_learnt_from(folder, tmp_path):
         route = server.route
 
         def dies(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-            if len(server.chats) == 6:  # four of the canary, two of the step
+            if len(server.chats) == 3:  # one of the canary, two of the step
                 server.fault = "500"
             return route(path, body)
 
