@@ -50,16 +50,19 @@ class Stage:
 
 MARKS = "(gpu or not gpu) and not vllm and not slow and not browser"
 WORKERS = ["-n", "8", "--dist", "worksteal"]
-FEW = "variants or settings"
+FEW = {
+    "right_policy": ("tests/unit/losses/test_variants.py",),
+    "right_training": ("tests/unit/training/test_settings.py", "tests/unit/rollout/test_vllm_settings.py"),
+}
 """Tests of a dry run: the whole suite runs elsewhere."""
 
 
 def pytest_stage(name: str, limit: int, out: Path, dry: bool, *paths: str, gate: bool = False) -> Stage:
     """Tests of the project on the device; what they record comes back as numbers."""
     result = out / f"{name}.jsonl"
-    chosen = ["--device", "cpu", "-k", FEW] if dry else ["--device", "cuda", "-m", MARKS, *WORKERS]
+    chosen = ["--device", "cpu", *FEW[name]] if dry else ["--device", "cuda", "-m", MARKS, *WORKERS, *paths]
     report = ["-p", "scripts.gpu_minutes.report_plugin", "--test-report", str(result)]
-    command = ["pytest", "-q", "-p", "no:cacheprovider", "--no-header", *report, *chosen, *paths]
+    command = ["pytest", "-q", "-p", "no:cacheprovider", "--no-header", *report, *chosen]
     return Stage(name, limit * (PATIENCE if dry else 1), [sys.executable, "-m", *command], result, gate)
 
 
