@@ -61,7 +61,8 @@ def main() -> int:
         print(f"tables and pictures in {out}: {', '.join(complete)}")
     for table, names in lacking.items():
         for name in sorted(names):
-            print(f"table {table} is not written: {name} {failed[name]}; see {out / name}.log", file=sys.stderr)
+            hint = f"; see {out / name}.log" if failed[name].startswith("ended") else ""
+            print(f"table {table} is not written: {name} {failed[name]}{hint}", file=sys.stderr)
     return 1 if len(complete) < len(options.tables) else 0
 
 

@@ -38,6 +38,8 @@ TITLES = {PLAIN: "SmolLM2-135M as it comes", ADAPTED: "SmolLM2-135M, LoRA on tex
 TRUE = "true captions"
 LONGEST = 96
 """Tokens of a reply: the adapted model needs a third of it."""
+PATIENCE_S = 3600.0
+"""For the start of a server and for an answer: all questions are sent at once, and a CPU may be shared."""
 NAME = "language_model"
 """Of the table, of the file of figures, and of the test's run folder."""
 
@@ -73,23 +75,27 @@ def served(model: Path, name: str, python: str, out: Path) -> VllmServer:
     """A server of a model under a name; a context manager."""
     # Compiling the model would take longer than the tokens of this test gain from it. Merged, since vLLM's CPU build
     # took minutes for the first words of an adapter beside the model.
-    settings = ServerSettings(python, max_model_len=1024, extra_args=["--enforce-eager"])
+    settings = ServerSettings(python, max_model_len=1024, start_timeout_s=PATIENCE_S, extra_args=["--enforce-eager"])
     return VllmServer(model, settings, served_model_name=name, log_path=out / "vllm.log")
+
+
+def client(name: str) -> dict[str, Any]:
+    """How a model is asked."""
+    limits = {"deadline_s": PATIENCE_S, "attempt_s": PATIENCE_S}
+    return {"model": name, "temperature": 0.0, "max_tokens": LONGEST, **limits}
 
 
 def right_with_true_captions(server: VllmServer, count: int) -> dict[str, float]:
     """Shares of ``right`` and of ``boxed`` answers from captions that state just what is asked."""
-    reasoner = HttpReasoner(server.url, model=server.served_model_name, temperature=0.0, max_tokens=LONGEST)
+    reasoner = HttpReasoner(server.url, **client(server.served_model_name))
     questions = find_benchmark("reckoning").read().questions[:count]
     scorer = Scorer(reasoner, cache="off")
     waiting = [scorer.submit(question, [f" {true_caption(question)}"]) for question in questions]
     rewards = [each.result() for each in waiting]
     scorer.close()
-    unscored = sum(not all(each.scored) for each in rewards)
+    unscored = [each.reasons[0] for each in rewards if not each.scored[0]]
     if unscored:
-        raise SystemExit(
-            f"{unscored} of {len(rewards)} questions got no answer: {rewards[0].reasons}; see the vllm.log"
-        )
+        raise SystemExit(f"{len(unscored)} of {len(rewards)} questions got no answer: {unscored[0]}; see the vllm.log")
     return {
         "right": sum(each.total[0] for each in rewards) / len(rewards),
         "boxed": sum(last_boxed(each.answers[0][0]) is not None for each in rewards) / len(rewards),
@@ -104,8 +110,7 @@ def read_captions(server: VllmServer, after: str, out: Path, count: int) -> dict
     """
     settings: dict[str, Any] = yaml.safe_load((ROOT / "configs/test_reckoning.yaml").read_text())
     settings["captioners"][1]["path"] = after
-    client = {"url": server.url, "model": ADAPTED, "temperature": 0.0, "max_tokens": LONGEST}
-    reasoner = {"class_path": "racro_pl.reward.HttpReasoner", "init_args": client}
+    reasoner = {"class_path": "racro_pl.reward.HttpReasoner", "init_args": {"url": server.url, **client(ADAPTED)}}
     settings["reasoners"] = [{"name": ADAPTED, "reasoner": reasoner}]
     settings |= {"name": NAME, "modes": ["caption"], "limit": count}
     config = out / "test.yaml"
