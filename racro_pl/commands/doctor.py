@@ -127,10 +127,8 @@ def check_devices() -> list[Finding]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-        busy = free < 0.8 * total
-        findings.append(
-            Finding(f"gpu {index}", "warn" if busy else "ok", name, "another process uses it" if busy else "")
-        )
+        advice = "another process uses it" if free < 0.8 * total else ""
+        findings.append(Finding(f"gpu {index}", "warn" if advice else "ok", name, advice))
     if not findings:
         findings.append(Finding("gpu", "warn", "none", "small models only: everything runs on the CPU"))
     return [*findings, attempt("4-bit", lambda: _four_bit("cuda" if torch.cuda.is_available() else "cpu"))]

@@ -22,7 +22,7 @@ def sight(policy: PolicySettings) -> str:
     import torch
 
     from racro_pl.policy.loading import load_for_inference, weight_bytes
-    from racro_pl.policy.memory.ledger import on_meta
+    from racro_pl.policy.memory.ledger import GIB, on_meta
     from racro_pl.policy.packing_probe import drawn_prompts
     from racro_pl.policy.sight import check_sight
     from racro_pl.policy.structure import linear_names
@@ -31,9 +31,8 @@ def sight(policy: PolicySettings) -> str:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     needed, free = weight_bytes(policy), _free_bytes(device)
     if free is not None and needed > free:
-        gib = 2**30
         return (
-            f"whether it sees was not tried: {needed / gib:.1f} GiB of weights, {free / gib:.1f} GiB of memory free "
+            f"whether it sees was not tried: {needed / GIB:.1f} GiB of weights, {free / GIB:.1f} GiB of memory free "
             "here; `fit` tries it"
         )
     captioner = load_for_inference(policy, device)
@@ -41,14 +40,9 @@ def sight(policy: PolicySettings) -> str:
     difference = check_sight(captioner, drawn_prompts(captioner)[0])
     # Of the bare model: an adapter puts linear layers of its own around these.
     layers = len(linear_names(on_meta(load_config(policy.path, f"policy.path {policy.path!r}"))))
-    return "; ".join(
-        [
-            f"it sees (other pixels change log-probs by up to {difference:.2g} nats a token)",
-            packing,
-            f"{layers} layers to adapt",
-            "image tokens: " + ", ".join(_image_tokens(captioner, size) for size in PICTURES),
-        ]
-    )
+    tokens = ", ".join(_image_tokens(captioner, size) for size in PICTURES)
+    seen = f"it sees (other pixels change log-probs by up to {difference:.2g} nats a token)"
+    return f"{seen}; {packing}; {layers} layers to adapt; image tokens: {tokens}"
 
 
 def _packing(captioner: Captioner) -> str:

@@ -194,9 +194,7 @@ class Sleeper:
         except Fault as fault:
             hint = ""
             if fault.kind in ("HTTP 404", "HTTP 405"):
-                environment = " ".join(f"{name}={value}" for name, value in SLEEP_ENVIRONMENT.items())
-                hint = (
-                    f": sleep: true needs a server started with {SLEEP_ARGUMENT} "
-                    f"and the environment variable {environment}"
-                )
+                [(name, value)] = SLEEP_ENVIRONMENT.items()
+                needed = f"{SLEEP_ARGUMENT} and the environment variable {name}={value}"
+                hint = f": sleep: true needs a server started with {needed}"
             raise RolloutError(f"vLLM at {self._calls.where} did not answer POST /{what} ({fault}){hint}") from None

@@ -139,18 +139,15 @@ class LearningReport(Callback):
         console = Console()
         console.print(_table(before, after))
         with surviving("captions.png", folder):
-            self._draw_captions(folder, answered)
+            shown = answered[: self.sheet_images]
+            if shown:
+                images = [[open_image(ref) for ref in item.question.images] for item in shown]
+                pictures.draw_captions(folder / "captions.png", images, shown, shown_before)
+                console.say(f"captions: {folder / 'captions.png'}")
         for line in self.readers.lines(trained, before, after):
             console.say(line)
         captions_before = [earlier.caption for earlier in shown_before]
         console.say("\n".join(_last_words(folder, answered, captions_before)))
-
-    def _draw_captions(self, folder: Path, answered: list[Answered]) -> None:
-        shown = answered[: self.sheet_images]
-        if shown and self.before is not None:
-            images = [[open_image(ref) for ref in item.question.images] for item in shown]
-            pictures.draw_captions(folder / "captions.png", images, shown, self.before[1])
-            Console().say(f"captions: {folder / 'captions.png'}")
 
     def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:
         """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
