@@ -122,10 +122,20 @@ class InProcessReasoner(Reasoner):
         """Load the model.
 
         Raises:
-            ReasonerError: it cannot be loaded, or has no chat template.
+            ReasonerError: it cannot be loaded, has no chat template, or its longest answer would fill its context.
         """
         with self._lock:
             self._load()
+            context = self._context
+        if context is not None and self.max_new_tokens >= context:
+            raise ReasonerError(
+                f"the reasoner {self.path!r} has a context of {context} tokens: max_new_tokens={self.max_new_tokens} "
+                "leaves no room for the prompt; lower it (for racro-pl test: sampling.max_tokens)"
+            )
+
+    @property
+    def _context(self) -> int | None:
+        return getattr(self._model.config, "max_position_embeddings", None)
 
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
         """Queue prompts. Reading any of the futures generates for the whole queue, on the reading thread.
@@ -244,7 +254,7 @@ class InProcessReasoner(Reasoner):
         names: Sequence[Hashable] = ids if self.deterministic else range(len(ids))
         jobs = {name: (row, seed) for name, row, seed in zip(names, ids, seeds, strict=True)}
         replies: dict[Hashable, Reply] = {}
-        context = getattr(self._model.config, "max_position_embeddings", None)
+        context = self._context
         fitting = []
         # Alike lengths together, so that little is padding.
         for name, (row, _) in sorted(jobs.items(), key=lambda job: len(job[1][0])):

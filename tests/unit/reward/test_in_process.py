@@ -56,6 +56,12 @@ def test_greedy_answers_are_the_models_own_argmax(folder):
     assert answer == tokenizer.decode(model(ids).logits[0, -1].argmax(), skip_special_tokens=True)
 
 
+def test_an_answer_that_would_fill_the_context_is_refused_at_the_start(folder):
+    InProcessReasoner(folder, max_new_tokens=255).check()
+    with pytest.raises(ReasonerError, match=r"context of 256 tokens: max_new_tokens=256 leaves no room .* lower it"):
+        InProcessReasoner(folder, max_new_tokens=256).check()
+
+
 def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, monkeypatch):
     reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
     sizes = []
