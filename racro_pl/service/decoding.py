@@ -58,6 +58,9 @@ class ImageDecoder:
         except (BrokenProcessPool, TimeoutError):
             self.close()
             return None
+        except asyncio.CancelledError:  # the client has gone: nobody would end an image that hangs
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

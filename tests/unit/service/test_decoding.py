@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,10 @@ from tests.helpers.service import picture
 
 
 def misbehave_or_decode(data: bytes, pixels: int) -> bytes | None:
-    if data == b"hang":
+    kind, _, marker = data.partition(b":")
+    if kind == b"hang":
+        if marker:
+            Path(os.fsdecode(marker)).touch()
         time.sleep(600)
     if data == b"die":
         os._exit(1)
@@ -56,3 +60,23 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image(monkeypatch) -> 
         asyncio.run(decoder.decode(picture(), "image"))
     decoder.close()
     assert error.value.status == 503
+
+
+def test_an_image_that_hangs_ends_with_its_client(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(decoding, "decode", misbehave_or_decode)
+    monkeypatch.setattr(decoding, "SECONDS", 1000.0)
+
+    async def hang_up() -> bytes:
+        decoder = ImageDecoder(Limits())
+        await decoder.decode(picture(), "first")  # the process runs
+        hanging = asyncio.create_task(decoder.decode(b"hang:" + os.fsencode(tmp_path / "begun"), "bad"))
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.01)
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        try:
+            return await decoder.decode(picture(), "next")
+        finally:
+            decoder.close()
+
+    assert asyncio.run(hang_up()).startswith(b"BM")
