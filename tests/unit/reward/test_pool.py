@@ -86,9 +86,9 @@ def test_when_all_are_down_a_prompt_waits_for_one_until_its_deadline():
 
 
 def test_a_fault_of_the_prompt_stays_its_own():
-    with FaultServer(["400"]) as one, FaultServer() as other:
+    with FaultServer(["400", "ok"]) as one, FaultServer() as other:
         pool = ReasonerPool([client(one), client(other)])
-        replies = texts(pool, 2)
+        replies = texts(pool, 2)  # `one` may get both prompts, if it answers the first before the second is sent
         assert sorted(reply.error is None for reply in replies) == [False, True]
         assert not pool._endpoints[0].away
         pool.close()
