@@ -29,6 +29,8 @@ class _Endpoint:
 
     reasoner: HttpReasoner
     in_flight: int = 0
+    asked: int = 0
+    """Prompts so far."""
     away: bool = False
 
 
@@ -141,7 +143,7 @@ class ReasonerPool(Reasoner):
             reasoner.model = reasoner.model or name
 
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
-        """Send prompts, each to the least busy server."""
+        """Send prompts, each to the least busy server, of equally busy ones to the one asked least so far."""
         with self._lock:
             self._open = True
         deadline = time.monotonic() + self.deadline_s
@@ -175,6 +177,7 @@ class ReasonerPool(Reasoner):
             index = self._pick(job.tried)
             if index is not None and end is None:
                 self._endpoints[index].in_flight += 1
+                self._endpoints[index].asked += 1
         if end is not None:
             self._finish(job, end)
             return
@@ -194,7 +197,8 @@ class ReasonerPool(Reasoner):
         left = [index for index in range(len(self._endpoints)) if index not in tried]
         if not left:
             return None
-        return min(left, key=lambda index: (self._endpoints[index].away, self._endpoints[index].in_flight))
+        ends = self._endpoints
+        return min(left, key=lambda index: (ends[index].away, ends[index].in_flight, ends[index].asked))
 
     def _done(self, job: _Job, index: int, future: Future[Reply]) -> None:
         endpoint = self._endpoints[index]
