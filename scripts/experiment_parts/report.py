@@ -102,12 +102,13 @@ def _quickstart(results: Results) -> str:
     keys = ["accuracy", *(f"accuracy/{kind}" for kind in TYPES), "asked_fact_stated", "true_sentences"]
     lines = []
     for name, title in QUICKSTART.items():
-        for seed in results["seeds"]:
-            before, after = (results["runs"][f"{name}-{seed}"][when] for when in ("before", "after"))
-            cells = [f"{100 * before[key]:.1f} → {100 * after[key]:.1f}" for key in keys]
-            lines.append(table_row(title, [str(seed), *cells]))
+        runs = [results["runs"][f"{name}-{seed}"] for seed in results["seeds"]]
+        befores, afters = ([[run[when][key] for run in runs] for key in keys] for when in ("before", "after"))
+        # All seeds start from the same captioner.
+        cells = [f"{100 * mean(before):.1f} → {spread(after)}" for before, after in zip(befores, afters, strict=True)]
+        lines.append(table_row(title, cells))
     kinds = "colour | fill | count | shade"
-    return table(f"| run | seed | accuracy | {kinds} | asked fact stated | true sentences |", lines)
+    return table(f"| run | accuracy | {kinds} | asked fact stated | true sentences |", lines)
 
 
 def merged(published: Results, new: Results) -> Results:

@@ -100,13 +100,10 @@ def test_every_described_family_is_in_the_matrix():
 
 
 def test_the_page_has_a_row_for_every_family_and_says_which_vllm_samples_for():
-    rows = [
-        line.split("|")[1:-1] for line in PAGE.read_text().split("## Families")[1].splitlines() if "| yes |" in line
-    ]
-    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
-    assert cells.keys() == FAMILIES.keys()
-    for kind, (*tested, vllm, _, notes) in cells.items():
-        assert tested == 5 * ["yes"]
+    table = PAGE.read_text().split("## Families")[1].strip().split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert {row[0] for row in rows} == FAMILIES.keys()
+    for kind, vllm, _, notes in rows:
         assert vllm.startswith("yes") == (not isinstance(FAMILIES[kind].vllm, str)), kind
         assert (f"transformers {FAMILIES[kind].transformers}" in notes) == (FAMILIES[kind].transformers is not None)
 
