@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -109,11 +110,16 @@ def open_image(ref: ImageRef) -> Image.Image:
     return rgb
 
 
-def png_url(image: Image.Image, compress_level: int = -1) -> str:
-    """A picture as PNG in a ``data:`` URL; 0 to 9 for zlib, -1 for its own choice."""
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file of a kind, with Pillow's options for it."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=compress_level)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def image_url(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
+    """A picture in a ``data:`` URL; arguments as for :func:`encoded`."""
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(image, kind, **options)).decode()}"
 
 
 def _orientation(image: Image.Image) -> int:

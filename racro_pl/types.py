@@ -205,7 +205,5 @@ class LossOutput:
     """A loss summed over tokens or captions (not yet normalised) and the sums that its metrics are made of."""
 
     loss: Float[Tensor, ""]
-    tokens: Float[Tensor, ""]
-    """Number of tokens that count."""
     sums: Mapping[str, Float[Tensor, ""]]
     """Per-token sums: divide by the step's tokens for ``kl``, ``clip_share``, ``entropy``, ..."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from racro_pl.commands.model_card import model_card
 from racro_pl.commands.public import hub_id
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.suggestions import CommandParser
-from racro_pl.evaluation.captioner_source import find_policy
+from racro_pl.evaluation.captioner_source import find_policy, run_config
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.files import write_atomically
@@ -43,7 +40,7 @@ def main(arguments: list[str]) -> int:
     from racro_pl.policy.exporting import export_adapter, export_merged
 
     whole = options.merge or policy.adapter is None  # full fine-tuning leaves a whole model in any case
-    config = _run_config(Path(policy.adapter or policy.path))
+    config = run_config(Path(policy.adapter or policy.path))
     trained = policy.path if policy.adapter else (config.get("model") or {}).get("policy", {}).get("path", policy.path)
     base = _base(options.base, trained, whole=whole, push=bool(options.push))
     out.mkdir(parents=True, exist_ok=True)
@@ -83,15 +80,6 @@ def _read_results(path: str | None) -> Results | None:
         return Results.from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RacroError(f"--results {path}: {error.strerror}; expected the results.json of a test") from error
-
-
-def _run_config(result: Path) -> dict[str, Any]:
-    """The configuration of the run that a result lies in; empty when it is not there."""
-    for folder in (result.parent, result.parent.parent):
-        if (folder / "config.yaml").is_file():
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            return config if isinstance(config, dict) else {}
-    return {}
 
 
 def _base(given: str | None, trained: str, *, whole: bool, push: bool) -> str | None:

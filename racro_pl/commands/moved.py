@@ -12,6 +12,7 @@ from racro_pl.terminal import get_logger
 MOVED = {
     "racro_pl.data.readers.figures": "racro_pl.data.readers.worlds",
     "racro_pl.data.readers.reckoning": "racro_pl.data.readers.worlds",
+    "racro_pl.loggers": "racro_pl.callbacks",
     "racro_pl.policy.image_cache": "racro_pl.policy.vision",
     "racro_pl.reward.rewarder": "racro_pl.reward.reward_function",
     "racro_pl.rollout.vllm_engine": "racro_pl.rollout.vllm.engine",

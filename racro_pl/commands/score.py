@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
         raise RacroError(f"the questions are named twice: {asked.path} and --questions {options.questions}")
     options.questions = options.questions or asked.path
     headline = find_headline(asked.benchmark)
-    rule = _rule(headline, options.rule, options.judge)
+    rule = headline.rule(options.rule)
+    if options.judge and options.rule != "vlmevalkit":
+        raise RacroError(f"the rule {options.rule!r} asks no judge: leave --judge out, or give --rule vlmevalkit")
     with Grader() as grader, _judge(options) as judge:
         tools = Tools(grader, judge)
         scored = score_file(Path(options.predictions), headline, rule, tools, options)
@@ -130,13 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge-model", metavar="NAME", help="model of the judge (default: the only one it serves)")
     parser.add_argument("--judge-key-env", metavar="VAR", help="environment variable with the judge's API key")
     return parser
-
-
-def _rule(headline: Headline, name: str, judge: str | None) -> Rule:
-    rule = headline.rule(name)
-    if judge and name != "vlmevalkit":
-        raise RacroError(f"the rule {name!r} asks no judge: leave --judge out, or give --rule vlmevalkit")
-    return rule
 
 
 @contextmanager

@@ -117,8 +117,12 @@ def has_result(folder: Path) -> bool:
     return (folder / "adapter").is_dir() or (folder / "model").is_dir()
 
 
-def _trained_with(result: Path) -> dict[str, Any]:
-    """The policy section of the run that ``result`` lies in (its folder, or its ``checkpoints/``); else empty."""
+def run_config(result: Path) -> dict[str, Any]:
+    """The configuration of the run that ``result`` lies in (its folder, or its ``checkpoints/``); else empty.
+
+    Raises:
+        RacroError: it cannot be read.
+    """
     for folder in (result.parent, result.parent.parent):
         file = folder / "config.yaml"
         if file.is_file() and file.stat().st_size < 1_000_000:
@@ -126,18 +130,23 @@ def _trained_with(result: Path) -> dict[str, Any]:
                 config = yaml.safe_load(file.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
                 raise RacroError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-            model = config.get("model") if isinstance(config, dict) else None
-            policy = model.get("policy") if isinstance(model, dict) else None
-            if not isinstance(policy, dict):
-                return {}
-            for name, expected in _TRAINED_WITH.items():
-                value = policy.get(name)
-                if value is not None and not expected(value):
-                    raise RacroError(
-                        f"{file}: model.policy.{name} is {str(value)[:80]!r}; was the file written by `fit`?"
-                    )
-            return policy
+            return config if isinstance(config, dict) else {}
     return {}
+
+
+def _trained_with(result: Path) -> dict[str, Any]:
+    """The policy section of a run's configuration; empty where there is none."""
+    model = run_config(result).get("model")
+    policy = model.get("policy") if isinstance(model, dict) else None
+    if not isinstance(policy, dict):
+        return {}
+    for name, expected in _TRAINED_WITH.items():
+        value = policy.get(name)
+        if value is not None and not expected(value):
+            raise RacroError(
+                f"config.yaml of {result}: model.policy.{name} is {str(value)[:80]!r}; was the file written by `fit`?"
+            )
+    return policy
 
 
 def _base_of(adapter: Path) -> str:

@@ -106,10 +106,8 @@ def read_predictions(
         if key is None:
             continue
         response = _response(row[field], where, field)
-        try:
+        with drops.taking(where):
             ids.add(key, where, response)
-        except RowError as error:
-            drops.add(where, error)
         responses.setdefault(key, response)
     ids.check()
     return Predictions(path, responses, frozenset(column for _, row in rows for column in row))

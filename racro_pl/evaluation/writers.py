@@ -13,7 +13,7 @@ from PIL import Image
 from racro_pl.evaluation.asking import ask_all
 from racro_pl.evaluation.captioner_source import MAX_PIXELS, MIN_PIXELS, find_policy, is_url
 from racro_pl.evaluation.settings import CaptionerSettings
-from racro_pl.images import ImageError, open_image, png_url
+from racro_pl.images import ImageError, image_url, open_image
 from racro_pl.reward import HttpReasoner
 from racro_pl.serving.replies import NO_ANSWER
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN
@@ -204,4 +204,4 @@ def data_url(ref: ImageRef, min_pixels: int, max_pixels: int) -> str:
         scale = (bound / pixels) ** 0.5
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    return png_url(image)
+    return image_url(image)

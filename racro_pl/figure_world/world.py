@@ -8,7 +8,6 @@ is a fact: a key and a one-word value, written ``color of circle red .`` in capt
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from PIL import Image, ImageDraw
 
+from racro_pl.images import encoded
 from racro_pl.types import ImageRef, Question
 
 Split = Literal["train", "validation", "test"]
@@ -64,13 +64,6 @@ def owner(told: Iterable[Any]) -> Split:
     digest = hashlib.sha256(repr(sorted(told)).encode()).digest()
     bucket = int.from_bytes(digest[:4], "big") % 100
     return next(name for name, buckets in SPLIT_BUCKETS.items() if bucket in buckets)
-
-
-def as_png(image: Image.Image) -> bytes:
-    """The file of a drawn image."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def figure_questions(split: Split, count: int, seed: int = 0) -> list[Question]:
@@ -132,7 +125,7 @@ def render(scene: Scene, rng: random.Random) -> bytes:
         _draw_shape(canvas, shape, x, y, radius, ink)
         if fill == "hollow":
             _draw_shape(canvas, shape, x, y, radius - 5, (level,) * 3)
-    return as_png(image)
+    return encoded(image)
 
 
 def _draw_shape(canvas: ImageDraw.ImageDraw, shape: str, x: int, y: int, radius: int, ink: tuple[int, ...]) -> None:

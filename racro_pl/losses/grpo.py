@@ -74,7 +74,7 @@ def grpo_loss(
             "clip_share": _masked_sum(clipped.to(kl.dtype), mask),
             "dual_clip_share": _masked_sum(dual_clipped.to(kl.dtype), mask),
         }
-    return LossOutput(loss=_masked_sum(total, mask), tokens=mask.sum().to(kl.dtype), sums=sums)
+    return LossOutput(loss=_masked_sum(total, mask), sums=sums)
 
 
 def _clipped_loss(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ _NO_EFFECT = ("task_type", "inference_mode", "peft_version", "auto_mapping", "me
 writes its own default there.)"""
 _HARMLESS_INIT = (True, False, None, "gaussian", "orthogonal")
 """How trained weights once began does not matter. Other ways (PiSSA, OLoRA, CorDA, LoftQ) change the base as well."""
+_IN_PEFT = "base_model.model."
+"""What PEFT puts before the names of a model's modules."""
 _OLD_NAMES = (
     ("base_model.model.model.layers.", "base_model.model.model.language_model.layers."),
     ("base_model.model.visual.", "base_model.model.model.visual."),
@@ -99,7 +101,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     if not (isinstance(parameters, list) and all(isinstance(name, str) for name in parameters)):
         raise RacroError(f"{what}: target_parameters is {str(parameters)[:80]!r}; expected names of parameters")
     stored = read_header(folder / WEIGHTS, what)
-    renamed = {_today(name): name for name in stored}
+    renamed = {_renamed(name): name for name in stored}
     if len(renamed) != len(stored):
         raise RacroError(f"{what}: the file holds tensors under old and new names at once; expected one of them")
     return AdapterFiles(
@@ -122,8 +124,10 @@ def _check_fields(config: Mapping[str, Any], what: str) -> None:
             f"{what}: init_lora_weights is {str(config['init_lora_weights'])[:40]!r}, which changes the base weights "
             "too; save it again as an ordinary LoRA adapter (peft: path_initial_model_for_weight_conversion)"
         )
+    from peft import LoraConfig
+
     known = {*_READ, *_NO_EFFECT, "init_lora_weights"}
-    off = _defaults()
+    off = {each.name: each.default for each in dataclasses.fields(LoraConfig)}
     strange = sorted(
         name for name, value in config.items()
         if name not in known and value not in (None, False, "", [], {}) and not (name in off and value == off[name])
@@ -136,32 +140,16 @@ def _check_fields(config: Mapping[str, Any], what: str) -> None:
         )
 
 
-def _defaults() -> dict[str, Any]:
-    from peft import LoraConfig
-
-    return {
-        each.name: each.default for each in dataclasses.fields(LoraConfig) if each.default is not dataclasses.MISSING
-    }
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _today(name: str) -> str:
-    for old, new in _OLD_NAMES:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
+def _renamed(name: str, beginnings: Sequence[tuple[str, str]] = _OLD_NAMES) -> str:
+    """A name with another beginning, where it has one of those; by default today's name of a tensor."""
+    for known, other in beginnings:
+        if name.startswith(known):
+            return other + name.removeprefix(known)
     return name
-
-
-def _as_of_old(module: str) -> str:
-    """How a module was named before transformers 4.52."""
-    for old, new in _OLD_NAMES:
-        prefix = new.removeprefix("base_model.model.")
-        if module.startswith(prefix):
-            return old.removeprefix("base_model.model.") + module.removeprefix(prefix)
-    return module
 
 
 def target_names(adapter: AdapterFiles, model: nn.Module) -> list[str]:
@@ -182,7 +170,9 @@ def target_names(adapter: AdapterFiles, model: nn.Module) -> list[str]:
         what = f"{adapter.what}: the pattern in target_modules"
         found = run_apart(["match", adapter.targets, list(modules)], what)
         if not found and adapter.old_names:
-            of_old = {_as_of_old(name): name for name in modules}
+            # How modules were named before transformers 4.52.
+            back = [(new, old) for old, new in _OLD_NAMES]
+            of_old = {_renamed(_IN_PEFT + name, back).removeprefix(_IN_PEFT): name for name in modules}
             found = [of_old[name] for name in run_apart(["match", adapter.targets, list(of_old)], what)]
     else:
         ends = set(adapter.targets)

@@ -176,23 +176,20 @@ def _load_base(settings: PolicySettings, device: torch.device) -> Any:
 
     options: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "device_map": {"": device}}
     if settings.quantization == "nf4":
+        empty = on_meta(load_config(settings.path, _what(settings)))
+        kept = [head_name(empty), *vision_names(empty)]
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=_unquantised(on_meta(load_config(settings.path, _what(settings)))),
+            # In both spellings: transformers matches short names in some places, paths in others.
+            llm_int8_skip_modules=list(dict.fromkeys([*kept, *(name.split(".")[-1] for name in kept)])),
         )
     model = load_whole(AutoModelForImageTextToText, settings.path, _what(settings), **options)
     if settings.quantization == "nf4":
         keep_cpu_gradients(model)
     return model
-
-
-def _unquantised(model: Any) -> list[str]:
-    """Head and vision side, in both spellings: transformers matches short names in some places, paths in others."""
-    names = [head_name(model), *vision_names(model)]
-    return list(dict.fromkeys(spelling for name in names for spelling in (name, name.split(".")[-1])))
 
 
 def keep_cpu_gradients(model: nn.Module) -> None:

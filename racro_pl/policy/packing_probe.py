@@ -6,7 +6,6 @@ config switches on what its family's description does not know, would show here 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
+from racro_pl.images import encoded
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.paths import SharedPrefixPath
 from racro_pl.policy.plain_path import PlainPath
@@ -202,9 +202,8 @@ def mosaic_question(width: int, height: int) -> Question:
     generator = torch.Generator().manual_seed(0)
     shape = (height // TILE, width // TILE, 3)
     colours = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(colours.numpy()).resize((width, height), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return Question("mosaic", (ImageRef(data=buffer.getvalue()),), "what is the color of circle ?", "red", "text")
+    picture = Image.fromarray(colours.numpy()).resize((width, height), Image.Resampling.NEAREST)
+    return Question("mosaic", (ImageRef(data=encoded(picture)),), "what is the color of circle ?", "red", "text")
 
 
 def _captions(captioner: Captioner) -> tuple[Int[Tensor, "3 t"], Bool[Tensor, "3 t"]]:

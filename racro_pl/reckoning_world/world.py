@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, CaptionAudit, Split, as_png, owner
+from racro_pl.figure_world.world import CELL, COLORS, SHADES, SIDE, CaptionAudit, Split, owner
+from racro_pl.images import encoded
 from racro_pl.types import ImageRef, Question
 
 EDGES = ("round", "sharp")
@@ -213,7 +214,7 @@ def render(scene: Scene, rng: random.Random) -> bytes:
             left = x + (place % 3 - 1) * _STEP - _DOT // 2
             top = y + (place // 3 - 1) * _STEP - _DOT // 2
             canvas.rectangle((left, top, left + _DOT - 1, top + _DOT - 1), fill=WHITE)
-    return as_png(image)
+    return encoded(image)
 
 
 def true_caption(question: Question) -> str:

@@ -48,12 +48,26 @@ class GainScorer(Scorer):
         return RewardFuture(lambda: self._relative_to_blind(question.id, pending.result(), blind))
 
     def _relative_to_blind(self, question_id: str, rewards: Rewards, blind: RewardFuture | None) -> Rewards:
+        correct = rewards.parts["correct"]
         if blind is not None and question_id not in self._known:
             without = blind.result()
             if not without.scored[0]:  # a failed answer is not kept
-                return _unscored(rewards, without.reasons[0])
+                nothing = (0.0,) * len(correct)
+                return replace(
+                    rewards,
+                    total=nothing,
+                    parts={**rewards.parts, "without_caption": nothing, "gain": nothing},
+                    scored=(False,) * len(correct),
+                    reasons=tuple(own or f"without caption: {without.reasons[0]}" for own in rewards.reasons),
+                )
             self._known[question_id] = without.parts["correct"][0]
-        return _relative(rewards, self._known[question_id])
+        base = self._known[question_id]
+        gain = tuple(share - base for share in correct)
+        return replace(
+            rewards,
+            total=tuple(total * (1.0 - base) for total in rewards.total),
+            parts={**rewards.parts, "without_caption": (base,) * len(correct), "gain": gain},
+        )
 
     def drain_stats(self) -> dict[str, float]:
         """A scorer's, with what was asked without captions among it."""
@@ -73,27 +87,3 @@ class _TextOnly(Scorer):
 
     def _messages(self, question_text: str, caption: str) -> Messages:
         return text_only_messages(question_text)
-
-
-def _relative(rewards: Rewards, base: float) -> Rewards:
-    correct = rewards.parts["correct"]
-    return replace(
-        rewards,
-        total=tuple(total * (1.0 - base) for total in rewards.total),
-        parts={
-            **rewards.parts,
-            "without_caption": (base,) * len(correct),
-            "gain": tuple(share - base for share in correct),
-        },
-    )
-
-
-def _unscored(rewards: Rewards, reason: str | None) -> Rewards:
-    nothing = (0.0,) * len(rewards.total)
-    return replace(
-        rewards,
-        total=nothing,
-        parts={**rewards.parts, "without_caption": nothing, "gain": nothing},
-        scored=(False,) * len(rewards.total),
-        reasons=tuple(own or f"without caption: {reason}" for own in rewards.reasons),
-    )

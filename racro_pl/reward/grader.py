@@ -81,8 +81,7 @@ class Grader:
         Raises:
             RacroError: the worker cannot start.
         """
-        verdict: bool | None = self._ask("equal", answer, gold)
-        return verdict
+        return self._ask("equal", answer, gold)
 
     def _ask(self, *request: str) -> Any:
         with self._lock:

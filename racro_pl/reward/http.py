@@ -22,7 +22,7 @@ import httpx
 from racro_pl.reward import http_check
 from racro_pl.reward.api_key import announce, read_key
 from racro_pl.reward.http_session import HttpSession, Request, require_model
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, UsageMeter
 from racro_pl.serving.addresses import issued_key
 from racro_pl.serving.chat_client import ChatClient, Fault, connection_settings
 from racro_pl.serving.network import clean_url
@@ -112,8 +112,8 @@ class HttpReasoner(Reasoner):
         self.price_per_million_tokens = prices
         self._lock = threading.Lock()
         self._session: HttpSession | None = None
-        self._clock = BusyClock()
-        self._meter = UsageMeter(prices)
+        self._clock: BusyClock = BusyClock()
+        self._meter: UsageMeter = UsageMeter(prices)
         self._answered_as: str | None = None
         """What the server called itself when it was checked; it need not be the name that it is asked by."""
 
@@ -134,16 +134,6 @@ class HttpReasoner(Reasoner):
     def deterministic(self) -> bool:
         """Whether decoding is greedy."""
         return self.extra_body.get("temperature", self.sampling["temperature"]) == 0
-
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds so far with at least one request in flight."""
-        return self._clock.seconds
-
-    @property
-    def usage(self) -> Usage:
-        """What all responses so far used."""
-        return self._meter.total
 
     @property
     def priced(self) -> bool:

@@ -19,7 +19,7 @@ from racro_pl.pretrained.chat_template import ChatTemplate, chat_template_of, ch
 from racro_pl.pretrained.folder import fetch_folder, first_line
 from racro_pl.pretrained.sandbox import RefusalError
 from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
-from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, Usage, UsageMeter
+from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, UsageMeter
 from racro_pl.terminal import get_logger
 from racro_pl.text.reasoner_prompt import reasoner_messages
 from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
@@ -61,7 +61,7 @@ class InProcessReasoner(Reasoner):
         """
         Args:
             path: Model folder, hub id, or the name of an embedded model.
-            temperature: Of its sampling; 0 is greedy, and equal prompts are then computed once.
+            temperature: Of its sampling; 0 is greedy, and equal prompts are then computed, and counted, once.
             top_p: Of its sampling.
             max_new_tokens: Longest answer, in tokens.
             batch_size: Prompts generated together.
@@ -87,8 +87,8 @@ class InProcessReasoner(Reasoner):
         self._tokenizer: Any = None
         self._template: Any = None
         self._folds_system = False
-        self._clock = BusyClock()
-        self._meter = UsageMeter()
+        self._clock: BusyClock = BusyClock()
+        self._meter: UsageMeter = UsageMeter()
 
     @property
     def identity(self) -> str:
@@ -107,16 +107,6 @@ class InProcessReasoner(Reasoner):
     def deterministic(self) -> bool:
         """Whether decoding is greedy."""
         return self.temperature == 0
-
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds so far spent generating."""
-        return self._clock.seconds
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens of all answers so far; equal prompts of a greedy one are computed, and counted, once."""
-        return self._meter.total
 
     def check(self) -> None:
         """Load the model.

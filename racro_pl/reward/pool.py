@@ -23,6 +23,10 @@ PROMPT_FAULTS = ("HTTP 400", "HTTP 413", "HTTP 422", NO_ANSWER, FILTERED, PROMPT
 """Of the prompt, for instance when it is too long, or of what the model makes of it: no other server does better."""
 
 
+MAY_HEAL = (TIMEOUT, CONNECTION_FAILED, SERVER_DOWN, "HTTP 429")
+"""After these, and after 5xx, a server may do better a little later."""
+
+
 @dataclass
 class _Endpoint:
     """A server and how it does."""
@@ -79,7 +83,7 @@ class ReasonerPool(Reasoner):
         self._lock = threading.Lock()
         self._timers: dict[threading.Timer, _Job | None] = {}
         self._open = True
-        self._clock = BusyClock()
+        self._clock: BusyClock = BusyClock()
 
     @cached_property
     def identity(self) -> str:
@@ -106,11 +110,6 @@ class ReasonerPool(Reasoner):
     def deterministic(self) -> bool:
         """Whether every server decodes greedily."""
         return all(reasoner.deterministic for reasoner in self.reasoners)
-
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds so far with at least one prompt in the pool."""
-        return self._clock.seconds
 
     @property
     def usage(self) -> Usage:
@@ -219,7 +218,7 @@ class ReasonerPool(Reasoner):
         # What the job's own deadline cut short says less than a fault before it.
         if job.fault is None or reply.kind != TIMEOUT or time.monotonic() < job.deadline:
             job.fault = reply
-        job.may_heal |= _may_heal(reply)
+        job.may_heal |= reply.kind in MAY_HEAL or reply.kind.startswith("HTTP 5")
         all_tried = len(job.tried) == len(self._endpoints)
         wait_s = self.probe_s if all_tried else 0.0
         if time.monotonic() + wait_s >= job.deadline or (all_tried and not job.may_heal):
@@ -265,8 +264,3 @@ class ReasonerPool(Reasoner):
                 return
             self._timers[timer] = job
         timer.start()
-
-
-def _may_heal(reply: Reply) -> bool:
-    """Whether a server may do better a little later."""
-    return reply.kind in (TIMEOUT, CONNECTION_FAILED, SERVER_DOWN, "HTTP 429") or reply.kind.startswith("HTTP 5")

@@ -104,6 +104,11 @@ class UsageMeter:
 class Reasoner(abc.ABC):
     """A frozen text model that answers chats. Cheap to build: nothing connects or loads before ``check`` or use."""
 
+    _clock: BusyClock | None = None
+    """Runs while prompts are worked on."""
+    _meter: UsageMeter | None = None
+    """Counts what replies use."""
+
     @property
     @abc.abstractmethod
     def identity(self) -> str:
@@ -141,12 +146,12 @@ class Reasoner(abc.ABC):
     @property
     def busy_seconds(self) -> float:
         """Wall-clock seconds so far during which at least one prompt was being worked on."""
-        return 0.0
+        return self._clock.seconds if self._clock is not None else 0.0
 
     @property
     def usage(self) -> Usage:
         """What all its replies so far used, checks and failures included."""
-        return Usage()
+        return self._meter.total if self._meter is not None else Usage()
 
     @property
     def priced(self) -> bool:

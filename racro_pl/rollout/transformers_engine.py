@@ -19,9 +19,7 @@ class TransformersEngine(RolloutEngine):
         questions_per_batch: questions sampled together; a batch is handed to the reasoner while the next is sampled.
     """
 
-    @property
-    def placement(self) -> Placement:
-        return "in_process"
+    placement: Placement = "in_process"
 
     def __init__(
         self,

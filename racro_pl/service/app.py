@@ -139,7 +139,8 @@ class _Service:
         try:
             async with asyncio.timeout_at(deadline):
                 await place.turn()
-                seen = await self._see(asked)
+                with self._seconds.labels("captions").time():
+                    seen = await self._parts.eyes.see(asked.turns)
                 pieces = _until(deadline, self._pieces(asked, seen))
                 if asked.stream:
                     return _Stream(self._events(request, asked, seen, pieces))
@@ -147,10 +148,6 @@ class _Service:
         except TimeoutError:
             raise _too_late() from None
         return JSONResponse(self._completion(request, asked, seen, text))
-
-    async def _see(self, asked: ChatRequest) -> list[Seen]:
-        with self._seconds.labels("captions").time():
-            return await self._parts.eyes.see(asked.turns)
 
     async def _pieces(self, asked: ChatRequest, seen: list[Seen]) -> AsyncGenerator[str]:
         with self._seconds.labels("reasoner").time():

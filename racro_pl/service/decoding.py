@@ -96,7 +96,7 @@ def decode(data: bytes, pixels: int) -> bytes | None:
     """What the process does; None where the image cannot be used."""
     from PIL import Image
 
-    from racro_pl.images import ImageError, image_size, open_image
+    from racro_pl.images import ImageError, encoded, image_size, open_image
     from racro_pl.types import ImageRef
 
     reference = ImageRef(data=data)
@@ -105,9 +105,6 @@ def decode(data: bytes, pixels: int) -> bytes | None:
         width, height = image_size(reference)
         if width * height > pixels:
             return None
-        image = open_image(reference)
-        plain = io.BytesIO()
-        image.save(plain, "BMP")
+        return encoded(open_image(reference), "BMP")
     except (ImageError, OSError, ValueError, SyntaxError, MemoryError):
         return None
-    return plain.getvalue()

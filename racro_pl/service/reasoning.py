@@ -55,7 +55,7 @@ async def _streamed(reasoner: HttpReasoner, chat: Messages) -> AsyncGenerator[st
                     raise ServiceError(502, "the reasoner's answer does not end", "reasoner")
                 piece = _piece(line)
                 any_text = any_text or bool(piece)
-                ended = ended or _is_end(line)
+                ended = ended or line[5:].strip() == "[DONE]" or _FINISHED.search(line) is not None
                 if piece:
                     yield piece
     except httpx.HTTPError as error:
@@ -65,11 +65,6 @@ async def _streamed(reasoner: HttpReasoner, chat: Messages) -> AsyncGenerator[st
         raise ServiceError(502, "the reasoner's answer broke off", "reasoner")
     if not any_text:
         raise ServiceError(502, "the reasoner gave no answer", "reasoner")
-
-
-def _is_end(line: str) -> bool:
-    """Whether an event says that the answer is whole."""
-    return line[5:].strip() == "[DONE]" or _FINISHED.search(line) is not None
 
 
 def _piece(line: str) -> str:

@@ -79,10 +79,6 @@ def choice_letter(answer: str, choices: Sequence[str] = (), decide: Decide | Non
     """
     if len(answer) > MAX_ANSWER_CHARS:
         return None
-    return _letter(answer, tuple(choices), decide)
-
-
-def _letter(answer: str, choices: tuple[str, ...], decide: Decide | None) -> str | None:
     plain = _SCRIPT.sub(r"\1", strip_markup(answer)).strip()
     known = LETTERS[: len(choices)] if choices else LETTERS
     primed = plain.endswith("'") and not plain.startswith("'")
@@ -100,7 +96,7 @@ def _letter(answer: str, choices: tuple[str, ...], decide: Decide | None) -> str
     return _by_value(plain, choices, decide) if choices and not exact else None
 
 
-def _lettered(plain: str, choices: tuple[str, ...], known: str) -> str | None:
+def _lettered(plain: str, choices: Sequence[str], known: str) -> str | None:
     """The letter of ``B. text`` and ``B (text)``."""
     match = _LETTER_FIRST.fullmatch(plain)
     if match is None:
@@ -121,7 +117,7 @@ def _lettered(plain: str, choices: tuple[str, ...], known: str) -> str | None:
     return letter if others <= set(_SET_OFF.findall(text)) else None
 
 
-def _lettered_text(plain: str, choices: tuple[str, ...]) -> str | None:
+def _lettered_text(plain: str, choices: Sequence[str]) -> str | None:
     """The letter of ``D 4`` and ``D. None of these``, when that is what option D says."""
     match = _LETTER_FIRST.fullmatch(plain) or _LETTER_SPACE.fullmatch(plain)
     if match is None:
@@ -141,11 +137,11 @@ def _named(matches: Callable[[str], bool], choices: Sequence[str]) -> list[str]:
     return [letter for letter, choice in zip(LETTERS, choices, strict=False) if choice and matches(choice)]
 
 
-def _by_value(plain: str, choices: tuple[str, ...], decide: Decide | None) -> str | None:
+def _by_value(plain: str, choices: Sequence[str], decide: Decide | None) -> str | None:
     """The one option with an answer's value: ``0.25`` names ``1:4``, and ``3.46`` names ``2\\sqrt{3}``, of which it
     is the rounding, when no other option comes as near. ``5`` names ``Basket 5`` among other baskets."""
-    value = read_value(plain)
-    if decide is not None and _may_be_formula(plain):
+    may_be_formula = any(char in plain for char in "\\^=+*/(|")
+    if decide is not None and may_be_formula:
         found = _named(lambda choice: answers_equal(plain, choice, decide) is True, choices)
         if found:
             return found[0] if len(found) == 1 else None
@@ -154,14 +150,10 @@ def _by_value(plain: str, choices: tuple[str, ...], decide: Decide | None) -> st
         tails = [match[2] for match in numbered if match]
         found = _named(lambda choice: quick_equal(plain, choice) is True, tails)
         return found[0] if len(found) == 1 else None
-    return _by_number(value, choices)
+    return _by_number(read_value(plain), choices)
 
 
-def _may_be_formula(text: str) -> bool:
-    return "\\" in text or any(char in text for char in "^=+*/(|")
-
-
-def _by_number(value: Value, choices: tuple[str, ...]) -> str | None:
+def _by_number(value: Value, choices: Sequence[str]) -> str | None:
     number = _number(value)
     if number is None:
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from racro_pl.text.algebra import equations_equal, formulas_equal, is_formula, value_of
 from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
@@ -82,6 +83,7 @@ def quick_equal(answer: str, gold: str) -> bool | None:
     return answers_equal(answer, gold, lambda _answer, _gold: None)
 
 
+@lru_cache(maxsize=2_000)
 def fixes_order(question: str) -> bool:
     """Whether a question's text says in which order its answers go."""
     return _ORDERED.search(question[-2_000:]) is not None

@@ -65,6 +65,16 @@ class _Parser:
     def fail(self) -> NoReturn:
         raise NotAlgebraError
 
+    def at(self, *signs: str) -> bool:
+        """Whether one of these signs comes next."""
+        return self.kind == "sign" and self.value in signs
+
+    def took(self, *signs: str) -> bool:
+        """Take the next token where it is one of these signs."""
+        found = self.at(*signs)
+        self._place += found
+        return found
+
     def take(self) -> str:
         value = self.value
         if not self.kind:
@@ -80,11 +90,11 @@ class _Parser:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self.fail()
-        sign = self.take() if self.kind == "sign" and self.value in "+-" else "+"
+        sign = self.take() if self.at("+", "-") else "+"
         node = self.product()
         if sign == "-":
             node = ("neg", node)
-        while self.kind == "sign" and self.value in ("+", "-"):
+        while self.at("+", "-"):
             node = (self.take(), node, self.product())
         self._depth -= 1
         return node
@@ -92,9 +102,7 @@ class _Parser:
     def product(self) -> Node:
         node = self.signed_factor()
         while True:
-            if (self.kind == "sign" and self.value in ("*", "/")) or (
-                self.kind == "command" and self.value in ("times", "cdot", "div")
-            ):
+            if self.at("*", "/") or (self.kind == "command" and self.value in ("times", "cdot", "div")):
                 operation = "/" if self.take() in ("/", "div") else "*"
                 node = (operation, node, self.signed_factor())
             elif self.starts_factor():
@@ -110,8 +118,9 @@ class _Parser:
                 return node
 
     def signed_factor(self) -> Node:
-        if self.kind == "sign" and self.value in "+-":
-            return ("neg", self.factor()) if self.take() == "-" else self.factor()
+        if self.took("-"):
+            return ("neg", self.factor())
+        self.took("+")
         return self.factor()
 
     def starts_factor(self) -> bool:
@@ -126,34 +135,26 @@ class _Parser:
     def factor(self) -> Node:
         node = self.base()
         while True:
-            if self.kind == "sign" and self.value in ("^", "**"):
-                self.take()
+            if self.took("^", "**"):
                 node = ("^", node, self.exponent())
-            elif self.kind == "sign" and self.value == "!":
-                self.take()
+            elif self.took("!"):
                 node = ("!", node)
-            elif self.kind == "sign" and self.value == "%":
-                self.take()
+            elif self.took("%"):
                 node = ("/", node, ("number", Fraction(100)))
             else:
                 return node
 
     def exponent(self) -> Node:
-        if self.kind == "sign" and self.value in "+-":
-            sign = self.take()
-            return ("neg", self.factor()) if sign == "-" else self.factor()
-        if self.kind == "sign" and self.value == "{":
+        if self.at("+", "-"):
+            return self.signed_factor()
+        if self.at("{"):
             return self.group()
         node = self.base()
-        if self.kind == "sign" and self.value in ("^", "**"):  # a tower goes from the right
-            self.take()
-            return ("^", node, self.exponent())
-        return node
+        return ("^", node, self.exponent()) if self.took("^", "**") else node  # a tower goes from the right
 
     def group(self) -> Node:
         """An argument: ``{...}``, or one digit, letter or command (``\\frac12``)."""
-        if self.kind == "sign" and self.value == "{":
-            self.take()
+        if self.took("{"):
             node = self.sum()
             self.expect("}")
             return node
@@ -187,17 +188,14 @@ class _Parser:
         written = self.take().replace(",", "")
         if len(written) > 400:
             self.fail()
-        if self.kind == "sign" and self.value == "_":  # 204_5, to base five
+        if self.at("_"):  # 204_5, to base five
             return self.symbol(written)
         return ("number", Fraction(written.rstrip(".") if written != "." else "0"))
 
     def symbol(self, name: str) -> Node:
         marks = ""
-        while self.kind == "sign" and self.value in ("_", "'"):
-            if self.take() == "'":
-                marks += "'"
-            else:
-                marks += "_" + self.subscript()
+        while self.at("_", "'"):
+            marks += "'" if self.take() == "'" else "_" + self.subscript()
         if not marks and name in _CONSTANTS:
             return ("constant", _CONSTANTS[name])
         return ("symbol", name + marks)
@@ -216,7 +214,7 @@ class _Parser:
         name = self.take()
         base: Node | None = None
         power: Node | None = None
-        while self.kind == "sign" and self.value in ("_", "^"):
+        while self.at("_", "^"):
             if self.take() == "_":
                 base = self.group()
             else:
@@ -237,22 +235,20 @@ class _Parser:
 
     def root(self) -> Node:
         degree: Node = ("number", Fraction(2))
-        if self.kind == "sign" and self.value == "[":
-            self.take()
+        if self.took("["):
             degree = self.sum()
             self.expect("]")
-        inner = self.bracket() if self.kind == "sign" and self.value == "(" else self.group()
+        inner = self.bracket() if self.at("(") else self.group()
         return ("^", inner, ("/", ("number", Fraction(1)), degree))
 
     def argument(self) -> Node:
         """What a function is applied to: brackets, or the factors that follow up to a sign or another function."""
-        if self.kind == "sign" and self.value in ("(", "{", "["):
+        if self.at("(", "{", "["):
             return self.bracket()
         node = self.signed_factor()
-        while self.starts_factor() and self.kind != "function" and not (self.kind == "sign" and self.value in "(["):
+        while self.starts_factor() and self.kind != "function" and not self.at("(", "["):
             node = ("*", node, self.factor())
-        if self.kind == "sign" and self.value == "/" and node[0] in ("constant", "symbol", "*"):
-            self.take()
+        if node[0] in ("constant", "symbol", "*") and self.took("/"):
             node = ("/", node, self.factor())
         return node
 
@@ -262,12 +258,8 @@ class _Parser:
             return ("constant", _CONSTANTS[name])
         if name in _GREEK:
             return self.symbol("\\" + name)
-        if name == "frac":
-            over = self.group()
-            return ("/", over, self.group())
-        if name == "binom":
-            over = self.group()
-            return ("binom", over, self.group())
+        if name in ("frac", "binom"):
+            return ("/" if name == "frac" else name, self.group(), self.group())
         if name in ("lfloor", "lceil"):
             node = self.sum()
             self.expect("rfloor" if name == "lfloor" else "rceil")

@@ -111,7 +111,8 @@ def _strip_markup(text: str) -> str:
     if not text.isascii():
         text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
     if "\\" in text or "$" in text:
-        text = _GONE.sub(_gap, text)
+        # "\left" ends at a letter, and what follows must not become part of the word before it.
+        text = _GONE.sub(lambda match: " " if match[0][-1].isalpha() else "", text)
         for _ in range(_MAX_NESTING):  # innermost first: \textbf{\text{A}}
             before = text
             text = _DRESS.sub(r"\1", _WORDS_IN.sub(r" \1 ", text))
@@ -164,11 +165,10 @@ def squeezed(normalized: str) -> str:
     return _LOOSE_SPACE.sub("", normalized)
 
 
-def closing(text: str, start: int = 0) -> int:
-    """Where the bracket that opens at ``start`` closes; -1 when it does not."""
+def closing(text: str) -> int:
+    """Where the bracket that a text begins with closes; -1 when it does not."""
     depth = 0
-    for index in range(start, len(text)):
-        char = text[index]
+    for index, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")
         if depth == 0:
             return index
@@ -179,8 +179,3 @@ def _unbraced(text: str) -> str:
     while len(text) > 2 and text[0] == "{" and closing(text) == len(text) - 1:
         text = text[1:-1].strip()
     return text
-
-
-def _gap(match: re.Match[str]) -> str:
-    # "\left" ends at a letter, and what follows must not become part of the word before it.
-    return " " if match[0][-1].isalpha() else ""

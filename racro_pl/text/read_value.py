@@ -45,15 +45,11 @@ MAX_ITEMS = 64
 
 def read_value(answer: str) -> Value:
     """What a written answer is. Words when it is nothing else, or too long for an answer."""
-    return _read_normalized(normalize(answer)) if len(answer) <= MAX_ANSWER_CHARS else Words(answer.strip())
+    return _read(normalize(answer)) if len(answer) <= MAX_ANSWER_CHARS else Words(answer.strip())
 
 
 @lru_cache(maxsize=20_000)
-def _read_normalized(text: str) -> Value:
-    return _read(text, 0)
-
-
-def _read(text: str, depth: int) -> Value:
+def _read(text: str, depth: int = 0) -> Value:
     if depth > 6 or not text:
         return Words(text)
     number = parse_number(text)
@@ -153,8 +149,10 @@ def _items(text: str) -> tuple[str, ...]:
     """The parts between top-level commas, semicolons, "and" and "or"; one part for a text without them."""
     if "," not in text and not _SEPARATOR.search(text):
         return (text.strip(),)
+    parts = _SEPARATOR.split(text)
+    balanced = all(part.count(a) == part.count(b) for part in parts for a, b in ("()", "[]", "{}"))
     pieces: list[str] = []
-    for part in _SEPARATOR.split(text) if _balanced_split(text) else [text]:
+    for part in parts if balanced else [text]:
         depth, start = 0, 0
         for index, char in enumerate(part):
             depth += (char in "([{") - (char in ")]}")
@@ -165,10 +163,6 @@ def _items(text: str) -> tuple[str, ...]:
     trimmed = [re.sub(r"^(?:and|or)\s+", "", piece.strip()) for piece in pieces]
     items = tuple(piece for piece in trimmed if piece)
     return items if len(items) <= MAX_ITEMS else (text.strip(),)
-
-
-def _balanced_split(text: str) -> bool:
-    return all(part.count(a) == part.count(b) for part in _SEPARATOR.split(text) for a, b in ("()", "[]", "{}"))
 
 
 # ------------------------------------------------------------------ relations

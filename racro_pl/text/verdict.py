@@ -37,7 +37,7 @@ def is_right(answer: str, question: Question, decide: Decide) -> bool | None:
     # Data sets file some choice questions under mathematics: "A. 3" is then the answer "A".
     if _LETTER.fullmatch(gold) and choice_letter(answer) == gold:
         return True
-    verdict = answers_equal(answer, gold, decide, ordered=_ordered(question.text))
+    verdict = answers_equal(answer, gold, decide, ordered=fixes_order(question.text))
     return verdict or (_equal_when_rounded(answer, gold, question) or verdict)
 
 
@@ -49,11 +49,6 @@ def _equal_when_rounded(answer: str, gold: str, question: Question) -> bool:
     precision = question.metadata.get("precision")
     digits = len(gold.partition(".")[2]) if precision is None else int(precision)
     return any(round(found, digits) == round(number, digits) for found in real_numbers(answer))
-
-
-@lru_cache(maxsize=2_000)
-def _ordered(text: str) -> bool:
-    return fixes_order(text)
 
 
 @lru_cache(maxsize=2_000)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from racro_pl.data.curriculum import Curriculum
-from racro_pl.losses import VARIANTS, Variant
+from racro_pl.losses import VARIANTS
 from racro_pl.policy import packing_probe
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import PolicySettings
@@ -206,8 +206,11 @@ def unused_settings(
         )
     if objective.updates_per_rollout == 1:
         own = VARIANTS[objective.loss]
-        given = [name for name in ("clip_low", "clip_high", "dual_clip") if _differs(objective, name, own)]
-        if objective.name == "joint" and objective.answer_clip_high not in (None, _answers_own(objective).clip_high):
+        # The saved configuration of a run holds the loss's own numbers, which no user chose.
+        ratios = ("clip_low", "clip_high", "dual_clip")
+        given = [name for name in ratios if getattr(objective, name) not in (None, getattr(own, name))]
+        of_answers = ObjectiveSettings(name="joint", loss=objective.loss).variant_of("answer")
+        if objective.name == "joint" and objective.answer_clip_high not in (None, of_answers.clip_high):
             given.append("answer_clip_high")
         yield from _without_effect(objective, given, "with one update per rollout no ratio leaves 1")
     learns_kl = any(objective.variant_of(role).kl_coefficient > 0 for role in objective.roles)
@@ -231,11 +234,6 @@ def unused_settings(
         yield "without effect here: reward.cache_path; cache is off, or auto with a reasoner that samples"
 
 
-def _answers_own(objective: ObjectiveSettings) -> Variant:
-    """The loss of answers as joint has it where nothing is given."""
-    return ObjectiveSettings(name="joint", loss=objective.loss).variant_of("answer")
-
-
 def _micro_batches(size: int, group: int) -> Iterator[str]:
     together = max(1, size // group) * group
     if together != size:
@@ -253,8 +251,3 @@ def _without_effect(objective: ObjectiveSettings, names: list[str], why: str) ->
 
 def _changed(objective: ObjectiveSettings, *names: str) -> list[str]:
     return [name for name in names if getattr(objective, name) != _DEFAULTS[name]]
-
-
-def _differs(objective: ObjectiveSettings, name: str, own: object) -> bool:
-    # The saved configuration of a run holds the loss's own numbers, which no user chose.
-    return getattr(objective, name) not in (None, getattr(own, name))

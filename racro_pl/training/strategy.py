@@ -26,12 +26,10 @@ class ShardedStrategy(ModelParallelStrategy):
     tensors, and load under any number of devices: rank 0 puts them together in its main memory.
     """
 
+    lightning_restore_optimizer = True
+
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        return True
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes

@@ -74,20 +74,23 @@ def test_class_paths_of_the_release_before_work_with_one_warning(tmp_path, monke
         "racro_pl.training.watch.CaptionWatch": callbacks.CaptionWatch,
         "racro_pl.training.vllm_callback.VllmReasonerServer": callbacks.VllmReasonerServer,
         "racro_pl.training.preflight.Preflight": callbacks.Preflight,
+        "racro_pl.loggers.TrackioLogger": callbacks.TrackioLogger,
         "racro_pl.rollout.vllm_engine.VllmEngine": rollout.VllmEngine,
     }
     for module in moved.MOVED:
         monkeypatch.delitem(sys.modules, module, raising=False)
     paths = list(old)
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps({"trainer": {"callbacks": [{"class_path": path} for path in paths[:3]]}}))
-    guard(["fit", "--config", str(config), "--model.rollout", paths[3], "--trainer.callbacks+", paths[0]])
+    parts = [{"class_path": path} for path in paths]
+    config.write_text(json.dumps({"trainer": {"callbacks": parts[:3], "logger": parts[3]}}))
+    guard(["fit", "--config", str(config), "--model.rollout", paths[4], "--trainer.callbacks+", paths[0]])
     try:
         for path, today in old.items():
             module, _, name = path.rpartition(".")
             assert getattr(sys.modules[module], name) is today
         assert len(caplog.records) == len(old)
         assert "racro_pl.training.watch.CaptionWatch is now racro_pl.training.callbacks.caption_watch" in caplog.text
+        assert "racro_pl.loggers.TrackioLogger is now racro_pl.callbacks.TrackioLogger" in caplog.text
     finally:
         for module in moved.MOVED:
             sys.modules.pop(module, None)

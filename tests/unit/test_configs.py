@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def test_the_parts_of_a_configuration_can_be_built(path):
     module, data = parts_of(str(path))
     assert module.engine.group_size >= 2
     assert data.questions_per_step >= 1
+
+
+def test_every_class_path_that_is_written_down_leads_to_one_of_five_places():
+    pages = [ROOT / "README.md", *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")]
+    written = re.compile(r"""class_path\\?["']?: *\\?["']?racro_pl\.([\w.]+)\.(\w+)""")
+    found = {match for page in pages for match in written.findall(page.read_text(encoding="utf-8"))}
+    assert {module for module, _ in found} == {"data", "rollout", "reward", "callbacks"}
+    for module, name in found:
+        assert isinstance(getattr(import_module(f"racro_pl.{module}"), name), type)
 
 
 def test_there_is_a_configuration_for_every_class_of_cards():

@@ -81,7 +81,7 @@ class TableBenchmark(Benchmark):
         questions: list[Question] = []
         ids = UniqueIds()
         for row in rows:
-            try:
+            with drops.taking(row.where):
                 if not self.belongs(row, located.split):
                     continue
                 question = self.question(row)
@@ -89,8 +89,6 @@ class TableBenchmark(Benchmark):
                     raise RowError("no id")
                 ids.add(question.id, row.where, question)
                 questions.append(question)
-            except RowError as error:
-                drops.add(row.where, error)
         ids.check()
         if images:
             return keep_readable(questions, drops)

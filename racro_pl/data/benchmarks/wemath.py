@@ -54,7 +54,7 @@ class WeMath(TableBenchmark):
             answer_type=answer_type,
             choices=options,
             source=self.name,
-            category=_steps(key),
+            category=f"S{key[0]}" if key.endswith("multi") else "S1",
             metadata={"group": problem, "key": key},
         )
 
@@ -73,10 +73,6 @@ class WeMath(TableBenchmark):
 def is_complete(keys: Sequence[str]) -> bool:
     """Whether these are all the rows of one problem, each once."""
     return sorted(keys) in (sorted(KEYS["2"]), sorted(KEYS["3"]))
-
-
-def _steps(key: str) -> str:
-    return f"S{key[0]}" if key.endswith("multi") else "S1"
 
 
 def _split_options(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -60,6 +61,15 @@ class Drops:
         self.counts[error.reason] += 1
         if self.counts[error.reason] <= self.shown and first_process():
             log.warning("%s left out: %s", where, error)
+
+    @contextmanager
+    def taking(self, where: str, repaired: bool = False) -> Iterator[None]:
+        """Around making something of a row: one of which nothing can be made (RowError) is counted and left out."""
+        try:
+            yield
+            self.repaired += [where] * repaired
+        except RowError as error:
+            self.add(where, error)
 
     def tell_repaired(self) -> None:
         """Log in one line which rows were repaired; to be called when all are read."""

@@ -147,15 +147,12 @@ class PlainReader(Reader, ABC):
             key = stated or default
             if shared and split_of(key, self.validation_share, self.test_share) != split:
                 continue
-            try:
+            with drops.taking(where, repaired):
                 if isinstance(row, RowError):
                     raise row
                 question = self._question(row, key, root, name)
                 ids.add(key, where, question)
                 questions.append(question)
-                drops.repaired += [where] * repaired
-            except RowError as error:
-                drops.add(where, error)
         ids.check()
         return ReadResult(keep_readable(questions, drops), drops.counts)
 

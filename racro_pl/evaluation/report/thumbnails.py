@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
-from racro_pl.images import open_image
+from racro_pl.images import image_url, open_image
 from racro_pl.types import ImageRef
 
 MAX_SIDE = 768
@@ -28,9 +26,7 @@ def picture(ref: ImageRef) -> dict[str, Any]:
     """
     image = open_image(ref)
     image.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
-    buffer = io.BytesIO()
     # Effort 2 of 6: a third faster than the default for 5 % larger files (measured on line drawings).
     lossless = image.width * image.height <= LOSSLESS_PIXELS
-    image.save(buffer, "WEBP", quality=QUALITY, method=2, lossless=lossless)
-    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    source = image_url(image, "WEBP", quality=QUALITY, method=2, lossless=lossless)
     return {"src": source, "w": image.width, "h": image.height}

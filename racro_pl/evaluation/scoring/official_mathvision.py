@@ -131,7 +131,8 @@ def _same_number(answer: str, gold: str, grader: Grader) -> bool:
 
 def _value(text: str, grader: Grader) -> float | None:
     # Their latex2sympy reads a symbol in \circ and stumbles over \!; ours would read degrees and a space.
-    if _is_word(text) or r"\circ" in text or r"\!" in text:
+    # A product of symbols has no value ("e" is Euler's number): spares the parser most letters of options.
+    if (text.isalpha() and set(text) - {"e"}) or r"\circ" in text or r"\!" in text:
         return None
     return grader.value(_parsed_part(text))
 
@@ -144,8 +145,3 @@ def _parsed_part(text: str) -> str:
         if depth < 0 or (char == "." and not text[index + 1 : index + 2].isdigit()):
             return text[:index]
     return text
-
-
-def _is_word(text: str) -> bool:
-    # A product of symbols, which has no value; "e" is Euler's number. Spares the parser most letters of options.
-    return text.isalpha() and bool(set(text) - {"e"})

@@ -16,11 +16,9 @@ from racro_pl.losses.logprobs import CHUNK_LOGITS
 from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.decode_attention import FIRST_ROOM
 from racro_pl.policy.memory.decoder_sizes import most_norms, widest_experts, widest_mlp
-from racro_pl.policy.memory.recurrent import LinearAttention, linear_attention_of, whole_chunks
+from racro_pl.policy.memory.recurrent import FLOAT32, LinearAttention, linear_attention_of, whole_chunks
 from racro_pl.policy.memory.towers import Tower, tower_of
 from racro_pl.policy.structure import expert_names, head_name, linear_names, vision_names, vision_parameters
-
-FLOAT32 = 4
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from racro_pl.images import open_image, png_url
+from racro_pl.images import image_url, open_image
 from racro_pl.policy.prompts import TEMPLATES, PromptEncoder
 from racro_pl.policy.vision import GRIDS
 from racro_pl.text.captioner_prompt import with_image_urls
@@ -79,7 +79,7 @@ def exact_messages(question: Question, prompt: Prompt, encoder: PromptEncoder) -
     else:
         images = [open_image(ref) for ref in question.images]
     # Little compression: the way to the server is short, and zlib is most of the time.
-    urls = [png_url(image, compress_level=1) for image in images]
+    urls = [image_url(image, compress_level=1) for image in images]
     return with_image_urls(TEMPLATES[prompt.role](question.text, len(question.images)), urls)
 
 

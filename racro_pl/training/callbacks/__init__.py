@@ -1,4 +1,4 @@
-"""What a run records and watches; each is an ordinary Lightning callback."""
+"""What a run records and watches; each is an ordinary Lightning callback, and ``TrackioLogger`` a logger."""
 
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.gallery import CaptionGallery
@@ -8,6 +8,7 @@ from racro_pl.training.callbacks.parameter_count import ParameterCount
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.callbacks.progress import StepProgressBar
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions
+from racro_pl.training.callbacks.trackio_logger import TrackioLogger
 from racro_pl.training.callbacks.vllm_server import VllmReasonerServer
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "SaveResult",
     "SolvedQuestions",
     "StepProgressBar",
+    "TrackioLogger",
     "VllmReasonerServer",
 ]

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 from lightning.pytorch import Callback, Trainer
 
 from racro_pl.files import write_atomically
-from racro_pl.images import ImageError, open_image, png_url
+from racro_pl.images import ImageError, image_url, open_image
 from racro_pl.training.checkpointing.resume_logs import METRICS, read_table
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.metrics.step import PHASES
@@ -143,4 +143,4 @@ def _thumbnail(image: ImageRef) -> str | None:
     except ImageError:
         return None
     opened.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    return png_url(opened)
+    return image_url(opened)

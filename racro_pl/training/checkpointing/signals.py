@@ -71,10 +71,6 @@ class StopSignals:
         place = int(all_reduce(torch.tensor([float(place)]), "max")[0])
         return None if place < 0 else self._order[place]
 
-    def asks_to_requeue(self, signum: int) -> bool:
-        """Whether this is SLURM's warning that the job's time is nearly over."""
-        return signum not in (signal.SIGINT, signal.SIGTERM)
-
     def _note(self, signum: int, frame: object) -> None:
         if signum == signal.SIGINT and self._received == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one ends the process, whatever it is doing

@@ -101,7 +101,8 @@ class StepMetrics:
         seconds = time.perf_counter() - self._started
         highest = [self._maxima.get(name, 0.0) for name in ("grad_norm", "ratio")]
         idle = self.seconds["reason"] + self._captions_awaited
-        highest += [seconds, idle, _peak_memory_gib(), *(self.seconds[n] for n in PHASES)]
+        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_process_gib()
+        highest += [seconds, idle, peak, *(self.seconds[n] for n in PHASES)]
         reduced = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
         grad_norm, ratio, seconds, idle, memory, *phases = reduced
 
@@ -173,11 +174,6 @@ def _importance_metrics(sums: Mapping[str, Tensor], max_ratio: float) -> dict[st
         "importance/effective_sample_share": effective_sample_share(weight, squared, count),
         "importance/logprob_gap": gap / tokens,
     }
-
-
-def _peak_memory_gib() -> float:
-    """Peak of the GPU where there is one, else of the process (GiB)."""
-    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_process_gib()
 
 
 def peak_process_gib() -> float:

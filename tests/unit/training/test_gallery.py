@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from racro_pl.loggers import TrackioLogger
+from racro_pl.callbacks import TrackioLogger
 from racro_pl.training.callbacks.gallery import COLUMNS, CaptionGallery
 from racro_pl.types import RacroError
 from tests.fakes.loggers import ListLogger, MLFlowLogger, WandbLogger, fake_tables
@@ -63,7 +63,7 @@ def test_a_gallery_goes_to_every_logger_at_its_steps_and_once_after_a_resume(
 
 
 def test_a_missing_package_is_told_with_what_to_install(monkeypatch) -> None:
-    monkeypatch.setattr("racro_pl.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("racro_pl.training.callbacks.trackio_logger.find_spec", lambda name: None)
     with pytest.raises(RacroError, match=r"pip install 'racro-pl\[trackio\]'"):
         TrackioLogger()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,23 +47,20 @@ def read_shards(paths: Sequence[Path], drops: Drops, images: bool = True) -> lis
     Raises:
         RacroError: a file is unreadable, or takes far more memory than its size. A bad row goes to ``drops``.
     """
+
+    def columns(schema: pa.Schema) -> list[str]:
+        return [field.name for field in schema if images or not _holds_bytes(field.type)]
+
     rows = []
     for path in paths:
-        for number, (values, repaired) in enumerate(read_records(path, _columns(images)), start=1):
+        for number, (values, repaired) in enumerate(read_records(path, columns), start=1):
             where = f"{path.name}: row {number}"
-            try:
+            with drops.taking(where, repaired):
                 if isinstance(values, RowError):
                     raise values
                 texts = {name: value for name, value in values.items() if not _is_image(value)}
                 rows.append(Row(where, path, texts, _images(values, path) if images else ()))
-                drops.repaired += [where] * repaired
-            except RowError as error:
-                drops.add(where, error)
     return rows
-
-
-def _columns(images: bool) -> Callable[[pa.Schema], list[str]]:
-    return lambda schema: [field.name for field in schema if images or not _holds_bytes(field.type)]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -112,14 +112,11 @@ def read_json_rows(path: Path, drops: Drops, images: bool = True) -> list[Row]:
     rows = []
     for place, values, repaired in json_lines(path, MAX_LINE_BYTES) if path.suffix == ".jsonl" else _json_file(path):
         where = f"{path.name}:{place}"
-        try:
+        with drops.taking(where, repaired):
             if isinstance(values, RowError):
                 raise values
             values = row_of_log(values)
             rows.append(Row(where, path, values, file_images(values, path) if images else ()))
-            drops.repaired += [where] * repaired
-        except RowError as error:
-            drops.add(where, error)
     return rows
 
 

@@ -61,7 +61,7 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
     pointers: dict[int, str] = {}
     for number, values, repaired in table_lines(path, "\t", MAX_CELL_CHARACTERS, check):
         where = f"{path.name}: row {number}"
-        try:
+        with drops.taking(where, repaired):
             if isinstance(values, RowError):
                 raise values
             cell = values.pop("image", "").strip()
@@ -71,9 +71,6 @@ def read_tsv(path: Path, drops: Drops, images: bool = True) -> list[Row]:
             elif images:
                 found = _decode(cell) if cell else file_images(values, path)
             rows.append(Row(where, path, values, found))
-            drops.repaired += [where] * repaired
-        except RowError as error:
-            drops.add(where, error)
     return _follow(rows, pointers, drops)
 
 

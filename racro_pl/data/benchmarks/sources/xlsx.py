@@ -35,11 +35,10 @@ def read_xlsx(path: Path, drops: Drops) -> list[Row]:
             for number, values in enumerate(_values(path, book.worksheets[0]), start=2):
                 where = f"{path.name}: row {number}"
                 row, repaired = clean_row(values)
-                if isinstance(row, RowError):
-                    drops.add(where, row)
-                else:
+                with drops.taking(where, repaired):
+                    if isinstance(row, RowError):
+                        raise row
                     rows.append(Row(where, path, row))
-                    drops.repaired += [where] * repaired
         finally:
             book.close()
     except RacroError:

@@ -1,4 +1,4 @@
-"""Loggers for ``trainer.logger`` that Lightning does not have."""
+"""A logger for ``trainer.logger`` that Lightning does not have."""
 
 from __future__ import annotations
 
