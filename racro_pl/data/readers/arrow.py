@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -132,35 +133,41 @@ def _parquet(path: Path, choose: Choose, allowance: int) -> Iterator[pa.RecordBa
 
     with path.open("rb") as raw, ParquetFile(path) as plain:
         wanted = list(choose(plain.schema_arrow))
-        try:
+        with _named(path):
             plan = plan_reading(plain, raw, allowance, BATCH_ROWS)
             with ParquetFile(path, read_dictionary=plan.dictionaries) as file:
                 for name in wanted:
                     _check_type(name, file.schema_arrow.field(name).type, dictionaries=True)
                 for group in range(file.num_row_groups):  # each has dictionaries of its own
                     yield from file.iter_batches(plan.rows, row_groups=[group], columns=wanted)
-        except RacroError as error:
-            raise RacroError(f"{path}: {error}") from error
 
 
 def _stream(path: Path, choose: Choose) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as source:
-        try:
+        with _named(path):
             _check_messages(pa.ipc.MessageReader.open_stream(source))
-            source.seek(0)
-            with pa.ipc.open_stream(source) as stream:
-                wanted = list(choose(stream.schema))
+        source.seek(0)
+        with pa.ipc.open_stream(source) as stream:
+            wanted = list(choose(stream.schema))
+            with _named(path):
                 for name in wanted:
                     _check_type(name, stream.schema.field(name).type, dictionaries=False)
-                for batch in stream:
-                    chosen = batch.select(wanted)
-                    chosen.validate(full=True)  # offsets that lead out of their buffers would crash the process
-                    for start in range(0, chosen.num_rows, BATCH_ROWS):
-                        yield chosen.slice(start, BATCH_ROWS)
-        except RacroError as error:
-            raise RacroError(f"{path}: {error}") from error
+            for batch in stream:
+                chosen = batch.select(wanted)
+                chosen.validate(full=True)  # offsets that lead out of their buffers would crash the process
+                for start in range(0, chosen.num_rows, BATCH_ROWS):
+                    yield chosen.slice(start, BATCH_ROWS)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name before errors that lack it; those of a caller's ``choose`` have it."""
+    try:
+        yield
+    except RacroError as error:
+        raise RacroError(f"{path}: {error}") from error
 
 
 def _check_messages(messages: pa.ipc.MessageReader) -> None:

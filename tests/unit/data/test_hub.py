@@ -99,6 +99,12 @@ def test_columns_are_mapped_and_missing_ones_named(folder, png):
     assert (first.text, first.answer, first.metadata) == ("<image>What?", "1", {"level": 0})
     with pytest.raises(RacroError, match="no column 'question' for the question; it has id, image, level, problem"):
         HubReader(path).read("train")
+    stream = folder / "a.arrow"
+    with pa.ipc.new_stream(str(stream), renamed.schema) as out:
+        out.write_table(renamed)
+    with pytest.raises(RacroError, match="no column 'question'") as missing:
+        HubReader(str(stream)).read("train")
+    assert str(missing.value).count("a.arrow") == 1
     with pytest.raises(RacroError, match="columns names picture; expected some of id, question, answer, images"):
         HubReader(path, columns={"picture": "image"})
 
