@@ -1,7 +1,7 @@
 """Command lines in processes of their own that start at once: forked from one that has imported what they need.
 
 That `python -m racro_pl` starts, and what a launcher makes of it, is not tried here: that is done by `test_nodes`,
-`test_caption_ranks`, `test_soak` and the ranks of `test_resume`.
+`test_caption_ranks`, `test_soak` and `test_resume_ranks`.
 """
 
 from __future__ import annotations

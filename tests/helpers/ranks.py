@@ -1,7 +1,7 @@
 """Ranks that stay: processes of one group that are started once and run one function after another.
 
 Most of what two ranks cost on a CPU is their start and their imports. A launcher's own work is not tried here: that is
-done by `test_resume`, `test_nodes` and `test_caption_ranks`.
+done by `test_resume_ranks`, `test_nodes` and `test_caption_ranks`.
 """
 
 from __future__ import annotations
