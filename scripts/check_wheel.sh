@@ -24,7 +24,7 @@ racro fit --config quickstart --trainer.max_steps 2 --trainer.val_check_interval
   --data.reader.init_args.train 32 --data.reader.init_args.validation 4 --data.reader.init_args.test 4 \
   --trainer.callbacks.init_args.questions 4
 [[ -s runs/quickstart/version_0/adapter/adapter_model.safetensors ]]
-racro test --config test_figures --benchmarks figures --modes "[caption]"
+racro test --config test_figures --benchmarks figures --modes "[caption]" --limit 32
 "$python" - <<'PYTHON'
 from racro_pl.figure_world.world import figure_questions
 open("figure.png", "wb").write(figure_questions("test", 1, 0)[0].images[0].data)

@@ -50,11 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
+LONGEST = (
+    "test_gpu_minutes", "test_resume_ranks", "test_quickstart", "test_nodes", "test_bench_gpu", "test_caption_ranks",
+    "test_soak", "test_resume",
+)  # fmt: skip
+"""Modules whose slow tests begin before all others: one that began last would leave the other workers idle."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who hangs is ended; a slow test on a busy machine does not hang."""
+    """Who hangs is ended; a slow test on a busy machine does not hang. The longest first."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1200))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    last = len(LONGEST)
+    items.sort(key=lambda item: places.get(item.path.stem, last) if item.get_closest_marker("slow") else last)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

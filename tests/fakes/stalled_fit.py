@@ -55,12 +55,13 @@ def stay(marker: Path) -> None:
         time.sleep(0.02)
 
 
-def main(marker: str, moment: str, *arguments: str) -> int:
+def run_stalled(marker: str, moment: str, arguments: list[str]) -> int:
+    """``racro-pl ARGUMENTS``, which stops at that moment; its exit status."""
     kind, *numbers = moment.split(":")
     stop = {"checkpoint": stop_at_checkpoint, "captions": stop_at_captions}[kind]
     stop(Path(marker), *map(int, numbers))
-    return run(list(arguments))
+    return run(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(run_stalled(*sys.argv[1:3], sys.argv[3:]))

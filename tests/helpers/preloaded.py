@@ -6,4 +6,6 @@ Forked from the tests' own process they would lack its threads, and torch refuse
 import multiprocessing
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.fakes.ddp_fit", "tests.fakes.sharded_fit", "racro_pl.evaluation.pipeline"])
+CONTEXT.set_forkserver_preload([
+    "tests.fakes.ddp_fit", "tests.fakes.sharded_fit", "racro_pl.evaluation.pipeline", "racro_pl.commands.lightning",
+])  # fmt: skip

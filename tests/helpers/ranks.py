@@ -1,7 +1,7 @@
 """Ranks that stay: processes of one group that are started once and run one function after another.
 
 Most of what two ranks cost on a CPU is their start and their imports. A launcher's own work is not tried here: that is
-done by `test_resume`, `test_nodes` and `test_caption_ranks`.
+done by `test_resume_ranks`, `test_nodes` and `test_caption_ranks`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any
 
+from racro_pl.cli import run
 from racro_pl.serving.addresses import free_port
 from tests.helpers.preloaded import CONTEXT
 
@@ -74,6 +75,11 @@ class Ranks:
         self._ranks, self._pids = [], []
 
 
+def run_rank(rank: int, count: int, words: list[str]) -> int:
+    """``racro-pl WORDS`` on one rank; its exit status."""
+    return run(words)
+
+
 def _join_group(rank: int, count: int, port: int) -> None:
     """Set what torchrun sets; the group is made by whoever asks for it first."""
     os.environ |= {
@@ -82,12 +88,14 @@ def _join_group(rank: int, count: int, port: int) -> None:
         "TORCHELASTIC_RUN_ID": "tests",
     }  # fmt: skip
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
 
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    rank_zero_only.rank = rank  # Lightning has read the environment when it was imported, before it was set
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed test process leaves no ranks."""
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():

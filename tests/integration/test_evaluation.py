@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,8 +14,8 @@ from racro_pl.cli import run
 from racro_pl.evaluation.results import Results
 from racro_pl.evaluation.store import Store
 from tests.helpers.preloaded import CONTEXT
+from tests.helpers.ranks import run_rank
 
-ROOT = Path(__file__).parents[2]
 LIMIT = 48
 
 
@@ -114,13 +112,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(whole, tmp_path, capfd):
 
 
 @pytest.mark.slow  # what each rank reads and writes: tests/unit/evaluation/test_store.py
-def test_two_ranks_give_the_table_of_one(whole, tmp_path):
-    more = ("--devices", "2", "--accelerator", "cpu")
-    done = subprocess.run(
-        [sys.executable, "-m", "racro_pl", *arguments(tmp_path, *more)], cwd=ROOT, text=True, timeout=1000,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+def test_two_ranks_give_the_table_of_one(whole, two_ranks, tmp_path):
+    """Their launchers: `test_caption_ranks`."""
+    assert two_ranks(run_rank, arguments(tmp_path, "--devices", "2", "--accelerator", "cpu")) == [0, 0]
     folder = tmp_path / "test/version_0"
     assert {path.name for path in folder.glob("captions*")} == {"captions.jsonl", "captions-rank1.jsonl"}
     for kind in ("captions", "answers"):

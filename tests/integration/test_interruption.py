@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.fakes.environment import environment
+from tests.helpers.commands import Command
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(runs: Path, *more: str, steps: int = 1000, **variables: str) -> subprocess.Popen[str]:
+LIMIT_S = 1000.0
+"""Far more than a run takes: who takes longer hangs."""
+
+
+def start(runs: Path) -> Command:
     """A quickstart of small steps, in a session of its own."""
-    command = [
-        sys.executable, "-m", "racro_pl", "fit", "--config", str(ROOT / "configs/quickstart.yaml"),
-        "--trainer.max_steps", str(steps), "--runs", str(runs), "--data.questions_per_step", "2",
-        "--trainer.callbacks.init_args.questions", "4", "--data.reader.init_args.train", "40", *more,
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**variables),
-        start_new_session=True,
+    return Command(
+        [
+            "fit", "--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.max_steps", "1000", "--runs",
+            str(runs), "--data.questions_per_step", "2", "--trainer.callbacks.init_args.questions", "4",
+            "--data.reader.init_args.train", "40",
+        ],
+        {},
     )  # fmt: skip
-
-
-def wait_for(condition, process: subprocess.Popen[str], limit_s: float = 1000) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def steps_done(folder: Path) -> list[int]:
@@ -45,14 +40,14 @@ def steps_done(folder: Path) -> list[int]:
     return sorted({json.loads(line)["step"] for line in lines})
 
 
-def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+def end_of(command: Command) -> tuple[int | None, str]:
     """Exit code and output; nothing of its session may be left."""
-    output = process.communicate(timeout=1000)[0]
+    output = command.wait(LIMIT_S)
     deadline = time.monotonic() + 100
-    while (left := _in_session(process.pid)) and time.monotonic() < deadline:
+    while (left := _in_session(command.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, left
-    return process.returncode, output
+    return command.returncode, output
 
 
 def _in_session(leader: int) -> list[str]:
@@ -65,11 +60,11 @@ def _in_session(leader: int) -> list[str]:
 @pytest.mark.slow  # in the test's own process: tests/unit/training/test_run_checkpoint.py
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, number):
-    process = start(tmp_path)
+    command = start(tmp_path)
     folder = tmp_path / "quickstart/version_0"
-    wait_for(lambda: len(steps_done(folder)) >= 2, process)
-    process.send_signal(number)
-    code, output = end_of(process)
+    command.wait_for(lambda: len(steps_done(folder)) >= 2, LIMIT_S)
+    os.kill(command.pid, number)
+    code, output = end_of(command)
     assert code == 128 + number, output
     done = steps_done(folder)
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)

@@ -6,28 +6,19 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.fakes.environment import environment
 from tests.fakes.runs import assert_same_run, captions, metrics
+from tests.fakes.stalled_fit import run_stalled
+from tests.helpers.commands import Command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
-PYTHON = [sys.executable, "-m", "racro_pl"]
-
-
-def stopping(marker: Path, moment: str) -> list[str]:
-    """The same program, that stops at a moment (``tests.fakes.stalled_fit``)."""
-    return [sys.executable, "-m", "tests.fakes.stalled_fit", str(marker), moment]
-
-
 DEADLINE_S = 600
 """Far more than a run takes: who waits longer hangs."""
 
@@ -42,57 +33,45 @@ def arguments(root: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
-    # A group of its own, which a failing test can end whole.
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
-        env=environment(**variables),
-    )  # fmt: skip
+def start(words: list[str], **variables: str) -> Command:
+    return Command(words, variables)
 
 
-def end(process: subprocess.Popen[str], code: int = 0) -> str:
-    """Wait for a process; its output."""
-    try:
-        output, _ = process.communicate(timeout=DEADLINE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail("hangs:\n" + process.communicate()[0])
-    assert process.returncode == code, output
+def start_stalled(marker: Path, moment: str, words: list[str], **variables: str) -> Command:
+    """The same command, which stops at a moment (``tests.fakes.stalled_fit``)."""
+    return Command(words, variables, partial(run_stalled, str(marker), moment))
+
+
+def end(command: Command, code: int = 0) -> str:
+    """Wait for a command; its output."""
+    output = command.wait(DEADLINE_S)
+    assert command.returncode == code, output
     return output
 
 
-def wait(for_what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    limit = time.monotonic() + DEADLINE_S
-    while not for_what():
-        assert time.monotonic() < limit
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
-def killed(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End a process by SIGKILL after the block."""
+def killed(command: Command) -> Iterator[None]:
+    """End a command by SIGKILL after the block."""
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        command.kill()
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> Path:
     """Six steps in one go."""
     root = tmp_path_factory.mktemp("straight")
-    end(start([*PYTHON, *arguments(root, "--trainer.max_steps", "6")]))
+    end(start(arguments(root, "--trainer.max_steps", "6")))
     return root / "quickstart/version_0"
 
 
 def test_three_steps_and_three_more_are_six(straight, tmp_path):
     folder = tmp_path / "quickstart/version_0"
-    end(start([*PYTHON, *arguments(tmp_path, "--trainer.max_steps", "3")]))
+    end(start(arguments(tmp_path, "--trainer.max_steps", "3")))
     assert len(captions(folder)) == 3 * 4 * 8
     last = str(folder / "checkpoints/last.ckpt")
-    end(start([*PYTHON, *arguments(tmp_path, "--trainer.max_steps", "6", "--ckpt_path", last)]))
+    end(start(arguments(tmp_path, "--trainer.max_steps", "6", "--ckpt_path", last)))
     assert_same_run(folder, straight)
     assert len(captions(straight)) == 6 * 4 * 8
     assert [row["step"] for row in metrics(straight)] == list("011233455")
@@ -105,13 +84,13 @@ def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
     folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stalled"
     more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "1", "--trainer.limit_val_batches", "1.0")
     # The fifth to be written: best and last after step 2, last of 1, last of 3, and then step 4's.
-    process = start([*stopping(marker, "checkpoint:5"), *arguments(tmp_path, *more)])
-    with killed(process):
-        wait(marker.exists, process)
+    command = start_stalled(marker, "checkpoint:5", arguments(tmp_path, *more))
+    with killed(command):
+        command.wait_for(marker.exists, DEADLINE_S)
     assert any((folder / "checkpoints").glob(".*.partial"))
     last = folder / "checkpoints/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
-    end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(last))]))
+    end(start(arguments(tmp_path, *more, "--ckpt_path", str(last))))
     assert_same_run(folder, straight)
     assert not any((folder / "checkpoints").glob(".*"))
 
@@ -119,10 +98,10 @@ def test_killed_inside_the_writing_of_a_checkpoint(straight, tmp_path):
 def test_killed_between_the_captions_and_the_checkpoint(straight, tmp_path):
     folder, marker = tmp_path / "quickstart/version_0", tmp_path / "stopped"
     more = ("--trainer.max_steps", "6", "--checkpoint.every_n_steps", "3")
-    process = start([*stopping(marker, "captions:5:0"), *arguments(tmp_path, *more)])
-    with killed(process):
-        wait(marker.exists, process)
-    end(start([*PYTHON, *arguments(tmp_path, *more, "--ckpt_path", str(folder / "checkpoints/last.ckpt"))]))
+    command = start_stalled(marker, "captions:5:0", arguments(tmp_path, *more))
+    with killed(command):
+        command.wait_for(marker.exists, DEADLINE_S)
+    end(start(arguments(tmp_path, *more, "--ckpt_path", str(folder / "checkpoints/last.ckpt"))))
     assert_same_run(folder, straight)
     assert {row["step"] for row in captions(folder, "captions.replaced.jsonl")} >= {4, 5}
 
@@ -140,42 +119,12 @@ def test_a_job_that_slurm_requeues_goes_on_by_itself(straight, tmp_path):
     }  # fmt: skip
     words = arguments(tmp_path / "runs", "--trainer.max_steps", "6")
     folder, marker = tmp_path / "runs/quickstart/version_4711", tmp_path / "stopped"
-    process = start([*stopping(marker, "captions:2:0"), *words], **slurm)
-    wait(marker.exists, process)
-    os.kill(process.pid, signal.SIGUSR1)
+    command = start_stalled(marker, "captions:2:0", words, **slurm)
+    command.wait_for(marker.exists, DEADLINE_S)
+    os.kill(command.pid, signal.SIGUSR1)
     marker.unlink()
-    assert "SIGUSR1: finishing this step" in end(process, 128 + signal.SIGUSR1)
+    assert "SIGUSR1: finishing this step" in end(command, 128 + signal.SIGUSR1)
     assert asked.read_text() == "requeue 4711\n"
     assert torch.load(folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] in (2, 3, 4)
-    assert "hpc_ckpt_1.ckpt" in end(start([*PYTHON, *words], **slurm, SLURM_RESTART_COUNT="1"))
+    assert "hpc_ckpt_1.ckpt" in end(start(words, **slurm, SLURM_RESTART_COUNT="1"))
     assert_same_run(folder, straight)
-
-
-def test_two_ranks_of_which_one_is_asked_to_stop(tmp_path):
-    """The signal reaches rank 1 alone; both stop after the same step, and resume from there."""
-    more = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "5")
-    # Every collective is met by both, to the last one: who asks for something alone waits for ever.
-    end(start([*PYTHON, *arguments(tmp_path / "straight", *more)]))
-    straight = tmp_path / "straight/quickstart/version_0"
-    assert (straight / "adapter/adapter_model.safetensors").is_file()
-    assert (straight / "held_out.json").is_file()
-    assert {path.name for path in straight.glob("captions-*.jsonl")} == {"captions-rank0.jsonl", "captions-rank1.jsonl"}
-    folder, marker = tmp_path / "stopped/quickstart/version_0", tmp_path / "there"
-    process = start([*stopping(marker, "captions:2:1"), *arguments(tmp_path / "stopped", *more)])
-    wait(marker.exists, process)
-    os.kill(rank_1_of(process.pid), signal.SIGTERM)
-    marker.unlink()
-    output = end(process, 143)
-    assert "stopped by SIGTERM; resume with --ckpt_path" in output
-    last = folder / "checkpoints/last.ckpt"
-    assert torch.load(last, weights_only=True)["global_step"] in (2, 3, 4)
-    end(start([*PYTHON, *arguments(tmp_path / "stopped", *more, "--ckpt_path", str(last))]))
-    assert_same_run(folder, straight)
-
-
-def rank_1_of(pid: int) -> int:
-    """The process that Lightning has launched for the second rank."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
-            return int(child)
-    raise AssertionError("no second rank")
