@@ -165,9 +165,7 @@ def _looking(name: str, title: str, *options: str, after: str = "") -> Row:
 
 
 JOINT_CRO = _looking("looking_cro", "CRO alone")
-JOINT_BOTH = _looking("looking_joint", "joint, answers' weight 1", "--model.objective.name", "joint")
-_QUARTER = ("--model.objective.name", "joint", "--model.objective.answer_weight", "0.25")
-JOINT_WEIGHED = _looking("looking_joint_quarter", "joint, answers' weight 0.25", *_QUARTER)
+JOINT_BOTH = _looking("looking_joint", "joint", "--model.objective.name", "joint")
 JOINT_EMBEDDED = (
     Row(
         "reckoning_joint", "joint, from the embedded captioner, which boxes at once",
@@ -179,7 +177,6 @@ JOINT = (
     JOINT_CRO,
     _looking("looking_qa", "own answers alone", *_OWN),
     JOINT_BOTH,
-    JOINT_WEIGHED,
     _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
     _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
     *JOINT_EMBEDDED,

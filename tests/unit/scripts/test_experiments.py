@@ -41,10 +41,7 @@ def test_rows_of_two_tables_are_run_once():
 
 
 ROWS = {row.name: row for table in runs.TABLES.values() for row in table}
-ALIKE = (
-    "general_cro", "looking_cro", "looking_qa", "looking_joint", "looking_joint_quarter", "looking_cro_qa",
-    "figure_joint",
-)  # fmt: skip
+ALIKE = ("general_cro", "looking_cro", "looking_qa", "looking_joint", "looking_cro_qa", "figure_joint")
 """Their options are those of other rows, put together in other ways."""
 
 
