@@ -123,15 +123,19 @@ def run_config(result: Path) -> dict[str, Any]:
     Raises:
         RacroError: it cannot be read.
     """
-    for folder in (result.parent, result.parent.parent):
-        file = folder / "config.yaml"
-        if file.is_file() and file.stat().st_size < 1_000_000:
-            try:
-                config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-                raise RacroError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-            return config if isinstance(config, dict) else {}
-    return {}
+    file = _config_file(result)
+    if file is None:
+        return {}
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RacroError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _config_file(result: Path) -> Path | None:
+    files = (folder / "config.yaml" for folder in (result.parent, result.parent.parent))
+    return next((file for file in files if file.is_file() and file.stat().st_size < 1_000_000), None)
 
 
 def _trained_with(result: Path) -> dict[str, Any]:
@@ -143,9 +147,8 @@ def _trained_with(result: Path) -> dict[str, Any]:
     for name, expected in _TRAINED_WITH.items():
         value = policy.get(name)
         if value is not None and not expected(value):
-            raise RacroError(
-                f"config.yaml of {result}: model.policy.{name} is {str(value)[:80]!r}; was the file written by `fit`?"
-            )
+            file = _config_file(result)
+            raise RacroError(f"{file}: model.policy.{name} is {str(value)[:80]!r}; was the file written by `fit`?")
     return policy
 
 

@@ -70,11 +70,11 @@ def test_an_adapter_from_elsewhere_names_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model: {policy: {dtype: load}}", r"model\.policy\.dtype is 'load'"),
-        ("model: {policy: {quantization: [nf4]}}", r"model\.policy\.quantization is"),
-        ("model: {policy: {path: 5}}", r"model\.policy\.path is '5'"),
-        ("model: {policy: {max_pixels: many}}", r"model\.policy\.max_pixels is 'many'"),
-        ("model: {policy: {thinking: never}}", r"model\.policy\.thinking is 'never'"),
+        ("model: {policy: {dtype: load}}", r"config\.yaml: model\.policy\.dtype is 'load'"),
+        ("model: {policy: {quantization: [nf4]}}", r"config\.yaml: model\.policy\.quantization is"),
+        ("model: {policy: {path: 5}}", r"config\.yaml: model\.policy\.path is '5'"),
+        ("model: {policy: {max_pixels: many}}", r"config\.yaml: model\.policy\.max_pixels is 'many'"),
+        ("model: {policy: {thinking: never}}", r"config\.yaml: model\.policy\.thinking is 'never'"),
         ("model: [", "config.yaml cannot be read"),
         ("[" * 5000, "config.yaml cannot be read"),
     ],
