@@ -47,6 +47,7 @@ from racro_pl.training.distributed import disconnect_at_exit
 from racro_pl.training.metrics.scores import check_evaluation, check_monitors
 from racro_pl.training.reasoner_guard import ReasonerGuard
 from racro_pl.training.rollouts import StepRollouts
+from racro_pl.training.schedule import check_schedule, rate_share
 from racro_pl.training.settings import FULL_LEARNING_RATE, LORA_LEARNING_RATE, ObjectiveSettings
 from racro_pl.training.startup import check_trainer, keep_gradients_local, probe_captioner, unused_settings
 from racro_pl.training.strategy import ShardedStrategy, load_sharded
@@ -147,6 +148,7 @@ class CaptionerModule(LightningModule):
         if stage != "fit":
             return
         check_monitors(self.trainer)
+        check_schedule(self.objective, self.trainer)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         objectives.check_questions(self.scorer, data.questions["train"])
         questions = data.questions_per_step // self.trainer.world_size
@@ -241,15 +243,14 @@ class CaptionerModule(LightningModule):
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate after the warm-up."""
+        """The highest learning rate of the run: after the warm-up, before any decay."""
         default = FULL_LEARNING_RATE if self.policy_settings.lora is None else LORA_LEARNING_RATE
         return default if self.objective.learning_rate is None else self.objective.learning_rate
 
     @property
     def learning_rate(self) -> float:
-        """Of the next update. It follows from the settings and the number of updates alone: a schedule object would
-        bring an old one back from a checkpoint."""
-        return self.peak_rate * min(1.0, (self.updates_done + 1) / (self.objective.warmup_updates + 1))
+        """Of the next update."""
+        return self.peak_rate * rate_share(self.objective, self.updates_done, self.trainer)
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -44,7 +44,10 @@ class ObjectiveSettings:
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
     warmup_updates: int = 0
-    """Optimizer updates over which the learning rate rises linearly; constant afterwards."""
+    """Optimizer updates over which the learning rate rises linearly."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """After the warm-up: ``constant`` (the reference run's), or ``linear``: falling step by step to zero at the run's
+    last one (``trainer.max_steps``, or what ``max_epochs`` comes to)."""
     max_grad_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
     updates_per_rollout: int = 2

@@ -343,18 +343,6 @@ def test_learning_rate_defaults_name_what_is_trained(folder, tmp_path):
     assert full.trainer.optimizers[0].param_groups[0]["lr"] == 1e-6
 
 
-def test_warm_up_rises_to_the_constant_rate(folder, tmp_path):
-    module = make_module(folder, warmup_updates=3, learning_rate=0.4)
-    rates = []
-
-    class Watch(Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            rates.append(round(optimizer.param_groups[0]["lr"], 6))
-
-    fit(module, tmp_path, steps=5, callbacks=[Watch()])
-    assert rates == [0.1, 0.2, 0.3, 0.4, 0.4]
-
-
 def test_validation_reports_accuracy_by_type(folder, tmp_path):
     module = make_module(folder)
     trainer = fit(module, tmp_path, limit_val_batches=1.0, val_check_interval=1)
