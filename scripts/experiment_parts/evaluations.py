@@ -96,7 +96,7 @@ EVALUATIONS = (
     _figures("against", ("against",), AGAINST),
     _figures("penalty", ("penalty",), PENALTY, HABIT),
     _figures("joint_figures", ("joint_figures",), JOINT_FIGURES),
-    _reckoning("reckoning_before", (*_BOTH, "joint"), (), BEFORE),
+    _reckoning("reckoning_before", _BOTH, (), BEFORE),
     _reckoning("reckoning", _BOTH, RECKONING),
     _reckoning("reckoning_controls", ("reckoning_controls",), RECKONING_CONTROLS[len(RECKONING) :]),
     _reckoning("joint", ("joint",), JOINT, LOOKING),

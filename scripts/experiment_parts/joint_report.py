@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiment_parts.evaluations import BEFORE, TENTATIVE
+from experiment_parts.evaluations import TENTATIVE
 from experiment_parts.layout import Results, spread, table, table_row
 from experiment_parts.reckoning import REASONERS
-from experiment_parts.runs import JOINT, JOINT_EMBEDDED, JOINT_FIGURES, LOOKING, Row
+from experiment_parts.runs import JOINT, JOINT_FIGURES, LOOKING, Row
 
 FIGURE_COLUMNS = ("figure-reasoner", "figure-reasoner-b", "direct")
 
@@ -16,10 +16,7 @@ def joint_table(results: Results) -> str:
     """Own answers, captions and both together in the reckoning world, before and after every kind of training."""
     columns = ("direct", *REASONERS, *(f"{name}{TENTATIVE}" for name in REASONERS))
     lines = [_before(results, "before any training", LOOKING, columns)]
-    for row in JOINT:
-        if row in JOINT_EMBEDDED:
-            lines.append(_before(results, "the embedded captioner, before any training", BEFORE, columns))
-        lines.append(_after(results, row, columns))
+    lines += [_after(results, row, columns) for row in JOINT]
     return table("|  | own answer | weak | middle | strong | weak + t. | middle + t. | strong + t. |", lines)
 
 

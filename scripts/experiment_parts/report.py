@@ -112,12 +112,16 @@ def _quickstart(results: Results) -> str:
 
 
 def merged(published: Results, new: Results) -> Results:
-    """Published results with those of the tables that were made again; ``seeds_of`` has tables with other seeds."""
+    """Published results with those of the tables that were made again; ``seeds_of`` has tables with other seeds.
+
+    Where all tables are new, nothing of the old results is left: rows may have been taken out.
+    """
     seeds = published["seeds"]
     made = published.get("seeds_of", {}) | dict.fromkeys(new["tables"], new["seeds"])
     others = {name: own for name, own in made.items() if own != seeds}
     every = [name for name in TABLES if name in (*published["tables"], *new["tables"])]
-    parts = {name: published.get(name, {}) | new[name] for name in PARTS}
+    kept = {} if set(every) == set(new["tables"]) else published
+    parts = {name: kept.get(name, {}) | new[name] for name in PARTS}
     return {"seeds": seeds, **({"seeds_of": others} if others else {}), "tables": every, **parts}
 
 

@@ -164,26 +164,23 @@ def _looking(name: str, title: str, *options: str, after: str = "") -> Row:
     return Row(name, title, (*_FROM_LOOKING, *options, *adapter), after, validate_every=AT_ENDS)
 
 
-JOINT_CRO = _looking("looking_cro", "CRO alone")
-JOINT_BOTH = _looking("looking_joint", "joint", "--model.objective.name", "joint")
-JOINT_EMBEDDED = (
-    Row(
-        "reckoning_joint", "joint, from the embedded captioner, which boxes at once",
-        ("--config", "configs/reckoning.yaml", "--model.objective.name", "joint", *_TESTED),
+_BOTH = ("--model.objective.name", "joint")
+JOINT = (
+    _looking("looking_cro", "CRO alone"),
+    _looking("looking_qa", "own answers alone", *_OWN),
+    _looking(
+        "looking_joint", "joint, 120 steps", *_BOTH, "--model.objective.answer_weight", "0.5",
+        "--trainer.max_steps", "120",
+    ),
+    _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
+    _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
+)  # fmt: skip
+JOINT_FIGURES = (
+    _quickstart(
+        "figure_joint", "joint", *_BOTH, "--model.objective.answer_kl_coefficient", "4e-2", *_TESTED,
         validate_every=AT_ENDS,
     ),
 )  # fmt: skip
-JOINT = (
-    JOINT_CRO,
-    _looking("looking_qa", "own answers alone", *_OWN),
-    JOINT_BOTH,
-    _looking("looking_qa_cro", "own answers, then CRO", after="looking_qa"),
-    _looking("looking_cro_qa", "CRO, then own answers", *_OWN, after="looking_cro"),
-    *JOINT_EMBEDDED,
-)
-JOINT_FIGURES = (
-    _quickstart("figure_joint", "joint", "--model.objective.name", "joint", *_TESTED, validate_every=AT_ENDS),
-)
 TABLES = {
     "against": AGAINST,
     "penalty": PENALTY,

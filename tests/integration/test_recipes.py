@@ -249,7 +249,7 @@ def test_stages_differ_in_what_they_are_for_only():
     cro, vpo, qa, joint = (read("stages", name) for name in ("cro", "vpo", "qa", "joint"))
     penalty = {"name": "vpo", "caption_penalty": 0.1, "caption_judge": "policy"}
     assert vpo == cro | {"name": "vpo", "model": cro["model"] | {"objective": cro["model"]["objective"] | penalty}}
-    both = {"name": "joint", "answer_weight": 1.0, "answer_kl_coefficient": 0.0, "answer_clip_high": 0.25}
+    both = {"name": "joint", "answer_weight": 0.5, "answer_kl_coefficient": 0.0, "answer_clip_high": 0.25}
     assert joint == cro | {"name": "joint", "model": cro["model"] | {"objective": cro["model"]["objective"] | both}}
     own = {"name": "qa", "clip_high": 0.25, "kl_coefficient": 0.0}
     assert qa["model"]["objective"] == cro["model"]["objective"] | own

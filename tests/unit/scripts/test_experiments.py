@@ -12,7 +12,7 @@ from experiment_parts import evaluations, reckoning, runs
 from experiment_parts.collect import accuracy_by_step
 from experiment_parts.describing import described_answer
 from experiment_parts.habit import habitual_text
-from experiment_parts.report import PICTURES, fill, merged, spread, tables
+from experiment_parts.report import PARTS, PICTURES, fill, merged, spread, tables
 from experiment_parts.rewards import GenericCaptionScorer, TrustingReasoner, facts_told
 
 from racro_pl.cli import run
@@ -280,6 +280,11 @@ def test_tables_made_anew_join_those_that_are_published():
     once = merged(old, new | {"seeds": [2]})
     assert (once["seeds"], once["seeds_of"]) == ([1], {"reckoning": [2]})
     assert "seeds_of" not in merged(once, new)
+
+
+def test_where_all_tables_are_new_nothing_of_taken_out_rows_is_left():
+    new = {name: {} for name in PARTS} | {"seeds": [1], "tables": list(runs.TABLES), "runs": {"b": 2}}
+    assert merged({"seeds": [1], "tables": ["against"], "runs": {"a": 1, "b": 1}}, new)["runs"] == {"b": 2}
 
 
 def test_the_pictures_are_drawn_from_the_published_figures(results, tmp_path):
