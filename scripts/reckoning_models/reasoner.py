@@ -37,11 +37,13 @@ class Recipe:
     """Whether the lists hold sums."""
     kinds: tuple[str, ...] = tuple(ASKED)
     """Types of the questions that it is taught."""
+    joint: float = 0.5
+    """Share of its prompts with a tentative answer beside the caption."""
 
 
 RECIPES = {
     "weak": Recipe(lambda tokenizer: new_qwen2(tokenizer, width=64, layers=2), 200, 350, 3e-3, steps=False, sums=False),
-    "middle": Recipe(lambda tokenizer: new_lfm2(tokenizer, width=96), 150, 600, 3e-3, steps=False),
+    "middle": Recipe(lambda tokenizer: new_lfm2(tokenizer, width=96), 150, 700, 3e-3, steps=False, joint=0.7),
     "strong": Recipe(new_qwen2, 150, 700, 2e-3, steps=True),
     "narrow": Recipe(
         lambda tokenizer: new_qwen2(tokenizer, width=64, layers=2), 200, 700, 3e-3, steps=False, sums=False,
@@ -62,7 +64,7 @@ def build_reasoner(seed: int, folder: Path, recipe: Recipe) -> Any:
     loaded = as_loaded(folder)
     learn("lookup", model, lambda: lookup_batch(loaded, rng, 32, recipe.sums), recipe.lookup_steps, 3e-3)
     learn(
-        "prompt", model, lambda: prompt_batch(loaded, rng, 32, recipe.kinds, recipe.steps),
+        "prompt", model, lambda: prompt_batch(loaded, rng, 32, recipe.kinds, recipe.steps, recipe.joint),
         recipe.prompt_steps, recipe.rate,
     )  # fmt: skip
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -28,8 +28,6 @@ from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 UNKNOWN = "unknown"
 STATED = 0.8
 """Share of captions that state all that is asked; of the others at least one count is missing or contradicted."""
-JOINT = 0.5
-"""Share of prompts with a tentative answer beside the caption."""
 RIGHT = 0.25
 """How often a boxed tentative answer is the right one where the caption suffices: more, and it would be trusted."""
 UNBOXED = 0.25
@@ -152,7 +150,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str, caption: st
 
 
 def prompt_batch(
-    tokenizer: PreTrainedTokenizerBase, rng: random.Random, size: int, kinds: Sequence[str], steps: bool
+    tokenizer: PreTrainedTokenizerBase, rng: random.Random, size: int, kinds: Sequence[str], steps: bool, joint: float
 ) -> tuple[Tensor, Tensor]:
     """Real prompts with their answers: token ids and targets, (n, t) each; -100 where nothing is to be learnt.
 
@@ -162,11 +160,12 @@ def prompt_batch(
         size: how many (n).
         kinds: question types.
         steps: whether replies are written out, or recall and answer.
+        joint: share of prompts with a tentative answer beside the caption.
     """
     rows = []
     for _ in range(size):
         asked, caption = draw_asked(rng, kinds)
-        tentative = draw_tentative(rng, asked) if rng.random() < JOINT else None
+        tentative = draw_tentative(rng, asked) if rng.random() < joint else None
         text = render_prompt(tokenizer, question_text(asked.kind, asked.colors), caption, tentative)
         prompt = tokenizer.encode(text)
         reply_form = written_out if steps else recalled
