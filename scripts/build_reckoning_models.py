@@ -2,10 +2,9 @@
 
     python scripts/build_reckoning_models.py --seed 0 [--only captioner|weak|middle|strong|narrow] [--out FOLDER]
 
-Weights are stored as bfloat16. The reasoners of the package are what this script makes on one machine; another machine
-gives other last bits. The captioner of the package was made by an earlier form of the script, which drew its random
-sentences in another order: a rebuild gives another captioner, with which the tables of docs/experiments.md have to be
-made again.
+Weights are stored as bfloat16. The models of the package were made by earlier forms of this script, whose rows of text
+came in another order with every call: a rebuild gives others of the same kind, with which the tables of
+docs/experiments.md have to be made again. Two machines differ in the last bits.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def draw_asked(rng: random.Random, kinds: Sequence[str]) -> tuple[Asked, str]:
             break
     missing = set() if rng.random() < STATED else set(rng.sample(colors, rng.randint(1, len(colors))))
     sentences = [dots_sentence(color, count) for color, count in zip(colors, dots, strict=True) if color not in missing]
-    for color in missing:
-        sentences += _trap(rng, color)
+    for color in colors:  # in this order: that of a set changes from process to process
+        sentences += _trap(rng, color) if color in missing else []
     sentences += [_other(rng, colors) for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 3)))]
     if rng.random() < 0.1:
         sentences.append(rng.choice(sentences) if sentences else shade_sentence("dark"))
