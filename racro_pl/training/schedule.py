@@ -9,7 +9,7 @@ from racro_pl.types import RacroError
 
 
 def rate_share(objective: ObjectiveSettings, updates_done: int, trainer: Trainer) -> float:
-    """Share of the peak learning rate that the next update takes, in (0, 1].
+    """Share of the peak learning rate that the next update takes: 1 at most, 0 when a linear decay has ended.
 
     It follows from the settings, the updates and the steps made alone: a schedule object would bring an old one back
     from a checkpoint.
