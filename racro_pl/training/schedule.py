@@ -19,6 +19,7 @@ def rate_share(objective: ObjectiveSettings, updates_done: int, trainer: Trainer
         trainer: its ``global_step`` of all its steps is what a linear decay counts.
     """
     warm_up = min(1.0, (updates_done + 1) / (objective.warmup_updates + 1))
+    # The first step's share is known without the number of all steps, for which Lightning would load the data early.
     if objective.learning_rate_schedule == "constant" or not trainer.global_step:
         return warm_up
     return warm_up * (1 - trainer.global_step / trainer.estimated_stepping_batches)
