@@ -8,6 +8,8 @@ this holds for 4-bit bases too, and whatever saves or serves the policy needs th
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,8 @@ def put_on(model: Any, folder: Path) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
+    from racro_pl.policy.lora import fuse
+
     adapter = read_adapter(folder)
     names, experts = check_fit(adapter, model)
     alpha: Any = adapter.alpha  # a fraction does as well
@@ -106,6 +110,7 @@ def put_on(model: Any, folder: Path) -> Any:
     )
     model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
     _fill(model, adapter, TRAINED)
+    fuse(model)
     return model
 
 
@@ -132,3 +137,25 @@ def _tell(adapter: AdapterFiles, base: str) -> None:
     # A local copy of a hub model has another path, but seldom another name.
     if adapter.base and Path(adapter.base).name != Path(base).name:
         log.warning("%s was trained on %s and is put on %s: is that the same model?", adapter.what, adapter.base, base)
+
+
+@contextmanager
+def switched(layers: Sequence[Any], adapter: str | None) -> Iterator[None]:
+    """While this lasts, layers compute with another of their adapters, or with none.
+
+    peft's own ``disable_adapter`` looks at every module and parameter of a model: 70 ms on a CPU core for 36 layers.
+    Which weights are trainable is left as it is, so this is for passes without gradient.
+
+    Args:
+        layers: all of a model's that carry adapters.
+    """
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = adapter is None
+        if adapter is not None:
+            layer._active_adapter = [adapter]
+    try:
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled

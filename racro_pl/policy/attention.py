@@ -141,6 +141,23 @@ class _Unpad(torch.autograd.Function):
         return out.index_copy_(0, ctx.saved_tensors[0], gradient), None
 
 
+class _OfGroup(torch.autograd.Function):
+    """Each caption's prompt. The backward pass sums over a prompt's captions by a matrix product: index_select's own
+    adds them one by one, on CUDA in an order that varies."""
+
+    @staticmethod
+    def forward(ctx: Any, prompts: Tensor, group: Tensor) -> Tensor:
+        ctx.save_for_backward(group)
+        ctx.size = len(prompts)
+        return prompts.index_select(0, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (group,) = ctx.saved_tensors
+        member = torch.arange(ctx.size, device=group.device)[:, None] == group
+        return (member.to(gradient.dtype) @ gradient.flatten(1)).unflatten(1, gradient.shape[1:]), None
+
+
 class PromptSight:
     """Which tokens of its prompt each prompt token sees: those before it and those of its block, within a window.
 
@@ -232,8 +249,8 @@ class GroupAttention:
     def _attend_captions(
         self, q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v: Tensor, scaling: float, window: int | None
     ) -> Tensor:
-        k = torch.cat([prompt_k.index_select(0, self.group), k], dim=2)
-        v = torch.cat([prompt_v.index_select(0, self.group), v], dim=2)
+        k = torch.cat([_OfGroup.apply(prompt_k, self.group), k], dim=2)
+        v = torch.cat([_OfGroup.apply(prompt_v, self.group), v], dim=2)
         # Query heads that share a key head become more queries: keys and values need not be repeated.
         n, heads, t, d = q.shape
         folded = q.reshape(n, k.shape[1], -1, d)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from racro_pl.files import follow_umask
-from racro_pl.policy.adapters import START, TRAINED
+from racro_pl.policy.adapters import START, TRAINED, switched
 from racro_pl.policy.decoding import Draw
 from racro_pl.policy.families import Family
 from racro_pl.policy.fsdp import Pass, gathered, keep_step, shard
@@ -23,6 +23,7 @@ from racro_pl.policy.paths import CaptionPath, SharedPrefixPath, choose_path
 from racro_pl.policy.plain_path import PlainPath
 from racro_pl.policy.prompts import PromptEncoder, PromptTemplate
 from racro_pl.policy.sampling import Captions
+from racro_pl.policy.structure import in_eval_mode
 from racro_pl.policy.vision import ImageCache, ImageMemory
 from racro_pl.policy.vocabulary import banned_tokens, mask_to_first_end
 from racro_pl.pretrained.weights import end_token_ids
@@ -59,6 +60,8 @@ class Captioner(nn.Module):
         banned = banned_tokens(_without_adapters(model), encoder.processor, self.eos_ids)
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
+        self._flat = tuple(self.modules())
+        self._adapted = [module for module in self._flat if hasattr(type(module), "_disable_adapters")]
         self._sharded = False
         self.compute_dtype: torch.dtype | None = None
         """Of sharded weights; None for the one that they are stored in."""
@@ -171,19 +174,13 @@ class Captioner(nn.Module):
         """The reference: a frozen copy, the base with the adapter that the run started from, or the bare base."""
         if self.reference is not None:
             yield self.reference
-        elif START in self.model.peft_config:
-            self.model.set_adapter(START, inference_mode=True)
-            try:
-                yield self.model
-            finally:
-                self.model.set_adapter(TRAINED)
         else:
-            with self.model.disable_adapter():
+            with switched(self._adapted, START if START in self.model.peft_config else None):
                 yield self.model
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """While this lasts, a policy with adapters is its bare base."""
-        return self.model.disable_adapter()
+        """While this lasts, a policy with adapters is its bare base. For passes without gradient."""
+        return switched(self._adapted, None)
 
     def _score(self, model: Any, *inputs: Any) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
         return self.path.score(_without_adapters(model), *(*inputs, self.banned))
@@ -265,15 +262,9 @@ class Captioner(nn.Module):
         """What the image cache did since the last call; nothing without one."""
         return self._images.cache.drain_metrics() if self._images.cache is not None else {}
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def _evaluating(self) -> AbstractContextManager[None]:
         # In train mode with gradient checkpointing, generation would run without its KV cache.
-        was_training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(was_training)
+        return in_eval_mode(self._flat)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor.

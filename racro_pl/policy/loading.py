@@ -208,6 +208,8 @@ def keep_cpu_gradients(model: nn.Module) -> None:
 def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    from racro_pl.policy.lora import fuse
+
     experts = expert_names(model) if lora.experts else None
     if experts == []:
         raise RacroError(
@@ -221,4 +223,5 @@ def _add_adapters(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
     model = get_peft_model(model, config, adapter_name=TRAINED, autocast_adapter_dtype=True)
     if adapter is not None:
         start_from(model, find_adapter(adapter), lora)
+    fuse(model)
     return model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -135,7 +136,7 @@ def read_row(
         images: what stands in the places of image tokens, as ``mm_encoder_outputs``.
     """
     # Wanted by some in train mode; the images of the row are in ``images``, and what they see in ``attention``.
-    named = "mm_token_type_ids" in signature(model.model.forward).parameters
+    named = "mm_token_type_ids" in _arguments(type(model.model).forward)
     types = {"mm_token_type_ids": torch.zeros_like(input_ids)} if named else {}
     return model.model(
         input_ids=input_ids,
@@ -158,6 +159,11 @@ def _positions(model: Any, prompt: Prompt) -> Int[Tensor, "*axes 1 p"]:
     if not prompt.vision:
         return flat.expand(3, 1, -1)
     known = {"input_ids": prompt.input_ids[None], "mm_token_type_ids": prompt.mm_token_type_ids[None], **prompt.vision}
-    taken = signature(index).parameters
+    taken = _arguments(type(model).get_rope_index)
     positions, _ = index(**{name: tensor for name, tensor in known.items() if name in taken})
     return positions
+
+
+@cache  # asked at every token
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(signature(function).parameters)

@@ -7,7 +7,8 @@ the decoder serves the images, projectors included.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -125,3 +126,20 @@ def vision_token_ids(config: Any, processor: Any) -> set[int]:
 
 def _name_of(model: Any, part: Any) -> str:
     return next(name for name, module in model.named_modules() if module is part)
+
+
+@contextmanager
+def in_eval_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """While this lasts, none of ``modules`` is in train mode.
+
+    Around every pass without gradient, so it sets the flags itself: ``eval()`` and ``train()`` walk through the tree,
+    12 ms each on a CPU core for a model of 36 layers.
+    """
+    training = [vars(module) for module in modules if module.training]
+    for fields in training:
+        fields["training"] = False
+    try:
+        yield
+    finally:
+        for fields in training:
+            fields["training"] = True

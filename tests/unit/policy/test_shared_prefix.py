@@ -248,3 +248,14 @@ def test_a_deeper_group_of_one_image_and_of_many(folders, family):
     expected, _ = plain_logprobs(captioner, prompts, rows, tokens, mask)
     found, _ = captioner.logprobs(prompts, rows, tokens, mask)
     assert_equal(found[mask], expected[mask], LOGPROBS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_prompts_get_the_sum_of_their_captions_gradients(dtype):
+    """In whatever order the captions stand, and where a prompt has none."""
+    prompts, group = torch.randn(3, 2, 5, 4, device=device()), torch.tensor([2, 0, 2, 2, 0], device=device())
+    gradient = torch.randn(5, 2, 5, 4, device=device()).to(dtype)
+    found, expected = (prompts.detach().clone().to(dtype).requires_grad_() for _ in range(2))
+    attention._OfGroup.apply(found, group).backward(gradient)
+    expected.index_select(0, group).backward(gradient)
+    torch.testing.assert_close(found.grad, expected.grad)
