@@ -295,4 +295,5 @@ class CaptionerModule(LightningModule):
         self._guard.resume(checkpoint.get("racro_spent", 0.0))
 
     def _run_settings(self) -> dict[str, Any]:
-        return run_settings(self.policy_settings, self.objective, self.peak_rate, self.engine, self.reward)
+        parts = (self.engine, self.reward, self.trainer)
+        return run_settings(self.policy_settings, self.objective, self.peak_rate, *parts)

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -99,10 +100,16 @@ def check_weights(
 
 
 def run_settings(
-    policy: PolicySettings, objective: ObjectiveSettings, peak_rate: float, rollout: Any, reward: Any
+    policy: PolicySettings,
+    objective: ObjectiveSettings,
+    peak_rate: float,
+    rollout: Any,
+    reward: Any,
+    trainer: Trainer,
 ) -> dict[str, Any]:
-    """Settings of policy, objective, rollout and reward by their names, as plain values; the objective's resolved."""
+    """Settings by their names, as plain values; the objective's resolved, and of the trainer's where the run ends."""
     found = {f"policy.{name}": value for name, value in asdict(policy).items()}
+    found |= {f"trainer.{name}": getattr(trainer, name) for name in ("max_steps", "max_epochs")}
     resolved = {**vars(objective), **objective.resolved(), "learning_rate": peak_rate}
     found |= {f"objective.{name}": value for name, value in resolved.items()}
     for name, part in (("rollout", rollout), ("reward", reward)):

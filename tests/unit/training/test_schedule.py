@@ -56,6 +56,19 @@ def test_a_resumed_run_takes_up_the_line_where_it_was(folder, tmp_path):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_a_resumed_run_says_that_it_ends_elsewhere(folder, tmp_path, lines):
+    """With another last step the rate falls along another line."""
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    settings: dict[str, Any] = {"learning_rate": 0.02, "learning_rate_schedule": "linear"}
+    fit(make_module(folder, **settings), tmp_path, steps=4, callbacks=[keep], enable_checkpointing=True)
+    for steps, said in ((4, []), (8, ["resume: after step 2 trainer.max_steps is 8 (was 4)"])):
+        rates = Rates()
+        module = make_module(folder, **settings)
+        fit(module, tmp_path, steps=steps, ckpt=str(tmp_path / "step=2.ckpt"), callbacks=[rates])
+        assert lines == said
+    assert rates.seen == pytest.approx([0.02 * (1 - step / 8) for step in range(2, 8)])
+
+
 def test_a_linear_schedule_needs_a_last_step(folder, tmp_path):
     module = make_module(folder, learning_rate_schedule="linear")
     with pytest.raises(RacroError, match=r"trainer.max_steps and max_epochs are both -1; set one of them"):
