@@ -1,7 +1,7 @@
 """peft's LoRA layers in fewer operations.
 
 A layer computes ``W x + s B A x``. peft takes five to seven operations for the second summand, most of them over all of
-the layer's output; here it takes two where dtypes agree, and what is added is written over the first summand.
+the layer's output; here it takes two to four, and what is added is written over the first summand.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _add(
     inner = F.linear(x, down)
     if inner.dtype == result.dtype:
         return result.addmm_(inner, up.to(inner.dtype).t(), alpha=scaling)
-    return result.add_(F.linear(inner * scaling, up))
+    if torch.is_grad_enabled():
+        return result.add_(F.linear(inner * scaling, up))  # so that the backward pass scales r columns, not all
+    return result.add_(F.linear(inner, up), alpha=scaling)
 
 
 def _is_plain(layer: Any) -> bool:
