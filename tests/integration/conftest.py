@@ -63,8 +63,14 @@ def vllm_server(vllm_python: Path, reasoner_path: Path, tmp_path_factory) -> Ite
     """One server for all tests. A test that kills it restarts it, on the same port."""
     server = VllmServer(
         reasoner_path,
-        # Compiling the model would take longer than the tests' tokens gain from it.
-        ServerSettings(str(vllm_python), max_model_len=2048, extra_args=["--enforce-eager"], start_timeout_s=280),
+        # Compiling the model would take longer than the tests' tokens gain from it. In bfloat16 a CPU without AVX512
+        # takes minutes for what takes it 16 s in float32.
+        ServerSettings(
+            str(vllm_python),
+            max_model_len=2048,
+            extra_args=["--enforce-eager", "--dtype", "float32"],
+            start_timeout_s=280,
+        ),
         served_model_name="smollm2",
         log_path=tmp_path_factory.mktemp("vllm") / "vllm.log",
     )
