@@ -60,8 +60,8 @@ class Captioner(nn.Module):
         banned = banned_tokens(_without_adapters(model), encoder.processor, self.eos_ids)
         self.register_buffer("banned", banned, persistent=False)
         self._images = ImageMemory(image_cache)
-        self._flat = tuple(self.modules())
-        self._adapted = [module for module in self._flat if hasattr(type(module), "_disable_adapters")]
+        self._all_modules = tuple(self.modules())
+        self._adapted = [module for module in self._all_modules if hasattr(type(module), "_disable_adapters")]
         self._sharded = False
         self.compute_dtype: torch.dtype | None = None
         """Of sharded weights; None for the one that they are stored in."""
@@ -264,7 +264,7 @@ class Captioner(nn.Module):
 
     def _evaluating(self) -> AbstractContextManager[None]:
         # In train mode with gradient checkpointing, generation would run without its KV cache.
-        return in_eval_mode(self._flat)
+        return in_eval_mode(self._all_modules)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write what was trained: a PEFT folder, or after full fine-tuning a model folder with its processor.

@@ -1,6 +1,6 @@
 """peft's LoRA layers in fewer operations.
 
-A layer computes ``W x + s B A x``. peft takes five to seven operations for the second summand, most of them over all of
+A layer computes ``W x + s B A x``. peft takes four to seven operations for the second summand, most of them over all of
 the layer's output; here it takes two to four, and what is added is written over the first summand.
 """
 
