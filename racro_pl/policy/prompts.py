@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -66,6 +67,8 @@ class PromptEncoder:
         self._thought_tags = thought_tags(self.tokenizer)
         image_limit(processor.image_processor, min_pixels, max_pixels)
         self._image_tokens: dict[tuple[tuple[int, int], ...], int] = {}
+        # The template runs in another process, and a question comes back: counted, validated on, in the next epoch.
+        self._chat_text = lru_cache(maxsize=4096)(self._build_chat)
 
     def check(self) -> None:
         """Render a prompt: the template must end, take our roles, and leave nothing of the texts out.
@@ -94,7 +97,7 @@ class PromptEncoder:
         """
         images = [open_image(ref) for ref in question.images]
         template = prompt_template or self.prompt_template
-        inputs = self._process(self._chat_text(question, template), images)
+        inputs = self._process(self._chat_text(question.text, len(question.images), template), images)
         ids = inputs.pop("input_ids")[0]
         # Gemma 3 has types of its own in place of the common ones; Idefics 3 tells none of a prompt without images.
         types = [inputs.pop(name)[0] for name in ("mm_token_type_ids", "token_type_ids") if name in inputs]
@@ -108,7 +111,7 @@ class PromptEncoder:
         Raises:
             ImageError, PromptError: as for :meth:`encode`, but broken pixels after a good header go unseen.
         """
-        text = self._chat_text(question, self.prompt_template)
+        text = self._chat_text(question.text, len(question.images), self.prompt_template)
         count = len(self.tokenizer(text, **self._text_options(text))["input_ids"])
         sizes = tuple(image_size(ref) for ref in question.images)
         return count + self._added_by_images(sizes)
@@ -207,8 +210,8 @@ class PromptEncoder:
         ids = self._process(text, [])["input_ids"][0]
         return Prompt(ids, ids.new_zeros(len(ids)))
 
-    def _chat_text(self, question: Question, prompt_template: PromptTemplate) -> str:
-        messages = prompt_template(question.text, len(question.images))
+    def _build_chat(self, question_text: str, images: int, prompt_template: PromptTemplate) -> str:
+        messages = prompt_template(question_text, images)
         # An image placeholder in the text would be counted as an image; a turn marker would end the user's turn.
         # Looked for in what is sent: taking a sentence out of the question may join the two ends of a token.
         sent = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]

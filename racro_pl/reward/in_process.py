@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from racro_pl.figure_world.models import resolve_model
-from racro_pl.pretrained.chat_template import ChatTemplate, chat_template_of, check_template, without_system
-from racro_pl.pretrained.folder import fetch_folder, first_line
-from racro_pl.pretrained.sandbox import RefusalError
-from racro_pl.pretrained.weights import check_vocabulary, end_token_ids, load_whole
 from racro_pl.reward.reasoner import BusyClock, Reasoner, ReasonerError, Reply, UsageMeter
-from racro_pl.terminal import get_logger
-from racro_pl.text.reasoner_prompt import reasoner_messages
-from racro_pl.text.thoughts import PROMPT_END_TOKENS, mark_opening
-from racro_pl.types import Messages, RacroError, require
+from racro_pl.types import Messages, require
 
 if TYPE_CHECKING:
-    import torch
+    from racro_pl.reward.local_model import LocalModel
 
-log = get_logger(__name__)
+REMEMBERED = 2**14
+"""Replies of a greedy reasoner kept in memory, the latest."""
 
 
 class _QueuedFuture(Future[Reply]):
@@ -61,7 +56,7 @@ class InProcessReasoner(Reasoner):
         """
         Args:
             path: Model folder, hub id, or the name of an embedded model.
-            temperature: Of its sampling; 0 is greedy, and equal prompts are then computed, and counted, once.
+            temperature: Of its sampling; 0 is greedy, and an equal prompt is then answered from memory.
             top_p: Of its sampling.
             max_new_tokens: Longest answer, in tokens.
             batch_size: Prompts generated together.
@@ -83,10 +78,8 @@ class InProcessReasoner(Reasoner):
         self.dtype = dtype
         self._lock = threading.RLock()
         self._queue: list[tuple[Messages, int, _QueuedFuture]] = []
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._template: Any = None
-        self._folds_system = False
+        self._known: dict[str, Reply] = {}
+        self._model: LocalModel | None = None
         self._clock: BusyClock = BusyClock()
         self._meter: UsageMeter = UsageMeter()
 
@@ -115,17 +108,12 @@ class InProcessReasoner(Reasoner):
             ReasonerError: it cannot be loaded, has no chat template, or its longest answer would fill its context.
         """
         with self._lock:
-            self._load()
-            context = self._context
+            context = self._load().context
         if context is not None and self.max_new_tokens >= context:
             raise ReasonerError(
                 f"the reasoner {self.path!r} has a context of {context} tokens: max_new_tokens={self.max_new_tokens} "
                 "leaves no room for the prompt; lower it (for racro-pl test: sampling.max_tokens)"
             )
-
-    @property
-    def _context(self) -> int | None:
-        return getattr(self._model.config, "max_position_embeddings", None)
 
     def submit(self, prompts: Sequence[Messages]) -> list[Future[Reply]]:
         """Queue prompts. Reading any of the futures generates for the whole queue, on the reading thread.
@@ -155,7 +143,6 @@ class InProcessReasoner(Reasoner):
                 return
             self._clock.start()
             try:
-                self._load()
                 replies = self._answer([messages for messages, _, _ in queue], [seed for _, seed, _ in queue])
             except BaseException as error:
                 for _, _, future in queue:
@@ -174,117 +161,44 @@ class InProcessReasoner(Reasoner):
             queue, self._queue = self._queue, []
             for _, _, future in queue:
                 future.set_result(Reply(error="closed: the reasoner was closed before it answered"))
-            self._model = self._tokenizer = None
+            self._model = None
+            self._known.clear()
 
-    def _load(self) -> None:
-        if self._model is not None:
-            return
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    def _load(self) -> LocalModel:
+        from racro_pl.reward.local_model import LocalModel
 
-        what, folder = f"the reasoner {self.path!r}", resolve_model(self.path)
-        try:
-            tokenizer = self._load_tokenizer(AutoTokenizer, folder, what)
-            template = chat_template_of(tokenizer, tokenizer, what)
-            self._folds_system = self._find_system_role(template)
-            model = load_whole(AutoModelForCausalLM, folder, what, dtype=getattr(torch, self.dtype))
-            check_vocabulary(model, tokenizer, what)
-            stop = end_token_ids(model.generation_config, tokenizer, what)
-        except RacroError as error:
-            raise ReasonerError(str(error)) from error
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(stop))
-        device = self.device
-        if device == "auto":
-            device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-        # The folder's own sampling settings would fill every gap in ours: keep of them only where to stop.
-        model.generation_config = GenerationConfig(
-            eos_token_id=sorted(stop),
-            pad_token_id=tokenizer.pad_token_id,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,  # sampling is a logits processor here, which leaves one token to choose from
-        )
-        self._tokenizer, self._template = tokenizer, template
-        self._model = model.requires_grad_(False).eval().to(torch.device(device))
-
-    def _load_tokenizer(self, auto_class: Any, path: str, what: str) -> Any:
-        folder = fetch_folder(path, what)
-        try:
-            return auto_class.from_pretrained(folder, padding_side="left", trust_remote_code=False)
-        except Exception as error:  # a stranger's files can be wrong in any way
-            raise RacroError(f"{what}: cannot load a tokenizer ({first_line(error)})") from error
-
-    def _find_system_role(self, template: ChatTemplate) -> bool:
-        """Whether the system text has to go into the user's turn, because the template has no role for it.
-
-        Raises:
-            RacroError: the template does not pass on the user's text, or does not end.
-        """
-        messages = reasoner_messages("How many?", "Two cats.")
-        texts = [message["content"] for message in messages]
-        try:
-            dropped = check_template(template, messages, texts)
-        except RefusalError:
-            dropped = texts
-        if not dropped:
-            return False
-        folded = without_system(messages)
-        still = check_template(template, folded, texts)
-        if still:
-            raise RacroError(f"{template.what}: its chat template leaves out {still[0][:60]!r} of what it is sent")
-        log.warning("%s: its chat template has no system role; the system text begins the user's turn", template.what)
-        return True
+        if self._model is None:
+            sampling = (self.temperature, self.top_p, self.max_new_tokens)
+            self._model = LocalModel(self.path, self.device, self.dtype, *sampling)
+        return self._model
 
     def _answer(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Reply]:
-        chats = [without_system(messages) if self._folds_system else messages for messages in prompts]
-        texts = [self._template.render(messages) for messages in chats]
-        # The template writes its own special tokens.
-        ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        # Equal prompts of a greedy reasoner are one job.
-        names: Sequence[Hashable] = ids if self.deterministic else range(len(ids))
-        jobs = {name: (row, seed) for name, row, seed in zip(names, ids, seeds, strict=True)}
-        replies: dict[Hashable, Reply] = {}
-        context = self._context
+        """Replies in the prompts' order; a greedy reasoner computes equal prompts once."""
+        if not self.deterministic:
+            return self._compute(prompts, seeds)
+        keys = [json.dumps(messages) for messages in prompts]
+        new = {key: messages for key, messages in zip(keys, prompts, strict=True) if key not in self._known}
+        self._known.update(zip(new, self._compute(list(new.values()), [0] * len(new)), strict=True))
+        replies = [self._known[key] for key in keys]
+        for oldest in list(islice(self._known, max(0, len(self._known) - REMEMBERED))):
+            del self._known[oldest]
+        return replies
+
+    def _compute(self, prompts: Sequence[Messages], seeds: Sequence[int]) -> list[Reply]:
+        model = self._load()
+        rows = model.tokenize(prompts)
+        replies: dict[int, Reply] = {}
         fitting = []
         # Alike lengths together, so that little is padding.
-        for name, (row, _) in sorted(jobs.items(), key=lambda job: len(job[1][0])):
-            if context is not None and len(row) + self.max_new_tokens > context:
-                detail = f"{len(row)} tokens and max_new_tokens={self.max_new_tokens} exceed {context}"
-                replies[name] = Reply(error=f"prompt too long: {detail}")
+        for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
+            if model.context is not None and len(rows[index]) + self.max_new_tokens > model.context:
+                detail = f"{len(rows[index])} tokens and max_new_tokens={self.max_new_tokens} exceed {model.context}"
+                replies[index] = Reply(error=f"prompt too long: {detail}")
             else:
-                fitting.append(name)
+                fitting.append(index)
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
-            rows, drawn = zip(*(jobs[name] for name in batch), strict=True)
-            replies.update(zip(batch, self._generate(rows, drawn), strict=True))
-        return [replies[name] for name in names]
-
-    def _generate(self, rows: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Reply]:
-        import torch
-
-        from racro_pl.reward.seeded_sampling import sampler
-
-        padded = self._tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
-        inputs: dict[str, torch.Tensor] = {
-            name: padded[name].to(self._model.device) for name in ("input_ids", "attention_mask")
-        }
-        with torch.no_grad():
-            output = self._model.generate(
-                **inputs,
-                logits_processor=None
-                if self.deterministic
-                else sampler(seeds, self.temperature, self.top_p, self.max_new_tokens),
-            )
-        answers = output[:, inputs["input_ids"].shape[1] :]
-        stops = self._model.generation_config.eos_token_id
-        ended = torch.isin(answers, torch.tensor(stops, device=answers.device)).int()
-        # Up to and including the first end token; all of an answer that has none, which the length limit then cut.
-        lengths = torch.where(ended.any(1), ended.argmax(1) + 1, answers.shape[1]).tolist()
-        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
-        replies = []
-        for row, text, length, whole in zip(rows, texts, lengths, ended.any(1).tolist(), strict=True):
-            self._meter.add((len(row), length))
-            # A template may have opened the thought already: then its tag is in the prompt.
-            marked = mark_opening(text, self._tokenizer.decode(row[-PROMPT_END_TOKENS:]))
-            replies.append(Reply(text=marked, truncated=not whole).visible())
-        return replies
+            drawn = None if self.deterministic else [seeds[index] for index in batch]
+            generated = model.generate([rows[index] for index in batch], drawn, self._meter)
+            replies.update(zip(batch, generated, strict=True))
+        return [replies[index] for index in range(len(rows))]

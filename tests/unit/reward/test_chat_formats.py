@@ -41,14 +41,14 @@ def in_process(folder: Path, tokenizer: Any, answers: Sequence[str]) -> tuple[In
 
     def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **sampling: Any) -> torch.Tensor:
         rows = zip(input_ids, attention_mask, strict=True)
-        read.extend(reasoner._tokenizer.decode(row[mask.bool()]) for row, mask in rows)
-        written = reasoner._tokenizer(
+        read.extend(reasoner._model.tokenizer.decode(row[mask.bool()]) for row, mask in rows)
+        written = reasoner._model.tokenizer(
             [answer + tokenizer.eos_token for answer in answers], add_special_tokens=False, padding=True,
             padding_side="right", return_tensors="pt",
         )  # fmt: skip
         return torch.cat([input_ids, written["input_ids"]], dim=1)
 
-    reasoner._model.generate = generate
+    reasoner._model.model.generate = generate
     return reasoner, read
 
 

@@ -3,6 +3,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from racro_pl.reward.in_process import InProcessReasoner
+from racro_pl.reward.local_model import LocalModel
 from racro_pl.reward.reasoner import ReasonerError
 from racro_pl.reward.seeded_sampling import sampler
 from tests.fakes.models import small_tokenizer
@@ -50,7 +51,7 @@ def test_a_batch_answers_like_its_rows_one_by_one(folder):
 def test_greedy_answers_are_the_models_own_argmax(folder):
     reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=1)
     [answer] = answers(reasoner, "one")
-    tokenizer, model = reasoner._tokenizer, reasoner._model
+    tokenizer, model = reasoner._model.tokenizer, reasoner._model.model
     text = tokenizer.apply_chat_template(prompts("one")[0], tokenize=False, add_generation_prompt=True)
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
     assert answer == tokenizer.decode(model(ids).logits[0, -1].argmax(), skip_special_tokens=True)
@@ -62,11 +63,19 @@ def test_an_answer_that_would_fill_the_context_is_refused_at_the_start(folder):
         InProcessReasoner(folder, max_new_tokens=256).check()
 
 
-def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, monkeypatch):
-    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many prompts each batch held that a model generated for."""
     sizes = []
-    generate = reasoner._generate
-    monkeypatch.setattr(reasoner, "_generate", lambda rows, seeds: sizes.append(len(rows)) or generate(rows, seeds))
+    generate = LocalModel.generate
+    monkeypatch.setattr(
+        LocalModel, "generate", lambda model, rows, *more: sizes.append(len(rows)) or generate(model, rows, *more)
+    )
+    return sizes
+
+
+def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, sizes):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
     first, second = reasoner.submit(prompts("one")), reasoner.submit(prompts("two", "one"))
     assert reasoner._model is None
     assert not any(future.done() for future in first + second)
@@ -75,6 +84,21 @@ def test_nothing_runs_before_it_is_asked_for_and_then_everything_does(folder, mo
     assert sizes == [2]  # equal prompts are computed once
     assert first[0].result() == second[1].result()
     assert reasoner.busy_seconds > 0
+
+
+def test_a_greedy_reasoner_computes_no_answer_that_it_remembers(folder, sizes, monkeypatch):
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
+    monkeypatch.setattr("racro_pl.reward.in_process.REMEMBERED", 2)
+    first = answers(reasoner, "one")
+    assert answers(reasoner, "one", "two") == [*first, *answers(InProcessReasoner(folder, 0, 1, 2), "two")]
+    assert sizes == [1, 1, 1]
+    answers(reasoner, "three")  # and forgets "one"
+    assert sizes == [1, 1, 1, 1]
+    assert answers(reasoner, "two", "one")[1:] == first
+    assert sizes == [1, 1, 1, 1, 1]
+    reasoner.close()  # its weights may be other ones when it is loaded again
+    answers(reasoner, "one", "two")
+    assert sizes == [1, 1, 1, 1, 1, 2]
 
 
 def test_sampling_follows_the_global_seed_and_answers_every_copy(folder):
