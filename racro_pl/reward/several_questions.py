@@ -12,7 +12,7 @@ from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.several import joined, mean
 from racro_pl.seeds import seed_for
-from racro_pl.text.choices import LETTERS
+from racro_pl.text.choices import LETTERS, without_choices
 from racro_pl.types import Question, Rewards, require
 
 CANNOT_ANSWER = "cannot be answered from the caption"
@@ -65,13 +65,18 @@ def over_questions(each: Sequence[Rewards]) -> Rewards:
 
 
 def shuffled(question: Question, rng: random.Random) -> Question:
-    """The question with its options in another order, and "cannot be answered" after them; open ones as they are."""
-    if not question.choices:
+    """The question with its options in another order, and "cannot be answered" after them.
+
+    As it is: an open question, and one whose text or picture names its options, which would keep the old order.
+    """
+    text = without_choices(question.text, question.choices) if question.choices else None
+    if text is None:
         return question
     order = rng.sample(range(len(question.choices)), len(question.choices))
     gold = order.index(LETTERS.index(question.answer)) if question.answer_type == "choice" else None
     return replace(
         question,
+        text=text,
         choices=(*(question.choices[place] for place in order), CANNOT_ANSWER),
         answer=question.answer if gold is None else LETTERS[gold],
     )

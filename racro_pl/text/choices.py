@@ -59,7 +59,19 @@ def with_choices(text: str, choices: Sequence[str]) -> str:
         return text
     if all(re.search(rf"\b{letter}\s*[.:)\]]\s*{re.escape(choice)}", text) for letter, choice in options):
         return text
-    return text.rstrip() + "\nOptions:\n" + "\n".join(f"{letter}. {choice}" for letter, choice in options)
+    return text.rstrip() + _listed(choices)
+
+
+def without_choices(text: str, choices: Sequence[str]) -> str | None:
+    """The text without the options that :func:`with_choices` wrote after it; None where they stand in another way."""
+    bare = text.removesuffix(_listed(choices))
+    return None if with_choices(bare, choices) == bare else bare
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return "\nOptions:\n" + "\n".join(
+        f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, choices, strict=False)
+    )
 
 
 def choice_letter(answer: str, choices: Sequence[str] = (), decide: Decide | None = None) -> str | None:

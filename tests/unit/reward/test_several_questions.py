@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
+from racro_pl.data import JsonlReader
 from racro_pl.data.same_images import with_pools
 from racro_pl.reward.several_questions import CANNOT_ANSWER, SeveralQuestions, over_questions, shuffled
+from racro_pl.text.choices import with_choices
 from racro_pl.types import ImageRef, Question, SettingError
 from tests.fakes.reasoners import ScriptedReasoner
 
@@ -87,17 +91,45 @@ def test_a_caption_with_one_verdict_missing_has_no_score(reader, asked):
     assert several.drain_stats()["captions"] == 2
 
 
-def test_options_are_shuffled_and_one_more_says_that_there_is_no_answer():
-    asked = Question("q", (), "which?", "B", "choice", choices=("red", "green", "blue"))
+OPTIONS = ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("text", ["which?", with_choices("which?", OPTIONS)])  # as a reader leaves it
+def test_options_are_shuffled_and_one_more_says_that_there_is_no_answer(text):
+    asked = Question("q", (), text, "B", "choice", choices=OPTIONS)
     seen = set()
     for seed in range(40):
         other = shuffled(asked, random.Random(seed))
+        assert other.text == "which?"  # the old order is gone: a prompt lists the options once
         assert sorted(other.choices[:3]) == ["blue", "green", "red"]
         assert other.choices[3] == CANNOT_ANSWER
         assert other.choices["ABC".index(other.answer)] == "green"
         seen.add(other.choices)
     assert len(seen) == 6
     assert shuffled(COLOR, random.Random(0)) == COLOR
+
+
+@pytest.mark.parametrize(
+    ("text", "options"), [("which? (A) red (B) green (C) blue", OPTIONS), ("which figure?", ("A", "B", "C"))]
+)
+def test_options_that_text_or_picture_name_are_left_as_they_are(text, options):
+    asked = Question("q", (), text, "B", "choice", choices=options)
+    assert shuffled(asked, random.Random(1)) == asked
+
+
+def test_a_question_from_a_file_reaches_the_reasoner_with_one_list_of_options(tmp_path):
+    rows = [
+        {"id": "own", "question": "what is drawn?", "answer": "a square", "image": "one.png"},
+        {"id": "side", "question": "which side?", "answer": "B", "options": ["left", "right"], "image": "one.png"},
+    ]
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    own = with_pools(JsonlReader(str(tmp_path / "rows.jsonl")).read("train").questions)[0]
+    prompts = []
+    scorer(lambda prompt: prompts.append(prompt) or r"\boxed{1}").submit(own, ["a caption"], seed=1).result()
+    [prompt] = [prompt for prompt in prompts if "which side?" in prompt]
+    assert prompt.count("Options:") == 1
+    assert [prompt.count(f". {option}") for option in ("left", "right", CANNOT_ANSWER)] == [1, 1, 1]
 
 
 def test_the_mean_is_over_all_questions_and_the_first_is_the_captions_own(reader):
