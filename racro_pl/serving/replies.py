@@ -17,6 +17,8 @@ from racro_pl.text.answers import visible_text
 NO_ANSWER = "no answer"
 """The reply has no visible answer: only thoughts, or nothing."""
 FILTERED = "content filter"
+BROKEN_OFF = "broken off"
+"""The server ended the answer in the middle: what there is of it must not be graded."""
 PROMPT_CUT = "prompt cut"
 MAX_COUNT = 10**9
 """Largest number of tokens that is believed."""
@@ -25,6 +27,8 @@ SHORTEST_CONTEXT = 512
 MAX_ERROR_CHARS = 10_000
 CUT = ("length", "max_tokens", "model_length")
 """Values of ``finish_reason`` that mean: the length limit cut the reply."""
+BREAKS = ("error", "abort", "content_filter")
+"""Values of ``finish_reason`` that mean: neither the model nor the length limit ended the reply."""
 _SHOWN_CHARS = 200
 
 # What every tokenizer in use keeps apart: it merges no letters over white space, no letters with digits, and no sign
@@ -44,7 +48,7 @@ class Completion:
     finish_reason: str
     """As the server names it; empty when it does not."""
     problem: tuple[str, str] | None
-    """Kind and detail of why the text holds no visible answer; None when it holds one."""
+    """Kind and detail of why the text holds no visible answer, or not all of it; None when it holds one."""
 
     @property
     def truncated(self) -> bool:
@@ -77,12 +81,15 @@ def read_completion(data: Any) -> Completion:
     thought = (thoughts if isinstance(thoughts, str) else "") or thought
     text = f"<think>{thought}</think>{shown}" if thought else shown
     finish = finish[:40] if isinstance(finish, str) else ""
-    if visible_text(text).strip():
-        return Completion(text, finish, None)
-    error = choice.get("error")
+    error = choice.get("error") or data.get("error")
     refusal = message.get("refusal")
     said = server_error(error) if error else (refusal if isinstance(refusal, str) else "")
-    return Completion(text, finish, why_empty(text, finish, said[:_SHOWN_CHARS]))
+    if not visible_text(text).strip():
+        return Completion(text, finish, why_empty(text, finish, said[:_SHOWN_CHARS]))
+    if not error and finish not in BREAKS:
+        return Completion(text, finish, None)
+    detail = f"after {len(text)} characters{_because(finish, said[:_SHOWN_CHARS] if error else '')}"
+    return Completion(text, finish, (FILTERED if finish == "content_filter" else BROKEN_OFF, detail))
 
 
 def _parts(content: list[Any]) -> tuple[str, str]:
@@ -124,16 +131,19 @@ def why_empty(text: str, finish: str, said: str = "") -> tuple[str, str]:
         finish: the server's ``finish_reason``; empty when there is none.
         said: a message that came with it.
     """
-    because = f", finish_reason {finish!r}" if finish else ""
-    quoted = f": {said!r}" if said else ""
+    because = _because(finish)
     if finish == "content_filter":
-        return FILTERED, f"the server withheld the answer{because}{quoted}"
+        return FILTERED, f"the server withheld the answer{_because(finish, said)}"
     if finish == "error" or said:
-        return NO_ANSWER, f"empty{because}{quoted}"
+        return NO_ANSWER, f"empty{_because(finish, said)}"
     if not text.strip():
         cut = " (cut before the answer began: raise max_tokens, or switch thinking off)" if finish in CUT else ""
         return NO_ANSWER, f"empty text{because}{cut}"
     return NO_ANSWER, f"only thoughts, {len(text)} characters{because}; {_thoughts_advice(finish)}"
+
+
+def _because(finish: str, said: str = "") -> str:
+    return (f", finish_reason {finish!r}" if finish else "") + (f": {said!r}" if said else "")
 
 
 def _thoughts_advice(finish: str) -> str:
