@@ -11,6 +11,7 @@ from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.several import joined
+from racro_pl.text.answers import before_box
 from racro_pl.text.thoughts import without_thoughts
 from racro_pl.types import Question, Rewards, require_all
 
@@ -89,4 +90,4 @@ def description_of(text: str) -> str:
     >>> description_of(r" red has 5 dots. \boxed{ 5}")
     ' red has 5 dots. '
     """
-    return without_thoughts(text).split("\\boxed", 1)[0]
+    return before_box(without_thoughts(text))

@@ -10,10 +10,12 @@ from racro_pl.text.latex import restore_backslashes
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 # A backslash swallows the next character, so that \{ and \} (and \\ before a brace) do not count as braces.
-_TOKEN = re.compile(r"(?P<boxed>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+# Of two backslashes before a box one is an escape too many.
+_TOKEN = re.compile(r"(?P<boxed>\\\\?boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 _WHOLE_BOX = re.compile(r"[\s$]*\\boxed\s*\{")
 # A \boxed in a careless string: Python reads \b as a backspace, other writers lose the backslash alone.
 _LOST_BACKSLASH = re.compile(r"(?:\x08|(?<![\\A-Za-z])b)oxed(?=\s{0,9}\{)")
+_FIRST_BOX = re.compile(rf"\\\\?boxed|{_LOST_BACKSLASH.pattern}|<\|begin_of_box\|>")
 _BOX_TOKENS = re.compile(r"<\|begin_of_box\|>((?:(?!<\|begin_of_box\|>).){0,2000}?)<\|end_of_box\|>", re.DOTALL)
 # What stands between boxes that are one list: "$\boxed{1}$ and $x = \boxed{2}$".
 _BETWEEN = re.compile(
@@ -99,6 +101,16 @@ def boxed_answer(text: str) -> tuple[str | None, int]:
         joined.insert(0, span)
     parts = list(dict.fromkeys(text[start:end].strip() for start, end in joined))
     return ", ".join(part for part in parts if part) or None, spans[-1][1]
+
+
+def before_box(text: str) -> str:
+    r"""What stands before a text's first box, in any form that :func:`boxed_answer` reads; all of it without one.
+
+    >>> before_box(r"Two and two. \boxed{4}")
+    'Two and two. '
+    """
+    box = _FIRST_BOX.search(text)
+    return text[: box.start()] if box else text
 
 
 def extract_answer(text: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from racro_pl.text.answers import last_boxed
+from racro_pl.text.answers import boxed_answer
 from racro_pl.text.verdict import is_right
 from racro_pl.types import AnswerType, Question
 
@@ -35,7 +35,7 @@ def stated_answers(caption: str) -> Iterator[str]:
     >>> list(stated_answers("A triangle. The answer is 5 cm. It is red."))
     ['5 cm']
     """
-    boxed = last_boxed(caption)
+    boxed, _ = boxed_answer(caption)
     if boxed:
         yield boxed
     for match in list(_STATEMENT.finditer(caption))[-MAX_STATEMENTS:]:

@@ -27,9 +27,11 @@ _CHARACTERS: dict[int, str] = {
         "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∠": r"\angle ", "△": r"\triangle ",
         "√": r"\sqrt ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
         "σ": r"\sigma ", "Δ": r"\Delta ", "Ω": r"\Omega ", "φ": r"\phi ", "ω": r"\omega ", "“": '"', "”": '"', "’": "'",
-        "、": ",", "。": ".", "′": "'", "¬": r"\neg ", "【": "[", "】": "]",
+        "µ": r"\mu ", "℃": "°C", "、": ",", "。": ".", "′": "'", "¬": r"\neg ", "【": "[", "】": "]",
     }.items()},
 }  # fmt: skip
+# In print a root covers the whole number after it; TeX's would take one digit.
+_ROOT = re.compile(r"√\s?(\d{1,40}(?:\.\d{1,40})?)")
 # A careless writer of strings turns \frac into a form feed and "rac", and so on.
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
@@ -105,7 +107,7 @@ def strip_markup(text: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def _strip_markup(text: str) -> str:
-    text = restore_backslashes(text).translate(_CHARACTERS)
+    text = _ROOT.sub(r"\\sqrt{\1}", restore_backslashes(text)).translate(_CHARACTERS)
     if money := _MONEY.fullmatch(text):
         return f"{money[1]} dollar"
     if not text.isascii():

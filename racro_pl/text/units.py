@@ -46,7 +46,7 @@ _TABLE: dict[str, tuple[str, Fraction, str]] = {
     "cent": ("dollar", Fraction(1, 100), ""), "euro": ("euro", Fraction(1), "eur €"),
     "£": ("sterling", Fraction(1), "gbp"), "yuan": ("yuan", Fraction(1), "rmb 元 ¥"), "unit": ("", Fraction(1), ""),
 }  # fmt: skip
-_BY_SYMBOL = {symbol: (dimension, size) for symbol, (dimension, size, _) in _TABLE.items()}
+_BY_SYMBOL = {symbol.replace(" ", ""): (dimension, size) for symbol, (dimension, size, _) in _TABLE.items()}
 _BY_WORD = {
     spelled.lower(): (dimension, size)
     for symbol, (dimension, size, words) in _TABLE.items()
@@ -56,7 +56,8 @@ _BY_WORD = {
 _PIECE = re.compile(
     r"\s*(?:(?P<per>/|\bper\b|每)|(?P<times>\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|\*|-(?=[A-Za-z]))"
     r"|(?P<power>square|sq\.?(?![A-Za-z])|cubic|cu\.?(?![A-Za-z])|平方|立方)"
-    r"|(?P<name>degree ?[CF](?![A-Za-z])|\\mu ?m(?![A-Za-z])|\\Omega(?![A-Za-z])|[A-Za-z]+\.?|[\u4e00-\u9fff]+|[€£¥])"
+    r"|(?P<name>degree ?[CF](?![A-Za-z])|\\mu ?m(?!\s*[A-Za-z])|\\Omega(?![A-Za-z])|[A-Za-z]+\.?"
+    r"|[\u4e00-\u9fff]+|[€£¥])"
     r"(?:\s*\^\s*\{?\s*(?P<exponent>-?\d)\s*\}?|(?P<digit>[23])(?!\d))?(?P<squared>\s+squared|\s+cubed)?)\s*",
     re.IGNORECASE,
 )

@@ -64,6 +64,14 @@ def test_the_reader_sees_neither_box_nor_thoughts(reader):
     assert description_of(r"a \boxed{1} b \boxed{2}") == "a "
 
 
+@pytest.mark.parametrize("box", [r"\\boxed{red}", "boxed{red}", "<|begin_of_box|>red<|end_of_box|>"])
+def test_the_reader_sees_no_box_of_another_form(reader, box):
+    scorer = DescribedAnswers(ScriptedReasoner(reader), cache="off")
+    rewards = scorer.submit(QUESTION, [f"it is dark. {box}"]).result()
+    assert rewards.parts["correct"] == (1.0,)
+    assert rewards.parts["described"] == (0.0,)
+
+
 def test_the_weights_are_the_configurations(reader):
     scorer = DescribedAnswers(ScriptedReasoner(reader), answer=2.0, form=0.0, description=0.5, cache="off")
     assert scorer.submit(QUESTION, [r"red \boxed{red}", r"red \boxed{x}"]).result().total == (2.5, 0.5)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from racro_pl.text.answers import extract_answer, last_boxed, unbox, visible_text
+from racro_pl.text.answers import before_box, boxed_answer, extract_answer, last_boxed, unbox, visible_text
 from racro_pl.text.choices import choice_letter
 
 
@@ -36,6 +36,8 @@ def test_visible_text(text, visible):
         (r"\boxed{1\\}", r"1\\"),  # an escaped backslash does not escape the brace after it
         (r"} \boxed{3} {", "3"),
         (r"\boxed{}", ""),
+        (r"\\boxed{3}", "3"),  # escaped once too often
+        (r"so \\\boxed{3}", "3"),  # after a line break
         (r"\boxed{3", None),
         (r"\fbox{3}", None),
         (r"\boxed 3", None),
@@ -59,6 +61,15 @@ def test_last_boxed(text, boxed):
 )
 def test_extract_answer(text, answer):
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    "box", [r"\boxed{5}", r"\\boxed{5}", r"\boxed {5}", "boxed{5}", "\x08oxed{5}", "<|begin_of_box|>5<|end_of_box|>"]
+)
+def test_what_stands_before_a_box_in_each_form_that_is_read(box):
+    assert boxed_answer(f"five dots. {box} or {box}")[0] == "5"
+    assert before_box(f"five dots. {box} or {box}") == "five dots. "
+    assert before_box("unboxed") == "unboxed"
 
 
 @given(st.text(alphabet="\\{}boxed<>/think1 "))

@@ -15,6 +15,7 @@ from racro_pl.text.habits import goes_round, stated_answers, states_answer, stat
         ("The final answer: 5 cm; the rest is blank.", ["5 cm"]),
         ("Answer: \\boxed{\\frac12}", ["\\frac12", "\\boxed{\\frac12}"]),
         ("The correct option is (B).", ["(B)"]),
+        ("Five dots. <|begin_of_box|>5<|end_of_box|>", ["5"]),
         ("the answer is 3.5", ["3.5"]),
         ("The answer is unclear\nand 7 is drawn", ["unclear"]),
         ("The choice is", []),
