@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racro_pl.serving.addresses import is_private
 from racro_pl.serving.network import is_local_address
 from racro_pl.types import RacroError
 
@@ -61,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
         raise RacroError(f"--working is {args.working}; expected 1 or more")
     limits = Limits(working=args.working, image_addresses=args.allow_image_urls)
     key = read_key(args.key_file)
+    if key is None and args.uds is not None and not is_private(args.uds.absolute().parent):
+        raise RacroError(
+            f"--uds {args.uds}: other users can enter {args.uds.absolute().parent}; choose a folder of your own (chmod "
+            f"700), or set {KEY_VARIABLE} or --key-file"
+        )
     if key is None and args.uds is None and not is_local_address(args.host):
         raise RacroError(
             f"--host {args.host} can be reached by others: set {KEY_VARIABLE} or --key-file, or listen on 127.0.0.1"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Task = Literal["caption", "tentative"]
 PROMPT_TEMPLATES = {"caption": captioner_messages, "tentative": tentative_messages}
+CANNOT_ASK = "cannot be asked"
 _SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_0-9]+\|>")
 
 
@@ -44,6 +45,11 @@ class Written:
     error: str | None = None
     thoughts: str = ""
     """What a thinking captioner thought before it, or what is known of that. No reasoner is to read it."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the question itself cannot be asked; what else has no text failed."""
+        return (self.error or "").startswith(CANNOT_ASK)
 
     @property
     def only_thoughts(self) -> bool:
@@ -120,7 +126,7 @@ class InProcessWriter(Writer):
                 try:
                     encoded.append((question, task, captioner.encode(question, PROMPT_TEMPLATES[task])))
                 except (ImageError, PromptError) as error:
-                    yield Written(question, task, None, error=f"cannot be asked: {error}")
+                    yield Written(question, task, None, error=f"{CANNOT_ASK}: {error}")
             if not encoded:
                 continue
             prompts = [prompt for _, _, prompt in encoded]
@@ -164,7 +170,7 @@ class ServedWriter(Writer):
                 try:
                     yield (question, task), self._messages(question, task)
                 except (ImageError, PromptError) as error:
-                    refused.append(Written(question, task, None, error=f"cannot be asked: {error}"))
+                    refused.append(Written(question, task, None, error=f"{CANNOT_ASK}: {error}"))
 
         # Few at a time: every waiting prompt holds its encoded images.
         for (question, task), reply in ask_all(self._client, prompts(), window=2 * self.settings.batch_size):

@@ -14,6 +14,7 @@ from typing import Any
 
 import prometheus_client
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -28,11 +29,16 @@ from racro_pl.service.eyes import Eyes, Seen, reasoner_chat
 from racro_pl.service.guard import Guard, read_body
 from racro_pl.service.limits import Limits
 from racro_pl.service.queue import Admission, Place
+from racro_pl.service.reasoning import Piece
 from racro_pl.service.requests import ChatRequest, parse_request
 
 LOG = logging.getLogger("racro_pl.service")
 POLL_S = 0.1
 """How often a waiting request looks whether its client is still there."""
+
+
+HANDLED = (ServiceError, HTTPException, Exception)
+"""What ends a request with an error of OpenAI's form: all; :class:`Exception` is in the log with its traceback."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,10 @@ def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | No
         await asyncio.to_thread(parts.reasoner.close)
 
     async def on_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
+        if isinstance(error, HTTPException):  # no such route, or another method than its own
+            error = ServiceError(error.status_code, error.detail, "route", headers=dict(error.headers or {}))
+        elif not isinstance(error, ServiceError):
+            error = ServiceError(500, "the service failed", "internal")
         return JSONResponse(error.body(), error.status, headers=error.headers)
 
     routes = [
@@ -74,7 +83,7 @@ def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | No
         Route("/health", service.health),
         Route("/metrics", service.metrics),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={ServiceError: on_error})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(HANDLED, on_error))
     return Guard(app, hosts, key, limits)
 
 
@@ -144,18 +153,20 @@ class _Service:
                 pieces = _until(deadline, self._pieces(asked, seen))
                 if asked.stream:
                     return _Stream(self._events(request, asked, seen, pieces))
-                text = "".join([piece async for piece in pieces])
+                whole = [piece async for piece in pieces]
         except TimeoutError:
             raise _too_late() from None
-        return JSONResponse(self._completion(request, asked, seen, text))
+        # Escaped to ASCII: a model's text may hold half an emoji, which is not UTF-8.
+        return Response(json.dumps(self._completion(request, asked, seen, whole)), media_type="application/json")
 
-    async def _pieces(self, asked: ChatRequest, seen: list[Seen]) -> AsyncGenerator[str]:
+    async def _pieces(self, asked: ChatRequest, seen: list[Seen]) -> AsyncGenerator[Piece]:
         with self._seconds.labels("reasoner").time():
             async for piece in reasoning.answer(self._parts.reasoner, reasoner_chat(asked.turns, seen)):
                 yield piece
 
-    def _completion(self, request: Request, asked: ChatRequest, seen: list[Seen], text: str) -> dict[str, Any]:
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    def _completion(self, request: Request, asked: ChatRequest, seen: list[Seen], whole: list[Piece]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": "".join(piece.text for piece in whole)}
+        choice = {"index": 0, "message": message, "finish_reason": whole[-1].finish}
         return self._head(request, "chat.completion") | {"choices": [choice], "racro": _own_field(asked, seen)}
 
     def _head(self, request: Request, kind: str) -> dict[str, Any]:
@@ -163,7 +174,7 @@ class _Service:
         return {"id": name, "object": kind, "created": int(time.time()), "model": self._parts.model}
 
     async def _events(
-        self, request: Request, asked: ChatRequest, seen: list[Seen], pieces: AsyncGenerator[str]
+        self, request: Request, asked: ChatRequest, seen: list[Seen], pieces: AsyncGenerator[Piece]
     ) -> AsyncGenerator[bytes]:
         """Server-sent events. An error in the middle is an event of its own, then the stream ends."""
         head = self._head(request, "chat.completion.chunk")
@@ -179,11 +190,12 @@ class _Service:
                     yield event({"content": f"> {' '.join(each.caption.split())}\n\n"})
             try:
                 async for piece in pieces:
-                    yield event({"content": piece})
+                    if piece.text:
+                        yield event({"content": piece.text})
             except ServiceError as error:
                 yield _event(error.body())
                 return
-            yield event({}, "stop")
+            yield event({}, piece.finish)
             yield b"data: [DONE]\n\n"
 
     def _end(self, request: Request, place: Place, started: float, status: int) -> None:
@@ -220,7 +232,7 @@ def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-async def _until(deadline: float, pieces: AsyncGenerator[str]) -> AsyncGenerator[str]:
+async def _until(deadline: float, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
     """The pieces that come before the deadline, then an error. Sending them does not count."""
     async with contextlib.aclosing(pieces):
         while True:

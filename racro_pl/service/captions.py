@@ -67,13 +67,14 @@ class CaptionBatcher:
         try:
             results = await loop.run_in_executor(self._thread, lambda: list(self._writer.write(work)))
         except Exception as error:  # whatever a model raises is this batch's, not the server's end
+            if len(orders) > 1:  # and one client's text is not the others' failure
+                for order in orders:
+                    await self._fill([order])
+                return
             # The clients learn no more than that it failed.
-            get_logger(__name__).error(
-                "the captioner failed on %d texts: %s: %s", len(work), type(error).__name__, error
-            )
-            for order in orders:
-                if not order.written.done():
-                    order.written.set_exception(error)
+            get_logger(__name__).error("the captioner failed on a text: %s: %s", type(error).__name__, error)
+            if not orders[0].written.done():
+                orders[0].written.set_exception(error)
             return
         self.batches += 1
         self.texts += len(results)

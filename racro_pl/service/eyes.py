@@ -16,7 +16,9 @@ from racro_pl.service.errors import ServiceError, bad_request
 from racro_pl.service.fetching import ImageFetcher
 from racro_pl.service.limits import Limits
 from racro_pl.service.requests import Turn
+from racro_pl.terminal import get_logger
 from racro_pl.text.captioner_prompt import IMAGE_TAG
+from racro_pl.text.printable import printable
 from racro_pl.text.reasoner_prompt import SYSTEM
 from racro_pl.types import Messages
 
@@ -100,6 +102,11 @@ class Eyes:
             written = await asyncio.gather(*writing)
         except Exception as error:
             raise ServiceError(502, "the captioner failed", "captioner") from error
+        for each in written:
+            if each.text is None and not each.refused:
+                # The clients learn no more than that it failed.
+                get_logger(__name__).error("the captioner failed: %s", printable(each.error or ""))
+                raise ServiceError(502, "the captioner failed", "captioner")
         if any(each.text is None for each in written):
             raise bad_request("the captioner cannot be asked about this message", "captioner", where)
         texts = [each.text or "" for each in written]

@@ -32,6 +32,10 @@ class Limits:
     """Requests being answered at once."""
     waiting: int = 16
     """Requests in line for that; further ones get status 429."""
-    connections: int = 64
     remembered_captions: int = 1024
     """Captions of earlier images that are kept, for conversations that are sent again with every message."""
+
+    @property
+    def connections(self) -> int:
+        """Open at once: of requests that are answered, wait or are turned away, and a few idle ones."""
+        return self.working + self.waiting + 16

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from racro_pl.service.errors import ServiceError, bad_request
 from racro_pl.service.limits import Limits
+from racro_pl.text.cleaning import clean_text
 
 Role = Literal["system", "user", "assistant"]
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -58,11 +59,13 @@ def parse_request(body: bytes, limits: Limits) -> ChatRequest:
     unknown = sorted(set(data) - {*FIELDS, *SAMPLING_FIELDS})
     if unknown:
         raise bad_request(
-            "unknown field, named in param; docs/serve.md lists the known ones", "unknown", unknown[0][:40]
+            f"unknown field, named in param; known ones: {', '.join((*FIELDS, *SAMPLING_FIELDS))}",
+            "unknown",
+            unknown[0][:40],
         )
-    if data.get("n", 1) != 1:
+    if data.get("n") not in (None, 1):
         raise bad_request("n has to be 1", "unsupported", "n")
-    model, stream = data.get("model", ""), data.get("stream", False)
+    model, stream = data.get("model", ""), data.get("stream") or False
     if not isinstance(model, str) or len(model) > 200:
         raise bad_request("model has to be a text", "type", "model")
     if not isinstance(stream, bool):
@@ -136,7 +139,7 @@ def _turn(message: Any, where: str, limits: Limits) -> Turn:
         raise bad_request(f"role has to be one of {', '.join(ROLES)}", "value", f"{where}.role")
     content = message.get("content")
     if isinstance(content, str):
-        return Turn(role, content)
+        return Turn(role, clean_text(content))
     if not isinstance(content, list):
         raise bad_request("content has to be a text or a list of parts", "type", f"{where}.content")
     texts: list[str] = []
@@ -145,7 +148,7 @@ def _turn(message: Any, where: str, limits: Limits) -> Turn:
         here = f"{where}.content[{index}]"
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            texts.append(clean_text(part["text"]))
         elif kind == "image_url" and role == "user":
             images.append(_image(part.get("image_url"), here, limits))
         else:

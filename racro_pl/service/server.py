@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,13 @@ def run(app: ASGIApp, limits: Limits, host: str, port: int, uds: Path | None = N
         limits: of connections and of the time that a request's head may take.
         uds: a Unix socket in place of both.
     """
-    uvicorn.Server(config(app, limits, host, port, uds)).run()
+    # uvicorn passes a signal on once it has shut down. SIGTERM is then an ordinary end: status 0, nothing left over.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        uvicorn.Server(config(app, limits, host, port, uds)).run()
+    finally:
+        if uds is not None:
+            uds.unlink(missing_ok=True)
 
 
 def config(app: ASGIApp, limits: Limits, host: str, port: int, uds: Path | None = None) -> uvicorn.Config:

@@ -4,13 +4,16 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import BadRequestError, OpenAI
 
+from racro_pl.evaluation.writers import Task, Written
 from racro_pl.service.limits import Limits
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
+from racro_pl.types import Question
 from tests.helpers.service import (
     EchoReasoner,
     SizeWriter,
@@ -139,7 +142,7 @@ def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway(caplog: pytest.LogC
         broken = running.chat(asking("how many ?", picture()))
         assert (broken.status_code, broken.json()["error"]["code"]) == (502, "captioner")
         assert "secret" not in broken.text
-        assert "the captioner failed on 1 texts: RuntimeError: secret at 0x7f00" in caplog.text
+        assert "the captioner failed on a text: RuntimeError: secret at 0x7f00" in caplog.text
         writer.error = None
         assert running.chat(asking("how many ?", picture())).status_code == 200
     with running_service(SizeWriter(), EchoReasoner(error="timeout: at http://10.0.0.1")) as running:
@@ -149,6 +152,73 @@ def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway(caplog: pytest.LogC
         assert "the reasoner gave no answer: timeout: at http://10.0.0.1" in caplog.text
         events = running.chat(asking("how many ?", picture()), stream=True).text.split("\n\n")
         assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "reasoner"
+
+
+def test_a_text_that_the_captioner_fails_on_is_no_one_elses_failure() -> None:
+    class Picky(SizeWriter):
+        def write(self, work: Sequence[tuple[Question, Task]]) -> Iterator[Written]:
+            if any("bad" in question.text for question, _ in work):
+                raise TypeError("bad text")
+            return super().write(work)
+
+    writer = Picky(threading.Event())
+    with running_service(writer, EchoReasoner()) as running, ThreadPoolExecutor(4) as clients:
+        first = clients.submit(running.chat, asking("first", picture()))
+        wait_until(lambda: bool(writer.batches))  # it holds the thread while the others gather
+        others = [clients.submit(running.chat, asking(text, picture())) for text in ("good", "bad", "fine")]
+        running.wait_until_in_line(working=4)
+        writer.ready.set()
+        assert first.result().status_code == 200
+        assert [other.result().status_code for other in others] == [200, 502, 200]
+
+
+def test_a_captioner_that_is_gone_is_a_bad_gateway_too(caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(SizeWriter):
+        def write(self, work: Sequence[tuple[Question, Task]]) -> Iterator[Written]:
+            errors = ("connection failed: 10.0.0.1", "cannot be asked: a special token")
+            yield from (Written(*each, None, error=errors["special" in each[0].text]) for each in work)
+
+    with running_service(Gone(), EchoReasoner()) as running:
+        broken = running.chat(asking("how many ?", picture()))
+        assert (broken.status_code, broken.json()["error"]["code"]) == (502, "captioner")
+        assert "10.0.0.1" not in broken.text
+        assert "the captioner failed: connection failed: 10.0.0.1" in caplog.text
+        refused = running.chat(asking("special ?", picture()))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0]")
+
+
+@pytest.mark.parametrize("images", [(), (picture(),)])
+def test_half_an_emoji_is_replaced(service, images) -> None:
+    body = json.dumps({"messages": [asking("half \ud83d one", *images)]}).encode()
+    answer = service.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert "half \ufffd one" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_half_an_emoji_of_the_reasoner_is_passed_on() -> None:
+    with (
+        streaming(lambda: [event("red \ud83d", "length")]) as reasoner,
+        running_service(SizeWriter(), reasoner) as running,
+    ):
+        choice = running.chat({"role": "user", "content": "hi"}).json()["choices"][0]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("red \ud83d", "length")
+
+
+def test_errors_outside_the_routes_have_the_same_form(service) -> None:
+    for answer, status in ((service.client.get("/v2"), 404), (service.client.put("/v1/models"), 405)):
+        assert answer.status_code == status
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_every_client_that_may_work_or_wait_has_a_connection() -> None:
+    ready, limits = threading.Event(), Limits(working=60, waiting=10)
+    with (
+        running_service(SizeWriter(ready), EchoReasoner(), limits=limits) as running,
+        ThreadPoolExecutor(70) as clients,
+    ):
+        asked = [clients.submit(running.chat, asking(f"how many {index} ?", picture())) for index in range(70)]
+        running.wait_until_in_line(working=60, waiting=10)
+        ready.set()
+        assert {each.result().status_code for each in asked} == {200}
 
 
 def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:

@@ -18,7 +18,11 @@ CHAT = [{"role": "user", "content": "How many?"}]
 
 
 def event(text, finish=None):
-    return f"data: {json.dumps({'choices': [{'delta': {'content': text}, 'finish_reason': finish}]})}\n\n".encode()
+    return sent({"choices": [{"delta": {"content": text}, "finish_reason": finish}]})
+
+
+def sent(data, ascii=True):
+    return b"data: " + json.dumps(data, ensure_ascii=ascii).encode() + b"\n\n"
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def streaming(pieces):
 
 
 def pieces_of(reasoner):
-    """What arrives, and the error that it ends with."""
+    """The texts that arrive, and the error or the reason that the answer ends with."""
     arrived = []
 
     async def read():
@@ -61,14 +65,49 @@ def pieces_of(reasoner):
     try:
         asyncio.run(read())
     except ServiceError as error:
-        return arrived, str(error)
-    return arrived, None
+        return [piece.text for piece in arrived], str(error)
+    assert not any(piece.finish for piece in arrived[:-1])
+    return [piece.text for piece in arrived[:-1]], arrived[-1].finish
 
 
-@pytest.mark.parametrize("end", [[event("", "stop")], [b"data: [DONE]\n\n"]])
-def test_pieces_come_as_they_are_written(end):
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "finish"),
+    [
+        ([event("", "stop")], "stop"),
+        ([DONE], "stop"),
+        ([event("", "length"), DONE], "length"),
+        ([sent({"choices": [{"delta": None, "finish_reason": "stop"}]})], "stop"),
+        ([sent({"choices": [{"finish_reason": "eos"}]})], "stop"),
+        ([event("", "stop"), sent({"choices": [], "usage": {"total_tokens": 9}}), DONE], "stop"),
+    ],
+)
+def test_pieces_come_as_they_are_written(end, finish):
     with streaming(lambda: [event("thr"), event("ee"), *end]) as reasoner:
-        assert pieces_of(reasoner) == (["thr", "ee"], None)
+        assert pieces_of(reasoner) == (["thr", "ee"], finish)
+
+
+def test_a_line_ends_at_a_line_feed_alone():
+    text = "one\u2028two\u2029three\x85four"
+    whole = sent({"choices": [{"delta": {"content": text}}]}, ascii=False).replace(b"\n", b"\r\n")
+    with streaming(lambda: [whole[:20], whole[20:21], whole[21:], DONE]) as reasoner:
+        assert pieces_of(reasoner) == ([text], "stop")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        sent({"error": {"message": "out of memory", "code": 500}}),
+        sent({"choices": [{"delta": {"content": ""}, "error": {"message": "out of memory"}}]}),
+        event("", "error"),
+        event("", "abort"),
+    ],
+)
+def test_an_error_in_the_middle_is_no_end(broken):
+    with streaming(lambda: [event("The answer is 1"), broken, DONE]) as reasoner:
+        assert pieces_of(reasoner) == (["The answer is 1"], "the reasoner's answer broke off")
 
 
 def test_an_answer_that_breaks_off_is_no_answer():
