@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from racro_pl.data.benchmarks.base import Benchmark, Found, SplitInfo
-from racro_pl.data.readers.base import Reader
 from racro_pl.data.readers.hub import HubReader
 from racro_pl.data.readers.hub_files import looks_like_hub_id
 from racro_pl.data.readers.jsonl import JsonlReader
+from racro_pl.data.readers.plain import PlainReader
 from racro_pl.data.readers.table import DELIMITERS, TableReader
 from racro_pl.types import RacroError
 
@@ -23,7 +23,7 @@ class Own(Benchmark):
     in_average = False
 
     def read(self, path: str | None = None, split: str | None = None, images: bool = True) -> Found:
-        """As :meth:`Benchmark.read`; images must be there in any case.
+        """As :meth:`Benchmark.read`; with ``images=False`` the image files need not be there.
 
         The path is a ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file, or a folder or hub id with parquet or arrow
         files of a part ``test``.
@@ -32,11 +32,11 @@ class Own(Benchmark):
             raise RacroError("own questions need their file: own=PATH, see docs/data.md")
         if split not in (None, "test"):
             raise RacroError(f"own questions have one split, test; got {split!r}")
-        result = _reader(path).read("test")
+        result = _reader(path).read("test", images)
         return Found([replace(question, source=self.name) for question in result.questions], result.dropped, "test")
 
 
-def _reader(path: str) -> Reader:
+def _reader(path: str) -> PlainReader:
     suffix = Path(path).suffix.lower()
     if suffix in DELIMITERS:
         return TableReader(test_path=path)

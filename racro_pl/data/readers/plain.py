@@ -127,8 +127,11 @@ class PlainReader(Reader, ABC):
     def rows(self, source: str) -> Iterable[PlainRow]:
         """The rows of a source, in order."""
 
-    def read(self, split: Split) -> ReadResult:
+    def read(self, split: Split, images: bool = True) -> ReadResult:
         """The questions of a split.
+
+        Args:
+            images: whether their files must be there and readable.
 
         Raises:
             RacroError: its source is missing, unreadable or too large, or different rows have one id.
@@ -154,6 +157,9 @@ class PlainReader(Reader, ABC):
                 ids.add(key, where, question)
                 questions.append(question)
         ids.check()
+        if not images:
+            drops.tell_repaired()
+            return ReadResult(questions, drops.counts)
         return ReadResult(keep_readable(questions, drops), drops.counts)
 
     def images(self, value: Any, root: Path) -> tuple[ImageRef, ...]:

@@ -136,6 +136,9 @@ def test_own_questions_are_named_alike_everywhere(tmp_path, capsys, form):
     assert data.main(["check", name]) == 0
     score.main([name, "--predictions", str(answers)])
     assert "accuracy 100.00 %" in lines_of(capsys.readouterr().out)
+    (tmp_path / "a.png").unlink()  # answers are scored without images
+    score.main([name, "--predictions", str(answers)])
+    assert "accuracy 100.00 %" in lines_of(capsys.readouterr().out)
     with pytest.raises(RacroError, match="named twice"):
         score.main([name, "--questions", "x.jsonl", "--predictions", str(answers)])
 
