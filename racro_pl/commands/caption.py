@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,8 @@ from racro_pl.terminal import Console
 from racro_pl.types import RacroError
 
 SIDECARS = "sidecars"
+NOTE = ".racro.json"
+"""What wrote the captions: after the name of a caption file, and for sidecars after "captions" in their folder."""
 TOLD = 20
 """Pictures without a caption that are named; further ones are counted."""
 
@@ -26,7 +29,8 @@ def main(arguments: list[str]) -> int:
     from racro_pl.commands.ask import default_captioner
     from racro_pl.data.sampling import in_order, place_of
     from racro_pl.evaluation.captioner_module import CaptionerModule, batch_size_for, open_trainer, predict
-    from racro_pl.evaluation.captioning import CaptionFile, PictureCaptions, Sidecars, pictures_of
+    from racro_pl.evaluation.captioner_source import identity
+    from racro_pl.evaluation.captioning import CaptionFile, PictureCaptions, Sidecars, claim, pictures_of, sidecar
     from racro_pl.evaluation.settings import CaptionerSettings
     from racro_pl.training.distributed import disconnect_at_exit, join_ranks
 
@@ -39,7 +43,20 @@ def main(arguments: list[str]) -> int:
     console = Console(stderr=True, quiet=not trainer.is_global_zero)
     console.say(f"{len(pictures)} pictures; captioner: {captioner}")
     rank, ranks = place_of(trainer)
-    output = Sidecars() if options.output == SIDECARS else CaptionFile(Path(options.output), rank)
+    made_by = json.loads(identity(settings, trainer.strategy.root_device.type != "cpu"))
+    output: CaptionFile | Sidecars
+    if options.output == SIDECARS:
+        output = Sidecars(pictures)
+        folder = options.source if options.source.is_dir() else options.source.parent
+        existing = [sidecar(picture) for picture in pictures if output.has(picture)]
+        claim(folder / f"captions{NOTE}", existing, made_by | {"question": options.question})
+    else:
+        path = Path(options.output)
+        claim(path.with_suffix(NOTE), [path] if path.exists() else [], made_by)
+        output = CaptionFile(path, rank)
+    there = sum(output.has(picture) for picture in pictures)
+    if there:
+        console.say(f"{there} captions are there already")
     job = PictureCaptions(pictures[rank::ranks], output, _teller(console))
 
     def begin() -> PictureCaptions:
@@ -96,6 +113,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.output != SIDECARS and not options.output.endswith(".jsonl"):
         raise RacroError(f"--output is {options.output!r}; expected a .jsonl file, or {SIDECARS}")
+    if options.source.is_file() and Path(options.output).absolute() == options.source.absolute():
+        raise RacroError(f"--output is {options.output!r}, the list of pictures itself; name another file")
     for name in ("max_tokens", "batch_size", "num_nodes"):
         if getattr(options, name) < 1:
             raise RacroError(f"--{name} is {getattr(options, name)}; expected 1 or more")

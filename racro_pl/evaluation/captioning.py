@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from racro_pl.evaluation.store import Store, read_records
 from racro_pl.evaluation.writers import Task, Writer
@@ -64,10 +65,35 @@ def _of_row(row: dict, number: int, source: Path, question: str) -> Picture:
     return Picture(name, source.parent / name, own)
 
 
+def claim(place: Path, existing: Sequence[Path], made_by: Mapping[str, Any]) -> None:
+    """Note beside captions what writes them, and refuse to resume those that something else wrote.
+
+    Args:
+        place: the note's file.
+        existing: files with captions that are there already.
+        made_by: captioner and settings, as plain JSON values.
+
+    Raises:
+        RacroError: there are captions, and their note is missing or says something else.
+    """
+    if existing:
+        known = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else None
+        if known is None:
+            other = f"whose captioner is unknown ({place.name} is missing)"
+        else:
+            names = sorted(name for name in {**known, **made_by} if known.get(name) != made_by.get(name))
+            other = f"made with another {', '.join(names)}" if names else ""
+        if other:
+            raise RacroError(f"{existing[0]} holds captions {other}: move it away, or name another --output")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(place, json.dumps(made_by, indent=1) + "\n")
+
+
 class CaptionFile:
     """Captions as JSON lines: ``image``, ``question``, ``caption``, ``truncated``; what ``datasets`` reads as it is.
 
-    Ranks append to files of their own beside it; :meth:`merge` joins them in the order of the pictures.
+    Ranks append to files of their own beside it; :meth:`merge` joins them in the order of the pictures. Captions of
+    other pictures and questions that it holds stay after them.
     """
 
     def __init__(self, path: Path, rank: int) -> None:
@@ -92,21 +118,37 @@ class CaptionFile:
     def merge(self, pictures: Sequence[Picture]) -> None:
         """One file, in the order of the pictures. To be called on one rank, when all have closed theirs."""
         everything = Store(self.path.parent, self.path.stem, KEY)
-        records = [everything.get((picture.name, picture.question)) for picture in pictures]
-        lines = [json.dumps(record, ensure_ascii=False) for record in records if record is not None]
+        own = [record for picture in pictures if (record := everything.get((picture.name, picture.question)))]
+        asked = {(picture.name, picture.question) for picture in pictures}
+        others = [record for key, record in everything.items() if key not in asked]
+        lines = [json.dumps(record, ensure_ascii=False) for record in own + others]
         write_atomically(self.path, "".join(f"{line}\n" for line in lines))
         for part in self.path.parent.glob(f"{self.path.stem}-rank*.jsonl"):
             part.unlink()
 
 
 class Sidecars:
-    """A text file beside every picture, of the same name: what trainers of image generators read."""
+    """A text file beside every picture, of the same name: what trainers of image generators read.
+
+    Raises:
+        RacroError: two captions would have the same file.
+    """
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        places: dict[Path, Picture] = {}
+        for picture in pictures:
+            other = places.setdefault(sidecar(picture), picture)
+            if other is not picture:
+                raise RacroError(
+                    f"{other.name} and {picture.name} would both have their caption in {sidecar(picture)}; write "
+                    "captions to a .jsonl file, or rename one of them"
+                )
 
     def has(self, picture: Picture) -> bool:
-        return _sidecar(picture).exists()
+        return sidecar(picture).exists()
 
     def add(self, picture: Picture, caption: str, truncated: bool | None) -> None:
-        write_atomically(_sidecar(picture), caption + "\n")
+        write_atomically(sidecar(picture), caption + "\n")
 
     def close(self) -> None:
         """Every file is whole when it has its name."""
@@ -115,7 +157,8 @@ class Sidecars:
         """There is nothing to join."""
 
 
-def _sidecar(picture: Picture) -> Path:
+def sidecar(picture: Picture) -> Path:
+    """Where a picture's caption stands."""
     return picture.path.with_suffix(".txt")
 
 

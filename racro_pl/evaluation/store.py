@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,6 +52,10 @@ class Store:
     def get(self, key: Key) -> dict[str, Any] | None:
         """The record of a key; None where there is none yet."""
         return self._records.get(key)
+
+    def items(self) -> Iterable[tuple[Key, dict[str, Any]]]:
+        """All records by their keys, in the files' order."""
+        return self._records.items()
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record; it is in the operating system's hands when this returns, on the disk a little later."""

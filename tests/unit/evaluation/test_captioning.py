@@ -109,10 +109,10 @@ def test_three_broken_images_among_ten_thousand_are_named(tmp_path) -> None:
 
 def test_sidecars_stand_beside_their_pictures(folder) -> None:
     pictures = pictures_of(folder, "What is it?")
-    run(pictures, Sidecars())
+    run(pictures, Sidecars(pictures))
     assert (folder / "deep" / "4.txt").read_text() == "4.png: What is it?\n"
     writer = NamingWriter()
-    run(pictures, Sidecars(), writer)
+    run(pictures, Sidecars(pictures), writer)
     assert sum(writer.batches) == 0
 
 
@@ -146,24 +146,73 @@ def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path) -> None:
         pictures_of(tmp_path / "nowhere", "What is it?")
 
 
-def test_the_command_captions_resumes_and_tells_what_is_missing(folder, tmp_path, monkeypatch, capsys) -> None:
+@pytest.fixture
+def command(folder, tmp_path, monkeypatch, capsys):
+    """Runs the command on the readable pictures, with a captioner that names files; returns what it said."""
     writer = NamingWriter()
     monkeypatch.setattr("racro_pl.evaluation.captioner_module.open_writer", lambda settings, device: writer)
-    line = [
-        str(folder),
-        "--captioner",
-        "embedded:figure-captioner",
-        "--output",
-        str(tmp_path / "c.jsonl"),
-        "--accelerator",
-        "cpu",
-    ]
-    assert caption.main([*line, "--devices", "1"]) == 1
-    assert "3 broken.PNG: unusable image" in (told := capsys.readouterr().err)
-    assert "5 of 6 captions are in" in told
     (folder / "3 broken.PNG").unlink()
-    assert caption.main([*line, "--devices", "1"]) == 0
-    assert sum(writer.batches) == 5
+
+    def call(*flags: str, status: int = 0) -> str:
+        line = [str(folder), "--captioner", "embedded:figure-captioner", "--accelerator", "cpu", "--devices", "1"]
+        assert caption.main([*line, "--output", str(tmp_path / "c.jsonl"), *flags]) == status
+        return capsys.readouterr().err
+
+    call.writer = writer
+    return call
+
+
+def test_the_command_captions_resumes_and_tells_what_is_missing(command, folder) -> None:
+    (folder / "3 broken.PNG").write_bytes(b"no picture")
+    told = command(status=1)
+    assert "3 broken.PNG: unusable image" in told
+    assert "5 of 6 captions are in" in told
+    assert "already" not in told
+    (folder / "3 broken.PNG").unlink()
+    assert "5 captions are there already" in command()
+    assert sum(command.writer.batches) == 5
+
+
+def test_captions_of_another_question_or_picture_stay(command, folder, tmp_path) -> None:
+    command("--question", "one ?")
+    (folder / "0.png").unlink()
+    command("--question", "two ?")
+    found = [(row["image"], row["question"]) for row in rows(tmp_path / "c.jsonl")]
+    names = ["0.png", "1.png", "2.png", "deep/3.png", "deep/4.png"]
+    assert found == [(name, "two ?") for name in names[1:]] + [(name, "one ?") for name in names]
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "sidecars")])
+def test_captions_of_another_captioner_are_not_passed_off_as_its_own(command, tmp_path, output) -> None:
+    command(*output)
+    with pytest.raises(RacroError, match=r"holds captions made with another max_new_tokens: move it away, or name"):
+        command(*output, "--max_tokens", "2")
+    command(*output)
+    for note in tmp_path.rglob("*.racro.json"):
+        note.unlink()
+    with pytest.raises(RacroError, match=r"holds captions whose captioner is unknown"):
+        command(*output)
+
+
+def test_sidecars_of_another_question_are_not_the_new_ones(command) -> None:
+    command("--output", "sidecars", "--question", "one ?")
+    with pytest.raises(RacroError, match="0.txt holds captions made with another question"):
+        command("--output", "sidecars", "--question", "two ?")
+
+
+def test_a_file_that_holds_something_else_is_left_alone(command, folder, tmp_path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"image": "0.png", "question": "?", "answer": "B"}\n')
+    with pytest.raises(RacroError, match="captioner is unknown"):
+        command()
+    assert rows(tmp_path / "c.jsonl") == [{"image": "0.png", "question": "?", "answer": "B"}]
+    with pytest.raises(RacroError, match="the list of pictures itself"):
+        caption.main([str(tmp_path / "c.jsonl"), "--output", str(tmp_path / "c.jsonl")])
+
+
+def test_pictures_of_one_name_cannot_share_a_sidecar(folder) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "0.jpg")
+    with pytest.raises(RacroError, match=r"0.jpg and 0.png would both have their caption in .*0.txt"):
+        Sidecars(pictures_of(folder, "What is it?"))
 
 
 @pytest.mark.parametrize("flags", [["--output", "captions.csv"], ["--batch_size", "0"], ["--max_tokens", "-1"]])
