@@ -39,7 +39,9 @@ from racro_pl.files import write_atomically
 from racro_pl.reporting import surviving
 from racro_pl.reward import Grader
 from racro_pl.terminal import Console
+from racro_pl.text.printable import printable
 from racro_pl.training.distributed import disconnect_at_exit, join_ranks
+from racro_pl.types import RacroError
 
 
 def main(arguments: list[str]) -> int:
@@ -174,6 +176,7 @@ def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:
 
 
 def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Counter[str], console: Console) -> int:
+    _tell_replaced(folder / "results.json", results, console)
     write_atomically(folder / "results.json", results.to_json() + "\n")
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     out.print(ResultsView(results))
@@ -185,6 +188,21 @@ def _report(evaluation: Evaluation, results: Results, folder: Path, problems: Co
         reasons = ", ".join(f"{kind} {count}" for kind, count in problems.most_common())
         console.say(f"{missing} answers are missing ({reasons or 'see above'}); the same command asks for them again")
     return 1 if missing else 0
+
+
+def _tell_replaced(file: Path, results: Results, console: Console) -> None:
+    """Say what earlier calls on this folder reported and this one does not."""
+    try:
+        earlier = Results.from_json(file.read_text(encoding="utf-8")).cells
+    except (OSError, RacroError):  # none, or of another version
+        return
+    gone = [cell for cell in earlier if results.cell(cell.benchmark, cell.system) is None]
+    if gone:
+        named = ", ".join(f"{cell.title}: {cell.system.label}" for cell in gone[:4]) + (", ..." if gone[4:] else "")
+        console.say(
+            f"results and report hold what this call asked for, no longer {printable(named)}; those answers are kept: "
+            "ask for everything in one call to see it side by side"
+        )
 
 
 def _gallery(evaluation: Evaluation, folder: Path) -> Iterator[GalleryItem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -64,6 +65,19 @@ def test_three_ways_to_answer_stand_side_by_side(whole):
     # The verdicts are those of the figure world itself: the reasoner is right where the caption states the fact.
     right = {record["id"] for record in records(whole, "verdicts") if record["mode"] == "caption" and record["correct"]}
     assert 0 < len(right) < LIMIT
+
+
+def test_results_that_a_narrower_call_replaces_are_named(whole, tmp_path, capfd):
+    shutil.copytree(whole.parents[1], tmp_path, dirs_exist_ok=True)
+    assert run(arguments(tmp_path, "--modes", "direct")) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert (
+        "no longer Figures: it → figure-reasoner · caption, Figures: it → figure-reasoner · caption + tentative" in said
+    )
+    assert {cell.system.mode for cell in cells(tmp_path / "test/version_0")} == {"direct"}
+    assert run(arguments(tmp_path)) == 0
+    assert "no longer" not in capfd.readouterr().err
+    assert cells(tmp_path / "test/version_0") == cells(whole)
 
 
 def test_the_same_command_again_only_scores(whole, capfd):
