@@ -72,7 +72,7 @@ def head_logprobs(
     if len(token_ids) <= size:
         return score(hidden, token_ids)
     chunks = [
-        checkpoint(score, rows, ids, use_reentrant=False)
+        checkpoint(score, rows, ids, use_reentrant=False, preserve_rng_state=False)
         for rows, ids in zip(hidden.split(size), token_ids.split(size), strict=True)
     ]
     logprobs, entropies = zip(*chunks, strict=True)

@@ -89,6 +89,10 @@ class GrowingAttention:
     def advance(self) -> None:
         """All layers have seen the token."""
         self._written += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """What hides keys from this token is made again."""
         self._windows.clear()
 
     def _hide(self) -> None:
@@ -189,7 +193,10 @@ class StaticAttention(GrowingAttention):
 
     def advance(self) -> None:
         self._count += 1
-        self._windows.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        super().forget()
         self._biases.clear()
 
     def _now(self) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -145,6 +146,11 @@ class StaticStep:
         self._logits.copy_(head_of(self._model)(hidden))
         self._step += 1
 
+    def forget(self) -> None:
+        """What was made within a token and serves all of its layers is made again: a capture that failed computed none
+        of it."""
+        self._attention.forget()
+
     def rows_left(self) -> int:
         """Captions that have not ended. The host waits for the device."""
         return int((~self.ended).sum())
@@ -188,18 +194,41 @@ def write_static(step: StaticStep) -> Written:
 
 def captured(step: StaticStep) -> Callable[[], None]:
     """The step as a CUDA graph, or itself where there is none or it cannot be captured (which is said once)."""
-    if step.ended.device.type != "cuda":
+    device, stream = step.ended.device, None
+    if device.type != "cuda":
         return step
     try:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device
+        stream = torch.cuda.current_stream(device)
+        # On the captioner's device, which need not be the current one: elsewhere nothing would be captured, and what is
+        # replayed is nothing. Other threads may use it meanwhile.
+        with (
+            torch.cuda.device(device),
+            torch.cuda.graph(graph, stream=_side_stream(device), capture_error_mode="thread_local"),
+        ):
             step()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if stream is not None:
+            _leave_capture(stream)
+        step.forget()
         say_without_graph(str(error).splitlines()[0])
         return step
     return graph.replay
+
+
+@cache  # cuBLAS keeps a workspace for every stream that it was used on
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _leave_capture(stream: torch.cuda.Stream) -> None:
+    """torch leaves an invalid capture on its side stream and, before 2.12, with a generator that draws nothing more."""
+    with torch.cuda.device(stream.device):
+        torch.cuda.set_stream(stream)
+    generator = torch.cuda.default_generators[stream.device_index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def say_without_graph(reason: str) -> None:

@@ -90,7 +90,7 @@ class SharedPrefixPath:
         packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, banned.device, self.two_way)
         images = self._look(model, prompts)
         hidden = read_row(model, packed.input_ids, packed.position_ids, packed.attention, images)
-        predicting = hidden.index_select(0, packed.predictors)
+        predicting = attention.ReadRows.apply(hidden, packed.predictors)
         logprobs, entropies = head_logprobs(head_of(model), predicting, packed.targets, banned, temperature)
         return packed.spread(logprobs), packed.spread(entropies)
 

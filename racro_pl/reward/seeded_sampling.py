@@ -31,7 +31,8 @@ class DrawByRow(LogitsProcessor):
         """Scores (rows, vocabulary) in; 0 for the token that was drawn and minus infinity for all others out."""
         # float64: over a large vocabulary the rounding of a float32 sum would outweigh rare tokens.
         edges = scores.double().softmax(dim=-1).cumsum(dim=-1)
-        number = self._numbers[:, self._drawn, None].to(edges.device) * edges[:, -1:]
+        self._numbers = self._numbers.to(edges.device)  # once: a copy for each token would wait for the device
+        number = self._numbers[:, self._drawn, None] * edges[:, -1:]
         self._drawn += 1
         token = torch.searchsorted(edges, number, right=True).clamp(max=scores.shape[1] - 1)
         return torch.full_like(scores, float("-inf")).scatter(1, token, 0.0)

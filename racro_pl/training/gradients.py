@@ -65,8 +65,9 @@ def normalise_gradients(
     own, shards = _split(parameters)
     norm = _global_norm(own, shards)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in [*own, *shards]:
-        gradient.mul_(scale.to(gradient.device))
+    for gradients in (own, shards):
+        if gradients:  # all at once: on a card a launch for each of hundreds takes as long as the whole optimizer
+            torch._foreach_mul_(gradients, scale.to(gradients[0].device))
     return float(norm), bool(torch.isfinite(norm))
 
 
@@ -77,8 +78,9 @@ def _divide(parameters: Sequence[nn.Parameter], total: float) -> None:
             parameter.grad = torch.zeros_like(parameter)
     own, shards = _split(parameters)
     _reduce_flat(own)
-    for gradient in [*own, *shards]:
-        gradient.div_(total or 1.0)
+    for gradients in (own, shards):
+        if gradients:
+            torch._foreach_div_(gradients, total or 1.0)
 
 
 def _add(parameters: Sequence[nn.Parameter], other: GradientSum, total: float) -> None:

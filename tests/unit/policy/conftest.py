@@ -43,7 +43,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: save_small_model(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
-def build(folder: Path, **changes: object) -> Captioner:
+def build(folder: Path, where: torch.device | None = None, **changes: object) -> Captioner:
+    """A captioner whose adapter does something, on the run's device or ``where``."""
     settings = {
         "dtype": "float32",
         "min_pixels": 56 * 56,
@@ -51,7 +52,7 @@ def build(folder: Path, **changes: object) -> Captioner:
         "lora": LoraSettings(rank=4, alpha=8),
     }
     torch.manual_seed(0)
-    captioner = load_captioner(PolicySettings(path=str(folder), **(settings | changes)), device())
+    captioner = load_captioner(PolicySettings(path=str(folder), **(settings | changes)), where or device())
     with torch.no_grad():  # a fresh adapter changes nothing; a trained one must be seen to do something
         for name, parameter in captioner.named_parameters():
             if "lora_B" in name:

@@ -88,3 +88,31 @@ def test_new_weights_are_seen_by_the_next_graph(folders):
                 parameter.normal_(0.0, 0.5)
     after = captioner.generate(prompts, 2, 20, None).token_ids
     assert not torch.equal(before, after)
+
+
+def test_a_step_that_cannot_be_captured_is_launched_one_by_one(folders, monkeypatch):
+    """The same captions, by the same numbers; the stream is the one of before, and the next call has its graph."""
+    captioner = build(folders["qwen2_5_vl"])
+    captioner.eos_ids = frozenset({-1})
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    stream = torch.cuda.current_stream()
+
+    def looks(*_: object) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            torch.ones(1, device=captioner.device).item()  # the host waits, which ends a capture
+
+    layers = captioner.model.get_base_model().model.language_model.layers
+    hook = layers[-1].register_forward_hook(looks)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="without a CUDA graph"):
+        found = captioner.generate(prompts, 3, 40, 0.8)
+    assert torch.cuda.current_stream() == stream
+    hook.remove()
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "captured", lambda step: step)
+        torch.manual_seed(0)
+        launched = captioner.generate(prompts, 3, 40, 0.8)
+    assert torch.equal(found.token_ids, launched.token_ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        captioner.generate(prompts, 3, 40, 0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,7 @@ import torch
 
 from racro_pl.experience import reward_free_logprobs, with_advantages
 from racro_pl.losses import VARIANTS, divisor, grpo_loss
+from racro_pl.policy import decoding
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.decoding import LOOK_EVERY
 from racro_pl.policy.sampling import sample_captions
@@ -127,6 +129,38 @@ def test_that_there_is_no_graph_is_said(folders, device):
     captioner = captioner_there(folders["qwen2_5_vl"])
     with pytest.warns(UserWarning, match="without a CUDA graph, many times slower: CUDA error"):
         sample(captioner)
+
+
+def test_a_capture_that_fails_leaves_nothing_of_its_token(folders, device, monkeypatch):
+    """What it made for all layers of the token was never computed."""
+    captioner = captioner_there(folders["qwen2_5_vl"])
+    captioner.eos_ids = frozenset({-1})
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    expected = captioner.generate(prompts, 2, T, None)
+    capturing, real = [], decoding.read_row
+
+    @contextmanager
+    def graph(*_, **__):
+        capturing.append(True)
+        try:
+            yield
+        finally:
+            capturing.clear()
+
+    def row(model, tokens, positions, attention):
+        if capturing:
+            attention._own_bias(None).held.fill_(float("nan"))
+            raise RuntimeError("CUDA error: this cannot be captured")
+        return real(model, tokens, positions, attention)
+
+    monkeypatch.setattr(decoding, "read_row", row)
+    monkeypatch.setattr(decoding, "_side_stream", lambda place: None)
+    for name, stand_in in (
+        ("CUDAGraph", object), ("graph", graph), ("device", nullcontext), ("current_stream", lambda place: None)
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    found = captioner.generate(prompts, 2, T, None)
+    assert torch.equal(found.token_ids.cpu(), expected.token_ids.cpu())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

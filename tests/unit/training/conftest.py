@@ -107,7 +107,8 @@ def fit(module: RacroModule, root: Path, steps: int = 1, ckpt: str | None = None
 
 
 def adapter(module: RacroModule) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    """Copies in main memory, where Lightning moves a module when its fit ends."""
+    return {name: tensor.to("cpu", copy=True) for name, tensor in module.state_dict().items()}
 
 
 class RedPictures(Reader):

@@ -23,7 +23,7 @@ def longest(monkeypatch):
     monkeypatch.setattr(conftest.ListData, "longest", {"train": questions(8)[7]}, raising=False)
 
 
-def test_the_worst_step_is_tried_and_told(folder, tmp_path, capsys, monkeypatch):
+def test_the_worst_step_is_tried_and_told(folder, tmp_path, capsys, monkeypatch, on_device):
     seen = []
     real = Captioner.logprobs
 
@@ -41,7 +41,7 @@ def test_the_worst_step_is_tried_and_told(folder, tmp_path, capsys, monkeypatch)
     assert f"prompts of {tokens} tokens" in told
     assert "captions of 6, 8 captions per micro-batch" in told
     assert "kept activations" in told
-    assert "measured: the whole process" in told
+    assert ("measured: the whole process" if on_device.type == "cpu" else "measured  ") in told
 
 
 def test_training_goes_as_without_it(folder, tmp_path):
@@ -52,7 +52,7 @@ def test_training_goes_as_without_it(folder, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_cpu_is_left_alone_by_default(folder, tmp_path, capsys):
+def test_a_cpu_is_left_alone_by_default(folder, tmp_path, capsys, on_cpu):
     fit(make_module(folder), tmp_path, callbacks=[Preflight()])
     assert "memory of the worst step" not in capsys.readouterr().out
 

@@ -81,7 +81,7 @@ def test_captions_are_one_step_old_and_weighted_for_it(folder, tmp_path):
 
 
 def serve(folder: Path) -> FakeVllm:
-    return FakeVllm(build(folder, min_pixels=1))
+    return FakeVllm(build(folder, torch.device("cpu"), min_pixels=1))
 
 
 def module_on(server: FakeVllm, folder: Path) -> RacroModule:

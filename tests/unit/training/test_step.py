@@ -37,7 +37,8 @@ def test_a_step_moves_every_adapter_tensor_and_nothing_else(folder, tmp_path):
 
     class Watch(Callback):
         def on_train_start(self, trainer, pl_module):
-            frozen.update({n: p.clone() for n, p in pl_module.captioner.named_parameters() if not p.requires_grad})
+            base = [(n, p) for n, p in pl_module.captioner.named_parameters() if not p.requires_grad]
+            frozen.update({n: p.to("cpu", copy=True) for n, p in base})
             self.before = adapter(pl_module)
 
     watch = Watch()

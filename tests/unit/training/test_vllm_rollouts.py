@@ -26,7 +26,7 @@ from tests.unit.training.conftest import adapter, fit, make_module
 
 
 def serve(folder: Path, fault: str = "") -> FakeVllm:
-    return FakeVllm(build(folder, min_pixels=1), fault)
+    return FakeVllm(build(folder, torch.device("cpu"), min_pixels=1), fault)
 
 
 def module_on(server: FakeVllm, folder: Path, **objective: Any) -> RacroModule:
