@@ -102,7 +102,10 @@ def report(tallies: dict[str, Tally]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
+    parser.add_argument(
+        "--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET",
+        help="some of " + ", ".join(f"{name} ({target.about})" for name, target in TARGETS.items()) + "; default: all",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="the same seed tries the same inputs")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="targets at a time")
     parser.add_argument("--limit-s", type=float, default=20.0, help="seconds that one input may take")

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     check.add_argument("path", metavar="PATH", nargs="?", help="file, folder or hub id (default: $LMUData, ~/LMUData)")
     check.add_argument("--config", metavar="FILE", help="the data set that a training configuration reads")
     check.add_argument(FLAG, action="store_true", help="let it name classes outside this package")
-    check.add_argument("--split", help="default: what the file's name says, else the benchmark's first")
+    check.add_argument("--split", help="default: what the file's name says, else the first that is there")
     options = parser.parse_args(arguments)
     console = Console()
     if options.command == "list":

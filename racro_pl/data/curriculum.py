@@ -85,8 +85,7 @@ class Curriculum:
         """
         order = torch.randperm(len(questions), generator=generator)
         weights = torch.tensor([self._weight(question, solved) for question in questions], dtype=torch.float64)
-        if not weights.any():
-            weights = torch.ones_like(weights)  # everything is solved, and there is nothing else to learn from
+        # Equal weights change nothing; all of them are 0 where everything is solved, and then all of it comes again.
         if weights.unique().numel() > 1:
             steps = weights[order].cumsum(0)
             offset = torch.rand(1, generator=generator, dtype=torch.float64)

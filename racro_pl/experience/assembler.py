@@ -85,11 +85,11 @@ def reward_free_logprobs(
 
 
 def with_advantages(pending: LogprobBatch, rewards: Sequence[Rewards], divide_by_std: bool = True) -> Experience:
-    """Add advantages to a draft; captions without a score are masked out of the loss.
+    """Add advantages to a micro-batch; captions without a score are masked out of the loss.
 
     Args:
         pending: the micro-batch.
-        rewards: one per group, in the draft's order.
+        rewards: one per group, in the micro-batch's order.
         divide_by_std: whether advantages are divided by their group's standard deviation.
     """
     device = pending.token_ids.device

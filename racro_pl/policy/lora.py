@@ -1,7 +1,8 @@
 """peft's LoRA layers in fewer operations.
 
 A layer computes ``W x + s B A x``. peft takes four to seven operations for the second summand, most of them over all of
-the layer's output; here it takes two to four, and what is added is written over the first summand.
+the layer's output; here it takes two (all in one dtype) to six (4-bit weights in bfloat16, with gradients), and what is
+added is written over the first summand.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ class ObjectiveSettings:
     """Captions per forward and backward pass: as many whole groups as fit in, at least one. Changes memory and speed,
     not the result."""
     loss: LossName = "grpo"
-    """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five.
-    (In brackets: where they differ. ``qa``, in the paper's recipe, has clip_high 0.25 with grpo, and no KL term.)"""
+    """``grpo`` (the reference), ``dapo``, ``dr_grpo`` or ``gspo``; sets the defaults of the next five, which are told
+    for grpo, with the losses that differ in brackets. (``qa`` has clip_high 0.25 with grpo, and no KL term: the paper's
+    recipe.)"""
     clip_low: float | None = None
     """How far the probability ratio may fall below 1; null: 0.2 (gspo 3e-4)."""
     clip_high: float | None = None

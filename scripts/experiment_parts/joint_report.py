@@ -1,38 +1,30 @@
-"""Tables of the runs with captions and own answers."""
+"""Tables that compare captioners before and after several trainings: of the figure world, and with own answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from experiment_parts.evaluations import TENTATIVE
-from experiment_parts.layout import Results, spread, table, table_row
+from experiment_parts.evaluations import FIGURES_BEFORE, TENTATIVE
+from experiment_parts.layout import Results, before_and_after
 from experiment_parts.reckoning import REASONERS
-from experiment_parts.runs import JOINT, JOINT_FIGURES, LOOKING, Row
+from experiment_parts.runs import AGAINST, JOINT, JOINT_FIGURES, LOOKING
 
-FIGURE_COLUMNS = ("figure-reasoner", "figure-reasoner-b", "direct")
+READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
+"""The reasoner that training asked, and one that it never met, by their names in an evaluation."""
+FIGURE_HEAD = "|  | reasoner A (asked in training) | reasoner B (never met) | its own answer |"
+FIGURE_COLUMNS = (READER_A, READER_B, "direct")
+
+
+def against_table(results: Results) -> str:
+    """CRO and other rewards in the figure world."""
+    return before_and_after(results, FIGURE_HEAD, FIGURES_BEFORE, AGAINST, FIGURE_COLUMNS)
+
+
+def joint_figures_table(results: Results) -> str:
+    """Captions and own answers in one run, in the figure world."""
+    return before_and_after(results, FIGURE_HEAD, FIGURES_BEFORE, JOINT_FIGURES, FIGURE_COLUMNS)
 
 
 def joint_table(results: Results) -> str:
     """Own answers, captions and both together in the reckoning world, before and after every kind of training."""
+    head = "|  | own answer | weak | middle | strong | weak + t. | middle + t. | strong + t. |"
     columns = ("direct", *REASONERS, *(f"{name}{TENTATIVE}" for name in REASONERS))
-    lines = [_before(results, "before any training", LOOKING, columns)]
-    lines += [_after(results, row, columns) for row in JOINT]
-    return table("|  | own answer | weak | middle | strong | weak + t. | middle + t. | strong + t. |", lines)
-
-
-def joint_figures_table(results: Results) -> str:
-    """The same in the figure world, without the last."""
-    lines = [_before(results, "before any training", "before", FIGURE_COLUMNS)]
-    lines += [_after(results, row, FIGURE_COLUMNS) for row in JOINT_FIGURES]
-    return table("|  | reasoner A (asked in training) | reasoner B (never met) | its own answer |", lines)
-
-
-def _before(results: Results, title: str, captioner: str, columns: Sequence[str]) -> str:
-    return table_row(title, [f"{100 * results['evaluation'][captioner][key]:.1f}" for key in columns])
-
-
-def _after(results: Results, row: Row, columns: Sequence[str]) -> str:
-    """Mean and range over the seeds; a row of which nothing was run says so."""
-    names = [f"{row.name}-{seed}" for seed in results["seeds"]]
-    runs = [results["evaluation"][name] for name in names if name in results["evaluation"]]
-    return table_row(row.title, [spread([run[key] for run in runs]) if runs else "not run" for key in columns])
+    return before_and_after(results, head, LOOKING, JOINT, columns)

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiment_parts.runs import Row
+
 Results = dict[str, Any]
 
 
@@ -38,6 +40,24 @@ def spread(shares: Sequence[float]) -> str:
     percent = [100 * share for share in shares]
     found = f"{mean(percent):.1f}"
     return found if len(percent) == 1 else f"{found} ({min(percent):.1f}–{max(percent):.1f})"
+
+
+def before_and_after(results: Results, head: str, before: str, rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Accuracies before any training, and after each row's: mean and range over the seeds that were run.
+
+    Args:
+        head: the table's, with an empty first cell.
+        before: name of the untrained captioner in the evaluation.
+        columns: keys of an evaluation.
+    """
+    found = results["evaluation"]
+    lines = [table_row("before any training", [f"{100 * found[before][key]:.1f}" for key in columns])]
+    for row in rows:
+        names = [f"{row.name}-{seed}" for seed in results["seeds"]]
+        runs = [found[name] for name in names if name in found]
+        cells = [spread([run[key] for run in runs]) if runs else "not run" for key in columns]
+        lines.append(table_row(row.title, cells))
+    return table(head, lines)
 
 
 def draw_curves(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], color: str, label: str) -> None:

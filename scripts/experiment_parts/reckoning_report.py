@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from experiment_parts.described import READERS as DESCRIBED_READERS
 from experiment_parts.evaluations import BEFORE, TENTATIVE
 from experiment_parts.general import OTHER
-from experiment_parts.layout import Results, draw_curves, finish, spread, table, table_row
+from experiment_parts.layout import Results, before_and_after, draw_curves, finish, spread, table, table_row
 from experiment_parts.reckoning import NARROW, REASONERS, STRONG
 from experiment_parts.runs import DESCRIBED, DESCRIBING, GENERAL, RECKONING, RECKONING_CONTROLS, RECKONING_NARROW
 from racro_pl.data.benchmarks import find_benchmark
@@ -62,13 +62,8 @@ def short(name: str) -> str:
 
 def controls_table(results: Results) -> str:
     """The training against its controls."""
-    found = results["evaluation"]
-    columns = (*REASONERS, "direct")
-    lines = [table_row("before any training", [f"{100 * found[BEFORE][key]:.1f}" for key in columns])]
-    for row in RECKONING_CONTROLS:
-        cells = [spread([found[f"{row.name}-{seed}"][key] for seed in results["seeds"]]) for key in columns]
-        lines.append(table_row(row.title, cells))
-    return table("|  | weak (asked in training) | middle | strong | its own answer |", lines)
+    head = "|  | weak (asked in training) | middle | strong | its own answer |"
+    return before_and_after(results, head, BEFORE, RECKONING_CONTROLS, (*REASONERS, "direct"))
 
 
 def narrow_table(results: Results) -> str:

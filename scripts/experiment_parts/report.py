@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiment_parts.joint_report import joint_figures_table, joint_table
+from experiment_parts.joint_report import READER_B, against_table, joint_figures_table, joint_table
 from experiment_parts.layout import Results, draw_curves, finish, mean, spread, table, table_row
 from experiment_parts.reckoning_report import (
     controls_table,
@@ -21,8 +21,6 @@ from experiment_parts.reckoning_report import (
 )
 from experiment_parts.runs import AGAINST, HABIT, PENALTY, SETTINGS, TABLES, Row
 
-READER_A, READER_B = "figure-reasoner", "figure-reasoner-b"
-"""The reasoner that training asked, and one that it never met, by their names in an evaluation."""
 QUICKSTART = {"cro": "LoRA", "nf4": "QLoRA (NF4)", "shuffled": "LoRA, rewards shuffled"}
 TYPES = ("color", "fill", "count", "shade")
 PARTS = ("runs", "evaluation", "ceilings", "captions", "sheet", "described", "general", "costs")
@@ -34,7 +32,7 @@ LATE = 4
 def tables(results: Results) -> dict[str, str]:
     """Markdown by name of its block: the chosen tables, and the quickstart's where all its rows were run."""
     makers = {
-        "against": _against, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
+        "against": against_table, "penalty": _penalty, "settings": _settings, "reckoning": reckoning_table,
         "reckoning_controls": controls_table, "reckoning_narrow": narrow_table,
         "reckoning_described": described_table, "reckoning_general": general_table,
         "joint": joint_table, "joint_figures": joint_figures_table,
@@ -44,16 +42,6 @@ def tables(results: Results) -> dict[str, str]:
     if {"against", "settings"} <= set(results["tables"]):
         blocks["quickstart"] = _quickstart(results)
     return blocks
-
-
-def _against(results: Results) -> str:
-    found = results["evaluation"]
-    columns = (READER_A, READER_B, "direct")
-    lines = [table_row("before any training", [f"{100 * found['before'][key]:.1f}" for key in columns])]
-    for row in AGAINST:
-        cells = [spread([found[f"{row.name}-{seed}"][key] for seed in results["seeds"]]) for key in columns]
-        lines.append(table_row(row.title, cells))
-    return table("|  | reasoner A (asked in training) | reasoner B (never met) | its own answer |", lines)
 
 
 def _penalty(results: Results) -> str:

@@ -21,7 +21,7 @@ class BenchmarkSettings:
     path: str | None = None
     """File, folder or hub id. Default: VLMEvalKit's file below ``$LMUData`` or ``~/LMUData``."""
     split: str | None = None
-    """Default: the one that the paper reports."""
+    """Default: the one that the file's name tells, else the first of docs/benchmarks.md that is there."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,14 @@ def test_weights_are_how_often_questions_come():
     assert all(often[i] / 500 == pytest.approx(0.6 if i % 3 == 0 else 1.2, abs=0.1) for i in range(COUNT))
 
 
+def test_copies_of_a_question_do_not_stand_side_by_side():
+    """c weighs nothing, so that a and b come 1.5 times on average: a question that comes twice is met at two times."""
+    order = epoch(Curriculum(category_weights={"c": 0.0}), 0)
+    twice = [number for number, count in Counter(order).items() if count == 2]
+    assert len(twice) == 4
+    assert any(order[order.index(number) + 1] != number for number in twice)
+
+
 def test_the_order_is_a_function_of_seed_epoch_and_what_was_solved():
     curriculum = Curriculum(category_weights={"a": 2.0}, solved_weight=0.0)
     assert epoch(curriculum, 5) == epoch(curriculum, 5)

@@ -24,6 +24,7 @@ def rule(question, response, tools):
         (["-", "-"], "-"),
         (["4 ", "3", "$4$"], "4 "),  # spelling does not split votes
         (["3", "1/2", "0.5"], "1/2"),  # nor does form
+        (["3", "B", "b"], "B"),  # nor does the case of a letter
     ],
 )
 def test_the_majority_counts(responses, winner):

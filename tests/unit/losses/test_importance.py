@@ -1,5 +1,6 @@
 """Importance weights against hand-worked numbers, and what they do to the loss."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,7 @@ def test_padding_and_overflow_stay_finite():
     for level in ("token", "sequence"):
         found = truncated_importance(old, sampler, mask, level=level)
         assert torch.isfinite(found.weights).all()
+        assert all(math.isfinite(number) for number in (*found.sums.values(), found.max_ratio))
         assert found.weights[0, 0] == 2
         assert found.weights[1, 0] < 1e-8
 

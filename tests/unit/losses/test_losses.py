@@ -127,16 +127,31 @@ def test_k3_is_the_formula_and_bounded():
 
 
 def test_clip_and_dual_clip_by_hand():
-    ratio = torch.tensor([[1.5], [0.5], [1.5], [0.5], [4.0]])
-    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0])
+    ratio = torch.tensor([[1.5], [0.5], [1.5], [0.5], [4.0], [1.1]])
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0, 1.0])
     # A=1, r=1.5: max(-1.5, -1.2) = -1.2     A=1, r=.5: max(-.5, -.8) = -.5
     # A=-1, r=1.5: max(1.5, 1.2) = 1.5       A=-1, r=.5: max(.5, .8) = .8      A=-1, r=4: min(3, 4) = 3
-    zeros = torch.zeros(5, 1)
-    mask = torch.ones(5, 1, dtype=torch.bool)
+    # A=1, r=1.1: within the range, so -1.1 and not clipped
+    zeros = torch.zeros(6, 1)
+    mask = torch.ones(6, 1, dtype=torch.bool)
     out = grpo_loss(ratio.log(), zeros, None, advantages, mask, variant=NO_KL)
-    assert out.loss.item() == pytest.approx(-1.2 - 0.5 + 1.5 + 0.8 + 3.0, abs=1e-5)
+    assert out.loss.item() == pytest.approx(-1.2 - 0.5 + 1.5 + 0.8 + 3.0 - 1.1, abs=1e-5)
     assert out.sums["clip_share"] == 2
     assert out.sums["dual_clip_share"] == 1
+    # log old - log policy, summed: -ln(1.5 * .5 * 1.5 * .5 * 4 * 1.1) = -ln 2.475
+    assert out.sums["approximate_kl"].item() == pytest.approx(-0.90624, abs=1e-5)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("loss", ["grpo", "gspo"])
+def test_a_ratio_beyond_float32_keeps_loss_and_gradient_finite(loss, advantage):
+    policy = torch.tensor([[0.0]], requires_grad=True)
+    old, mask = torch.tensor([[-100.0]]), torch.tensor([[True]])  # e^100 is inf in float32
+    variant = replace(VARIANTS[loss], kl_coefficient=0.0)
+    out = grpo_loss(policy, old, None, torch.tensor([advantage]), mask, variant=variant)
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert torch.isfinite(policy.grad).all()
 
 
 def reference_loss(policy, old, ref, advantages, mask, low, high, dual, beta):

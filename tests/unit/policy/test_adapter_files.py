@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from racro_pl.policy.adapter_files import read_adapter
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.exporting import export_adapter, export_merged
 from racro_pl.policy.loading import load_captioner, load_for_inference, probe_for_inference
+from racro_pl.policy.lora import FusedLinear
 from racro_pl.pretrained import sandbox
 from racro_pl.types import RacroError
 from tests.fakes.models import save_small_model
@@ -82,6 +85,17 @@ def test_an_adapter_for_inference_is_the_one_that_was_trained(folders, saved):
     read = load_for_inference(policy(folders["qwen2_5_vl"], saved), device())
     assert torch.equal(scores(read), scores(trained))
     assert not any(parameter.requires_grad for parameter in read.parameters())
+    assert {type(module) for module in read.modules() if isinstance(module, BaseTunerLayer)} == {FusedLinear}
+
+
+@pytest.mark.parametrize("load", [load_for_inference, load_captioner])
+def test_a_tensor_that_peft_leaves_out_is_an_error(folders, saved, monkeypatch, load):
+    def forgetful(model, tensors, **options):
+        return set_peft_model_state_dict(model, dict(list(tensors.items())[1:]), **options)
+
+    monkeypatch.setattr("peft.set_peft_model_state_dict", forgetful)
+    with pytest.raises(RacroError, match=r"peft put 1 tensors in no place, e\.g\. base_model"):
+        load(policy(folders["qwen2_5_vl"], saved), device())
 
 
 def half(tensors):
@@ -220,8 +234,11 @@ def test_an_adapter_that_names_another_base_of_the_same_size_is_put_on_and_it_is
         assert caplog.text.count("was trained on someone/else-7B and is put on") == 1
 
 
-def test_an_ordinary_adapter_says_nothing(folders, saved, caplog):
-    load_for_inference(policy(folders["qwen2_5_vl"], saved), device())
+def test_an_ordinary_adapter_says_nothing(folders, saved, vary, caplog):
+    base = folders["qwen2_5_vl"]
+    load_for_inference(policy(base, saved), device())
+    # Another path to a folder of the same name: a copy on another machine.
+    load_for_inference(policy(base, vary(base_model_name_or_path=f"another-place/{base.name}")), device())
     assert caplog.text == ""
 
 

@@ -163,15 +163,28 @@ def test_a_second_adapter_is_put_on_a_fused_layer_as_on_another():
     assert set(model.base_model.model.plain.lora_A) == {TRAINED, START}
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 3), (torch.bfloat16, 5)], ids=str)
-def test_a_fused_layer_takes_few_operations(dtype, most):
-    """On GPUs a pass waits for launches. Adapters stay in float32."""
-    model = adapted()
+@pytest.mark.parametrize(
+    ("base", "dtype", "gradients", "most"),
+    [
+        (Layers, torch.float32, False, 3),
+        (Layers, torch.float32, True, 3),
+        (Layers, torch.bfloat16, False, 5),
+        (Layers, torch.bfloat16, True, 6),
+        (four_bit, torch.bfloat16, False, 5),
+        (four_bit, torch.bfloat16, True, 7),
+    ],
+)
+def test_a_fused_layer_takes_few_operations(base, dtype, gradients, most):
+    """On GPUs a pass waits for launches. Adapters stay in float32. docs/performance.md states these numbers."""
+    model = adapted(base())
     fuse(model)
     layer = model.base_model.model.plain
-    layer.base_layer.to(dtype)
-    x = torch.randn(1, 3, WIDTH, device=device()).to(dtype)
-    with torch.no_grad(), Operations() as counted:
+    if base is four_bit:
+        layer.base_layer.compute_dtype = dtype
+    else:
+        layer.base_layer.to(dtype)
+    x = torch.randn(1, 3, WIDTH, device=device()).to(dtype).requires_grad_(gradients)
+    with torch.set_grad_enabled(gradients), Operations() as counted:
         layer(x)
     assert len(counted.names) == most, counted.names
 

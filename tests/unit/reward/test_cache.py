@@ -24,6 +24,13 @@ def test_what_was_put_is_found_again_also_after_closing(tmp_path):
     assert ReplyCache(cache.path).get("cut") == Reply(text="second", truncated=True)
 
 
+def test_the_file_and_those_beside_it_are_their_owners_alone(tmp_path):
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    cache.put("a", Reply(text="an answer"))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("replies.sqlite", "replies.sqlite-wal", "replies.sqlite-shm"), 0o600)
+
+
 def test_an_entry_that_is_no_answer_is_an_error(tmp_path):
     cache = ReplyCache(tmp_path / "replies.sqlite")
     cache.open()

@@ -3,6 +3,7 @@ from concurrent.futures import Future
 import pytest
 from jsonargparse import ArgumentParser
 
+from racro_pl.reward.cache import CacheError
 from racro_pl.reward.grader import Grader
 from racro_pl.reward.http import HttpReasoner
 from racro_pl.reward.reasoner import Reasoner, Reply
@@ -157,10 +158,12 @@ def test_answers_are_seeded_by_step_question_caption_and_vote():
 
 def test_a_cached_answer_is_the_one_that_asking_anew_would_give(tmp_path):
     answers = []
-    for path in ("kept", "kept", "lost"):  # the second run finds the first one's file, the third does not
+    # The second run finds the first one's file, the third does not; each comes to the captions in other steps.
+    for path, first in (("kept", 0), ("kept", 3), ("lost", 6)):
         reasoner = Seeds()
         scorer = Scorer(reasoner, votes=2, cache="on", cache_path=tmp_path / path)
-        answers.append([scorer.submit(QUESTION, [str(i), "a"], step).result().answers for step, i in enumerate("xyz")])
+        steps = enumerate("xyz", first)
+        answers.append([scorer.submit(QUESTION, [str(i), "a"], step).result().answers for step, i in steps])
         assert sum(map(len, reasoner.seeds)) == (0 if answers[1:] and path == "kept" else 2 * 4)
         scorer.close()
     assert answers[0] == answers[1] == answers[2]
@@ -175,6 +178,26 @@ def test_shuffled_rewards_follow_from_the_seed_alone():
     totals = [shuffled(first, seed) for seed in range(5)]
     assert [shuffled(second, seed) for seed in (4, 3, 2, 1, 0)] == totals[::-1]
     assert len(set(totals)) > 1
+
+
+def test_the_questions_of_a_step_are_shuffled_differently():
+    scorer = Scorer(Scripted(*([boxed(42)] * 4 + [boxed(1)] * 4) * 5), shuffle=True)
+    asked = [Question(name, (), QUESTION.text, "42", "math") for name in "abcde"]
+    assert len({scorer.submit(question, list("abcdefgh"), seed=1).result().total for question in asked}) > 1
+
+
+def test_a_reply_that_was_cut_while_thinking_counts_as_truncated():
+    scorer = Scorer(Scripted(Reply(text="<think>first I", truncated=True)))
+    assert scorer.submit(QUESTION, ["a"]).result().scored == (False,)
+    stats = scorer.drain_stats()
+    assert (stats["truncated"], stats["unscored/no answer"]) == (1.0, 1.0)
+
+
+def test_a_cache_that_cannot_be_used_is_found_by_the_check(tmp_path):
+    path = tmp_path / "replies.sqlite"
+    path.write_bytes(b"this is no database, " * 100)
+    with pytest.raises(CacheError, match=r"replies\.sqlite cannot be used"):
+        Scorer(Scripted(greedy=True), cache_path=path).check()
 
 
 def test_a_cache_that_was_asked_for_keeps_each_vote(tmp_path):
