@@ -1,7 +1,7 @@
 """peft's LoRA layers in fewer operations.
 
 A layer computes ``W x + s B A x``. peft takes four to seven operations for the second summand, most of them over all of
-the layer's output; here it takes two (all in one dtype) to six (4-bit weights in bfloat16, with gradients), and what is
+the layer's output; here it takes two (all in one dtype) to five (where dtypes differ, with gradients), and what is
 added is written over the first summand.
 """
 
@@ -30,7 +30,8 @@ class _Fused:
         if not self.disable_adapters:
             (name,) = self.active_adapters
             down, up = self.lora_A[name].weight, self.lora_B[name].weight
-            result = _add(result, flat, down, up, self.scaling[name])
+            read = _in_dtype(x, down.dtype).reshape(flat.shape)
+            result = _add(result, read, down, up, self.scaling[name])
         return result.view(*x.shape[:-1], result.shape[-1])
 
     def _frozen(self: Any, x: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
@@ -59,14 +60,29 @@ def _add(
     scaling: float,
 ) -> Float[Tensor, "n out"]:
     """``result + scaling * x @ down.T @ up.T``, written over ``result``."""
-    if not torch.is_autocast_enabled(x.device.type):
-        x = x.to(down.dtype)
     inner = F.linear(x, down)
     if inner.dtype == result.dtype:
         return result.addmm_(inner, up.to(inner.dtype).t(), alpha=scaling)
     if torch.is_grad_enabled():
         return result.add_(F.linear(inner * scaling, up))  # so that the backward pass scales r columns, not all
     return result.add_(F.linear(inner, up), alpha=scaling)
+
+
+def _in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` in the adapter's dtype; made once where several layers read one tensor (q, k and v; gate and up).
+
+    It lives as long as ``x`` does. Under autocast the products choose their dtype themselves.
+    """
+    if x.dtype == dtype or torch.is_autocast_enabled(x.device.type):
+        return x
+    if x.is_leaf and x.requires_grad:  # the gradient of a leaf holds it: it would never go
+        return x.to(dtype)
+    state = (dtype, torch.is_grad_enabled(), 0 if x.is_inference() else x._version)
+    kept = getattr(x, "_racro_cast", None)
+    if kept is None or kept[0] != state:
+        kept = (state, x.to(dtype))
+        x._racro_cast = kept  # type: ignore[attr-defined]
+    return kept[1]
 
 
 def _is_plain(layer: Any) -> bool:
@@ -91,7 +107,6 @@ def _four_bit() -> dict[Any, Any]:
 
         def _frozen(self, x: Tensor) -> Tensor:
             result = self.base_layer(x)
-            # peft does so too: whether gradients pass a written-over result depends on the kernel.
-            return result.clone() if torch.is_grad_enabled() else result
+            return result.clone() if result._is_view() else result  # a view of a custom gradient cannot be written over
 
     return {(Linear4bit, bitsandbytes.nn.Linear4bit): FusedLinear4bit}

@@ -241,8 +241,8 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     Per token, by what saves it:
 
     - norms: their input in float32 and its scale: ``4 h + 4`` each;
-    - the inputs of the adapters, in float32. A base in another dtype is cast again for each of the seven:
-      ``4 (5 h + q + i)``; a float32 base shares them: ``4 (2 h + q + i)``. Between A and B: ``7 * 4 r``;
+    - the inputs of the adapters, in float32, once for q, k and v and once for gate and up: ``4 (2 h + q + i)``.
+      Between A and B: ``7 * 4 r``;
     - without adapters the inputs of the layers themselves, and the norms' outputs: ``c (4 h + q + i)``;
     - SiLU and the product after it: ``3 c i``; the rotary embedding's sine and cosine: ``2 c d``.
 
@@ -255,7 +255,7 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     if policy.lora is None:
         per_token += c * (4 * h + q + i)
     else:
-        per_token += FLOAT32 * ((2 if c == FLOAT32 else 5) * h + q + i) + 7 * FLOAT32 * policy.lora.rank
+        per_token += FLOAT32 * (2 * h + q + i) + 7 * FLOAT32 * policy.lora.rank
     if shape.normed_heads:
         per_token += FLOAT32 * (q + k)
     per_token += 2 * (q + k) * c + FLOAT32 * q // shape.d

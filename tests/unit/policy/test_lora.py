@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
@@ -171,7 +172,7 @@ def test_a_second_adapter_is_put_on_a_fused_layer_as_on_another():
         (Layers, torch.bfloat16, False, 5),
         (Layers, torch.bfloat16, True, 6),
         (four_bit, torch.bfloat16, False, 5),
-        (four_bit, torch.bfloat16, True, 7),
+        (four_bit, torch.bfloat16, True, 6),
     ],
 )
 def test_a_fused_layer_takes_few_operations(base, dtype, gradients, most):
@@ -187,6 +188,50 @@ def test_a_fused_layer_takes_few_operations(base, dtype, gradients, most):
     with torch.set_grad_enabled(gradients), Operations() as counted:
         layer(x)
     assert len(counted.names) == most, counted.names
+
+
+def bfloat16_base() -> Any:
+    """Two fused layers of one width, and a function that has both read one tensor, as q and k do."""
+    model = adapted()
+    for layer in model.modules():
+        if isinstance(layer, Linear):
+            layer.base_layer.to(torch.bfloat16)
+    layers = model.base_model.model
+    return model, lambda x: layers.plain(x) + 2 * layers.biased(x)
+
+
+def test_layers_that_read_one_tensor_cast_it_once():
+    model, both = bfloat16_base()
+    fuse(model)
+    x = torch.randn(2, 3, WIDTH, device=device()).to(torch.bfloat16)
+    with torch.no_grad(), Operations() as counted:
+        first = both(x)
+    assert counted.names.count("aten._to_copy.default") == 1
+    with torch.no_grad():
+        x.mul_(2.0)
+        assert not torch.allclose(both(x), first)  # it is another one now
+        torch.testing.assert_close(both(x), both(x.clone()))
+    seen = weakref.ref(x)
+    del x
+    assert seen() is None
+
+
+def test_a_cast_made_without_gradients_is_not_used_with_them():
+    """And the gradient that both layers send back through one cast is the sum of what peft's own send."""
+    model, both = bfloat16_base()
+    start = torch.randn(2, 3, WIDTH, device=device()).to(torch.bfloat16).requires_grad_()
+    (both(start * 1.0).float() ** 2).sum().backward()
+    expected, start.grad = start.grad, None
+    fuse(model)
+    x = start * 1.0
+    with torch.no_grad():
+        both(x)
+    seen = weakref.ref(x)
+    (both(x).float() ** 2).sum().backward()
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(start.grad.float(), expected.float(), atol=2e-2 * scale, rtol=0)
+    del x
+    assert seen() is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

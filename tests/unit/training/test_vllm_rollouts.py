@@ -14,11 +14,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from racro_pl.experience import reward_free_logprobs
+from racro_pl.losses import grpo_loss
 from racro_pl.policy.captioner import Captioner, Captions
 from racro_pl.rollout import VllmEngine
 from racro_pl.rollout.vllm import answer
 from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.training.module import RacroModule
+from racro_pl.types import LossOutput
 from tests.fakes.rollout_server import FakeVllm
 from tests.helpers.tolerance import NATS
 from tests.unit.policy.conftest import build
@@ -73,11 +75,21 @@ def test_a_server_that_ignores_the_adapter_ends_the_run(folder, tmp_path):
         assert module.engine._calls is None  # closed, although the run failed
 
 
-def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(folder, tmp_path):
+def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(folder, tmp_path, monkeypatch):
     """And the weights that they make with the sampler's reach the loss."""
+    in_the_loss = []
+
+    def noting(*inputs: Any) -> LossOutput:
+        in_the_loss.append(inputs[5])
+        return grpo_loss(*inputs)
+
+    monkeypatch.setattr("racro_pl.training.module.grpo_loss", noting)
     with serve(folder) as server:
         module = module_on(server, folder)
         fit(module, tmp_path, steps=1)
+    assert in_the_loss
+    assert all(weights is not None and not torch.equal(weights, torch.ones_like(weights)) for weights in in_the_loss)
+    in_the_loss.clear()
     rollouts = [rollout for rollout, _ in module.last_step]
     captioner: Captioner = module.captioner
     found = reward_free_logprobs(captioner, rollouts, old=False, reference=False, temperature=1.0, weigh=True)
@@ -94,6 +106,8 @@ def test_log_probs_of_the_policy_are_taken_only_where_another_engine_sampled(fol
     )
     assert mine.old_logprobs is None
     assert mine.importance is None
+    assert in_the_loss
+    assert all(weights is None for weights in in_the_loss)
 
 
 @pytest.mark.parametrize("updates", [1, 2])
