@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import stat
 from pathlib import Path
@@ -56,10 +57,18 @@ def run(args: argparse.Namespace) -> int:
         RacroError: captioner or reasoner cannot be used, or the address is open to others and there is no key.
     """
     from racro_pl.service.limits import Limits
+    from racro_pl.service.server import bound
     from racro_pl.service.server import run as serve
 
-    if args.working < 1:
-        raise RacroError(f"--working is {args.working}; expected 1 or more")
+    for name in ("working", "max_tokens"):
+        if getattr(args, name) < 1:
+            raise RacroError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected 1 or more")
+    if not 0 <= args.temperature < math.inf:
+        raise RacroError(f"--temperature is {args.temperature}; expected 0 (greedy) or more")
+    if not 1 <= args.port <= 65_535:
+        raise RacroError(f"--port is {args.port}; expected 1 to 65535")
+    if not args.name.strip():
+        raise RacroError(f"--name is {args.name!r}; expected the name that clients give as model")
     limits = Limits(working=args.working, image_addresses=args.allow_image_urls)
     key = read_key(args.key_file)
     if key is None and args.uds is not None and not is_private(args.uds.absolute().parent):
@@ -71,13 +80,14 @@ def run(args: argparse.Namespace) -> int:
         raise RacroError(
             f"--host {args.host} can be reached by others: set {KEY_VARIABLE} or --key-file, or listen on 127.0.0.1"
         )
+    listener = bound(args.host, args.port) if args.uds is None else None
     app = _app(args, limits, key)
     logging.getLogger("racro_pl.service").setLevel(logging.INFO)
     logging.basicConfig(format="%(asctime)s %(message)s")
     where = f"unix socket {args.uds}" if args.uds else f"http://{args.host}:{args.port}/v1"
     locked = "asks for a key" if key else "asks for no key"
     print(f"serving {args.name!r} at {where} ({locked}); Ctrl-C stops it", flush=True)
-    serve(app, limits, args.host, args.port, args.uds)
+    serve(app, limits, listener, args.uds)
     return 0
 
 

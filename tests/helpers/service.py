@@ -133,7 +133,7 @@ def running_service(
     batcher, decoder = CaptionBatcher(writer), ImageDecoder(limits)
     parts = Parts(Eyes(batcher, decoder, mode, limits), batcher, decoder, reasoner, "racro")
     app = build_app(parts, limits, frozenset({f"127.0.0.1:{port}", f"localhost:{port}"}), key)
-    server = uvicorn.Server(config(app, limits, "127.0.0.1", port))
+    server = uvicorn.Server(config(app, limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     headers = {"Authorization": f"Bearer {key}"} if key else {}

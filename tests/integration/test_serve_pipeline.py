@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
 import httpx
 import pytest
 
+from racro_pl.commands import serve
 from racro_pl.commands.serve_pipeline import KEY_VARIABLE
+from racro_pl.types import RacroError
 from tests.helpers.commands import Command
 from tests.helpers.service import asking, picture
 
@@ -22,17 +25,17 @@ def folder():
         yield Path(folder)
 
 
-def serving(socket: Path, **variables: str) -> Command:
+def serving(place: Path, **variables: str) -> Command:
     captioner = ["--captioner", "embedded:figure-captioner"]
-    return Command(["serve", "pipeline", "--uds", str(socket), *captioner], variables)
+    return Command(["serve", "pipeline", "--uds", str(place), *captioner], variables)
 
 
 def test_it_answers_on_a_socket_and_ends_cleanly_on_sigterm(folder):
-    socket = folder / "s.sock"
-    server = serving(socket)
-    server.wait_for(socket.exists, 200)
+    place = folder / "s.sock"
+    server = serving(place)
+    server.wait_for(place.exists, 200)
     with httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost", timeout=100
+        transport=httpx.HTTPTransport(uds=str(place)), base_url="http://localhost", timeout=100
     ) as client:
         answer = client.post(
             "/v1/chat/completions", json={"messages": [asking("what is the color of square ?", picture(56, 56))]}
@@ -42,7 +45,21 @@ def test_it_answers_on_a_socket_and_ends_cleanly_on_sigterm(folder):
     output = server.wait(100)
     assert server.returncode == 0, output
     assert "leaked" not in output
-    assert not socket.exists()
+    assert not place.exists()
+
+
+def test_a_taken_port_is_told_before_models_are_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RacroError, match="cannot listen on 127.0.0.1"):
+        serve.main(["pipeline", "--port", str(taken.getsockname()[1]), "--captioner", "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--port", "70000"), ("--max-tokens", "0"), ("--temperature", "nan"), ("--working", "0"), ("--name", " ")],
+)
+def test_settings_that_cannot_be_are_refused_at_once(flag, value):
+    with pytest.raises(RacroError, match=rf"{flag} is '?{value.strip()}.*; expected"):
+        serve.main(["pipeline", flag, value])
 
 
 def test_a_socket_that_others_can_reach_needs_a_key(folder):
