@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -26,6 +27,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY_LIMIT = 2**30
 """Bytes of address space: a template can ask for as much text as it likes."""
+ALARM_S = 8
+"""Seconds after which a request ends the process. Its parent kills it sooner, unless the parent itself was killed."""
 MAX_TEXT = 16 * 2**20
 """Characters of a rendered chat."""
 
@@ -100,10 +103,14 @@ def main() -> None:
     print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
+        if hasattr(signal, "alarm"):
+            signal.alarm(ALARM_S)
         try:
             reply = {"result": operations[name](*arguments)}
         except Exception as error:
             reply = {"error": f"{type(error).__name__}: {error}"[:500]}
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
         print(json.dumps(reply), file=replies, flush=True)
 
 

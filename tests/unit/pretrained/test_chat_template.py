@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -181,3 +184,15 @@ def test_of_several_templates_the_default_counts_and_none_or_a_giant_is_refused(
             chat_template_of(Owner(template), Owner(template), "m")
     with pytest.raises(RacroError, match="expected at most"):
         chat_template_of(Owner("a" * 300_000), several, "m")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no alarm signals on this platform")
+def test_a_worker_that_nobody_can_kill_any_more_ends_by_itself():
+    """Its parent was killed while a template that never ends was rendered."""
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    worker = subprocess.Popen(
+        [sys.executable, "-P", str(sandbox.WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    worker.communicate(json.dumps(["render", endless, [], {}]).encode() + b"\n", timeout=60)
+    assert worker.returncode == -signal.SIGALRM
