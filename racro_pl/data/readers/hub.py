@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from racro_pl.data.readers.arrow import read_records
 from racro_pl.data.readers.base import MAX_IMAGES, RowError, Split
 from racro_pl.data.readers.fields import image_refs, is_blank
-from racro_pl.data.readers.hub_files import download, looks_like_hub_id, part_files
+from racro_pl.data.readers.hub_files import download, looks_like_hub_id, part_files, parts_of
 from racro_pl.data.readers.lines import clean_row
 from racro_pl.data.readers.plain import PlainReader, PlainRow
 from racro_pl.files import write_atomically
@@ -88,6 +89,14 @@ class HubReader(PlainReader):
         self._held = 0
         return islice(self._streamed(source) if self.streaming else self._from_files(source), self.max_rows)
 
+    def parts(self) -> list[str]:
+        """The usual parts that the files of a folder or hub id are of; none where there are no such files.
+
+        Raises:
+            RacroError: the data set is not there, or there are several.
+        """
+        return parts_of(self._folder, self.name)
+
     def _from_files(self, part: str) -> Iterator[PlainRow]:
         number = 0
         for path in self._files(part):
@@ -106,19 +115,23 @@ class HubReader(PlainReader):
         place = Path(self.dataset).expanduser()
         if place.is_file():
             return [place]
-        if place.is_dir():
-            folder = place
-        elif looks_like_hub_id(self.dataset):
-            folder = download(self.dataset, (".parquet", ".arrow"), self.revision)
-        else:
-            raise RacroError(f"{self.dataset} is not there; give a file, a folder, or a hub id such as owner/name")
-        files = part_files(folder, part, self.name)
+        files = part_files(self._folder, part, self.name)
         if not files:
-            raise RacroError(
-                f"{self.dataset} has no parquet or arrow files of a part {part!r}; name the part that it has, or set "
-                "streaming, which reads other kinds of files too"
-            )
+            there = self.parts()
+            advice = "set streaming, which reads other kinds of files too"
+            if there:
+                advice = f"it has {', '.join(there)}: name one of these"
+            raise RacroError(f"{self.dataset} has no parquet or arrow files of a part {part!r}; {advice}")
         return files
+
+    @cached_property
+    def _folder(self) -> Path:
+        place = Path(self.dataset).expanduser()
+        if place.is_dir():
+            return place
+        if looks_like_hub_id(self.dataset):
+            return download(self.dataset, (".parquet", ".arrow"), self.revision)
+        raise RacroError(f"{self.dataset} is not there; give a file, a folder, or a hub id such as owner/name")
 
     def _streamed(self, part: str) -> Iterator[PlainRow]:
         try:

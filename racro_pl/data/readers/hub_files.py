@@ -75,8 +75,20 @@ def part_files(folder: Path, part: str, config: str | None) -> list[Path]:
         files = found
     configs = sorted({path.relative_to(folder).parent.as_posix() for path in files if path.parent.name != part})
     if len(configs) > 1:
-        raise RacroError(f"{folder} holds several data sets: {', '.join(configs)[:400]}; set name to one of them")
+        raise RacroError(
+            f"{folder} holds several data sets: {', '.join(configs)[:400]}; set name to one of them, or give its "
+            "folder alone"
+        )
     return files
+
+
+def parts_of(folder: Path, config: str | None) -> list[str]:
+    """The usual parts that a data set's files are of; none where it has no parquet or arrow files.
+
+    Raises:
+        RacroError: as :func:`part_files`.
+    """
+    return [part for part in _PARTS if part_files(folder, part, config)]
 
 
 def _is_of(path: Path, folder: Path, part: str) -> bool:

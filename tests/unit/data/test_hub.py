@@ -65,7 +65,9 @@ def test_parts_are_told_by_file_and_folder_names(folder, png):
     assert ids(HubReader(str(folder / "e"))) == ["id0"]
     assert ids(HubReader(str(folder / "e"), train=None, test="testmini"), "test") == ["id5"]
     assert ids(HubReader(str(folder / "e"), train=None, test="testmini"), "train") == []
-    with pytest.raises(RacroError, match="no parquet or arrow files of a part 'validation'"):
+    with pytest.raises(
+        RacroError, match="no parquet or arrow files of a part 'validation'; it has train, test: name one"
+    ):
         HubReader(str(folder / "d"), validation="validation").read("validation")
 
 

@@ -6,6 +6,8 @@ import base64
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -129,3 +131,48 @@ def test_own_questions_may_be_a_table(tmp_path, capsys):
     (tmp_path / "own.csv").write_text("question,answer,image\nHow many?,3,a.png\n")
     assert main(["check", "own", str(tmp_path / "own.csv")]) == 0
     assert "How many?" in capsys.readouterr().out
+
+
+def write_parts(folder: Path, *parts: str) -> str:
+    folder.mkdir()
+    for part in parts:
+        rows = {"question": [f"How many in {part}?"], "answer": ["3"], "image": [png()]}
+        pq.write_table(pa.table(rows), folder / f"{part}-00000-of-00001.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("parts", "split", "split_read", "part_read"),
+    [
+        (["train"], [], "train", "train"),
+        (["train"], ["--split", "train"], "train", "train"),
+        (["train", "test"], [], "test", "test"),
+        (["train", "test"], ["--split", "train"], "train", "train"),
+        (["train", "dev", "val"], ["--split", "validation"], "validation", "val"),
+        (["numbers"], [], "train", "numbers"),
+    ],
+)
+def test_own_questions_may_be_any_part_of_a_folder(tmp_path, capsys, parts, split, split_read, part_read):
+    assert main(["check", "own", write_parts(tmp_path / "own", *parts), *split]) == 0
+    shown = capsys.readouterr().out
+    assert f"Own, split {split_read}: " in shown
+    assert f"How many in {part_read}?" in shown
+
+
+@pytest.mark.parametrize(
+    ("parts", "split", "message"),
+    [
+        (["train"], ["--split", "test"], "no part test; it has train: name one of these as split"),
+        (["train", "validation"], [], "no part test; it has validation, train: name one of these"),
+        (["train"], ["--split", "odd"], "splits test, validation, train; got 'odd'"),
+        ([], [], "no parquet or arrow files; give a folder with some"),
+    ],
+)
+def test_a_part_of_own_questions_that_is_not_there_is_told_with_those_that_are(tmp_path, parts, split, message):
+    with pytest.raises(RacroError, match=message):
+        main(["check", "own", write_parts(tmp_path / "own", *parts), *split])
+
+
+def test_a_file_of_own_questions_is_the_test_split(tmp_path):
+    with pytest.raises(RacroError, match="one file of own questions, whose only split is test; got 'train'"):
+        main(["check", "own", str(tmp_path / "own.jsonl"), "--split", "train"])
