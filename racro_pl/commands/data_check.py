@@ -15,13 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 
 from racro_pl.data.benchmarks import Benchmark, TableBenchmark
-from racro_pl.data.readers.base import Drops, RowError, look_at
+from racro_pl.data.readers.base import NAMED, Drops, look_at
 from racro_pl.images import ImageError, image_size, open_image
 from racro_pl.terminal import Console
 from racro_pl.types import ImageRef, Question
 
-NAMED = 3
-"""Rows of each kind that are named."""
 CLASSES = 12
 """Classes of a breakdown that are listed."""
 PREVIEW_CHARACTERS = 1500
@@ -30,24 +28,9 @@ SMALL_PIXELS = 28
 _NAMED_IMAGE = re.compile(r"<image (\d{1,3})>")
 
 
-class NamedDrops(Drops):
-    """Remembers the rows left out instead of logging them."""
-
-    def __init__(self) -> None:
-        super().__init__(shown=0)
-        self.named: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, where: str, error: RowError) -> None:
-        """Count one row, and remember the first few of its kind."""
-        super().add(where, error)
-        if len(self.named[error.reason]) < NAMED:
-            detail = str(error).removeprefix(error.reason).removeprefix(": ")
-            self.named[error.reason].append(f"{where} {detail}".strip())
-
-
 def run_check(benchmark: Benchmark, path: str | None, split: str | None, console: Console) -> int:
     """Read a benchmark as a test would, and print what was found; returns the exit code."""
-    drops = NamedDrops()
+    drops = Drops(shown=0)  # the table names them
     if isinstance(benchmark, TableBenchmark):
         located = benchmark.locate(path, split)
         split = located.split
@@ -60,6 +43,7 @@ def run_check(benchmark: Benchmark, path: str | None, split: str | None, console
         found = benchmark.read(path, split)
         questions, source, incomplete, split = found.questions, path or "drawn by the program", [], found.split
         drops.counts.update(found.dropped)
+        drops.named.update({reason: list(rows) for reason, rows in found.named.items()})
     dropped = sum(drops.counts.values())
     expected = benchmark.splits[split].questions
     console.print(f"\n[bold]{benchmark.title}[/bold], split {split}: {escape(source)}\n", highlight=False)
@@ -175,9 +159,10 @@ def _problem_table(title: str, counts: Mapping[str, int], named: Mapping[str, Se
     table.add_column("rows", justify="right")
     table.add_column("the first of them", overflow="fold")
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
-        separator = "\n" if any(" " in name for name in named[reason][:NAMED]) else ", "
-        more = f"{separator}..." if count > NAMED and named[reason] else ""
-        table.add_row(reason, str(count), escape(separator.join(named[reason][:NAMED])) + more)
+        first = named.get(reason, ())[:NAMED]
+        separator = "\n" if any(" " in name for name in first) else ", "
+        more = f"{separator}..." if count > NAMED and first else ""
+        table.add_row(reason, str(count), escape(separator.join(first)) + more)
     return table
 
 

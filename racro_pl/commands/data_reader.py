@@ -30,7 +30,7 @@ class ConfiguredData(Benchmark):
             raise RacroError(f"data.reader has the splits {', '.join(self.splits)}; got {split!r}")
         wanted: Any = split or "train"
         result = self.reader.read(wanted)
-        return Found(result.questions, result.dropped, wanted)
+        return Found(result.questions, result.dropped, result.named, wanted)
 
 
 def configured_data(config: str, arguments: list[str]) -> ConfiguredData:

@@ -46,7 +46,8 @@ class Own(Benchmark):
             result, split = _file_reader(path).read("test", images), "test"
         else:
             raise RacroError(f"{path} is one file of own questions, whose only split is test; got {split!r}")
-        return Found([replace(question, source=self.name) for question in result.questions], result.dropped, split)
+        questions = [replace(question, source=self.name) for question in result.questions]
+        return Found(questions, result.dropped, result.named, split)
 
 
 def _is_data_set(path: str) -> bool:

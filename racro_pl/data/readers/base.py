@@ -26,6 +26,8 @@ MAX_IMAGES = 8
 """Images per question, as in the reference implementation; a row with more is left out."""
 HEADER_THREADS = 16
 """Headers come from disks and network drives: waiting, not computing."""
+NAMED = 3
+"""Rows left out that are named, of each reason."""
 MANY = 2000
 """From this many items on, work shows a progress bar."""
 
@@ -47,11 +49,13 @@ class Drops:
     """Counts rows left out, by reason, and logs the first few of each reason by name; and rows repaired.
 
     Args:
-        shown: how many rows per reason to name.
+        shown: how many rows per reason to log.
     """
 
-    def __init__(self, shown: int = 3) -> None:
+    def __init__(self, shown: int = NAMED) -> None:
         self.counts: Counter[str] = Counter()
+        self.named: dict[str, list[str]] = {}
+        """The first of each reason: where they are, and what is wrong with them."""
         self.repaired: list[str] = []
         """Rows that had odd characters taken out (:mod:`racro_pl.text.cleaning`), by their places."""
         self.shown = shown
@@ -59,6 +63,9 @@ class Drops:
     def add(self, where: str, error: RowError) -> None:
         """Count one row; ``where`` names it, for instance ``train.jsonl:17``."""
         self.counts[error.reason] += 1
+        if self.counts[error.reason] <= NAMED:
+            detail = str(error).removeprefix(error.reason).removeprefix(": ")
+            self.named.setdefault(error.reason, []).append(f"{where} {detail}".strip())
         if self.counts[error.reason] <= self.shown and first_process():
             log.warning("%s left out: %s", where, error)
 
@@ -85,6 +92,8 @@ class ReadResult:
     questions: list[Question]
     dropped: Counter[str] = field(default_factory=Counter)
     """Rows left out, by reason. Rows that by the data set's own rule do not belong to it are not counted."""
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The first of them, by reason, where the reader knows which they are."""
 
 
 class Reader(abc.ABC):

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import replace
 
-from racro_pl.data.readers.base import Reader, ReadResult, Split
+from racro_pl.data.readers.base import NAMED, Reader, ReadResult, Split
 from racro_pl.types import Question, RacroError
 
 
@@ -49,7 +49,11 @@ class MixedReader(Reader):
             chosen = _weighted(found, self.weights)
             dropped += Counter({f"above the weight of {name}": len(found[name]) - len(chosen[name]) for name in found})
             found = chosen
-        return ReadResult([_named(question, name) for name in found for question in found[name]], dropped)
+        named = {
+            reason: [row for result in results.values() for row in result.named.get(reason, ())][:NAMED]
+            for reason in dropped
+        }
+        return ReadResult([_named(question, name) for name in found for question in found[name]], dropped, named)
 
 
 def _weighted(found: dict[str, list[Question]], weights: dict[str, float]) -> dict[str, list[Question]]:

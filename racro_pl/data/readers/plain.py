@@ -159,8 +159,8 @@ class PlainReader(Reader, ABC):
         ids.check()
         if not images:
             drops.tell_repaired()
-            return ReadResult(questions, drops.counts)
-        return ReadResult(keep_readable(questions, drops), drops.counts)
+            return ReadResult(questions, drops.counts, drops.named)
+        return ReadResult(keep_readable(questions, drops), drops.counts, drops.named)
 
     def images(self, value: Any, root: Path) -> tuple[ImageRef, ...]:
         """A row's image column as references; raises :class:`RowError` where it cannot be."""

@@ -90,6 +90,12 @@ def test_a_mix_is_all_of_all_and_ids_say_where_from(folder):
     assert (first.id, first.category) == ("mine/a", "mine")
 
 
+def test_a_mix_names_the_first_rows_that_each_data_set_left_out(folder):
+    blank = [{**row, "answer": ""} for row in ROWS[:2]]
+    readers = {name: TableReader(write_table(folder / f"{name}.csv", blank)) for name in ("a", "b")}
+    assert MixedReader(readers).read("train").named == {"no answer": ["a.csv row 1", "a.csv row 2", "b.csv row 1"]}
+
+
 def test_weights_say_the_shares_and_the_rest_is_counted():
     one, two = FigureWorldReader(train=100), FigureWorldReader(train=30)
     mix = MixedReader({"one": one, "two": two}, {"one": 2, "two": 1})

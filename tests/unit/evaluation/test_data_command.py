@@ -128,9 +128,13 @@ def test_check_says_what_a_configuration_lacks(tmp_path, content, message):
 
 def test_own_questions_may_be_a_table(tmp_path, capsys):
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
-    (tmp_path / "own.csv").write_text("question,answer,image\nHow many?,3,a.png\n")
+    (tmp_path / "own.csv").write_text("question,answer,image\nHow many?,3,a.png\nWhich?,,a.png\nWhich?,3,gone.png\n")
     assert main(["check", "own", str(tmp_path / "own.csv")]) == 0
-    assert "How many?" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "How many?" in shown
+    # Rows left out are named.
+    assert re.search(r"no answer +1 +own.csv row 2", shown)
+    assert re.search(r"image file not found +1 +question own-3", shown)
 
 
 def write_parts(folder: Path, *parts: str) -> str:
