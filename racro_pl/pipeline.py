@@ -20,7 +20,7 @@ from racro_pl.images import image_size
 from racro_pl.reward import Reasoner, ReasonerError
 from racro_pl.text.answers import extract_answer, visible_text
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
-from racro_pl.types import ImageRef, Messages, Question, RacroError
+from racro_pl.types import ImageRef, Messages, Question, RacroError, require
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Pipeline:
         reasoner: a URL, a path or an ``embedded:`` name, or a :class:`racro_pl.reward.Reasoner`.
         mode: what the reasoner reads; the paper's is ``caption+tentative``.
         model: the captioner's served name, with a URL that serves several.
-        temperature: of a reasoner given as URL or path; 0 is greedy.
+        temperature: of a reasoner given as URL or path; 0 is greedy, as an ``embedded:`` one always is.
         max_tokens: of each text.
         device: ``auto``, or a torch device for a captioner in this process.
 
@@ -96,6 +96,7 @@ class Pipeline:
     ) -> None:
         if mode not in ("caption", "caption+tentative"):
             raise RacroError(f"mode is {mode!r}; expected caption or caption+tentative")
+        require(max_tokens >= 1, f"max_tokens={max_tokens}", "at least 1")
         self.mode = mode
         self.reasoner_name = short_name(reasoner) if isinstance(reasoner, str) else type(reasoner).__name__
         if isinstance(reasoner, str):

@@ -101,6 +101,11 @@ def test_a_reasoner_without_an_answer_is_an_error() -> None:
         pipeline.ask(FIGURES, "what is the color of square ?")
 
 
+def test_texts_without_room_are_refused_when_the_pipeline_is_built() -> None:
+    with pytest.raises(RacroError, match="got max_tokens=0, expected at least 1"):
+        Pipeline(reasoner=Spy(Reply(text="no box")), max_tokens=0)
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, racro_pl, racro_pl.models; "
