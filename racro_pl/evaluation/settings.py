@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, get_args
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, named_path, parse_benchmark, refuse_doubles
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner
-from racro_pl.types import RacroError
+from racro_pl.types import RacroError, require
 
 RuleName = Literal["strict", "vlmevalkit", "official"]
 _Entry = TypeVar("_Entry")
@@ -93,8 +93,8 @@ class EvaluationSettings:
         Raises:
             RacroError: something is missing, twice there, or does not go together.
         """
-        if self.samples < 1 or (self.limit is not None and self.limit < 1):
-            raise RacroError(f"samples is {self.samples} and limit {self.limit}; expected 1 or more")
+        require(self.samples >= 1, f"samples={self.samples}", "1 or more")
+        require(self.limit is None or self.limit >= 1, f"limit={self.limit}", "1 or more, or null for all questions")
         asked = _split(self.modes)
         unknown = [mode for mode in asked if mode not in get_args(Mode)]
         if unknown or not asked:
