@@ -74,7 +74,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--model", help="the captioner's served name, with a URL that serves several")
     parser.add_argument("--reasoner", metavar="URL|PATH", default=EMBEDDED_REASONER, help="(default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.6, help="of the reasoner (default: %(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.6,
+        help="of the reasoner; an embedded one is always greedy (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--max_tokens", type=int, default=2048, help="of each text (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

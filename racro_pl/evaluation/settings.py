@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
@@ -9,7 +10,7 @@ from typing import Literal, TypeVar, get_args
 from racro_pl.data.benchmarks.loading import BenchmarkSettings, named_path, parse_benchmark, refuse_doubles
 from racro_pl.evaluation.outcomes import Mode
 from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner
-from racro_pl.types import RacroError, require
+from racro_pl.types import RacroError, at_least, require, require_all
 
 RuleName = Literal["strict", "vlmevalkit", "official"]
 _Entry = TypeVar("_Entry")
@@ -110,8 +111,9 @@ class EvaluationSettings:
         modes: list[Mode] = [mode for mode in get_args(Mode) if mode in asked]
         if modes != ["direct"] and not reasoners:
             raise RacroError(f"modes {', '.join(modes)} need a reasoner: set reasoners, or modes: [direct]")
-        if self.samples > 1 and any(entry.reasoner.deterministic for entry in reasoners):
-            raise RacroError(f"samples: {self.samples} with a greedy reasoner, whose samples are all the same")
+        if self.samples > 1:
+            for entry in reasoners:
+                _refuse_greedy(entry, self.samples)
         refuse_doubles("captioners", [entry.name for entry in captioners])
         return Plan(benchmarks, captioners, reasoners, modes, self.samples, self.rule, self.judge, self.limit)
 
@@ -131,7 +133,20 @@ class Plan:
 
 
 def open_reasoner(where: str, sampling: SamplingSettings) -> Reasoner:
-    """The client of a reasoner given as URL or path. The package's own small ones answer greedily and in few words."""
+    """The client of a reasoner given as URL or path. The package's own small ones answer greedily and in few words.
+
+    Raises:
+        RacroError: a number of ``sampling`` cannot be, whether or not this reasoner follows it; or the place cannot.
+    """
+    require_all(
+        "sampling",
+        (
+            0 <= sampling.temperature < math.inf,
+            f"temperature is {sampling.temperature}; expected a finite number, 0 (greedy) or more",
+        ),
+        (0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}; expected a share above 0, at most 1"),
+        *at_least(1, max_tokens=sampling.max_tokens),
+    )
     if where.startswith(("http://", "https://")):
         return HttpReasoner(where, None, sampling.temperature, sampling.top_p, sampling.max_tokens)
     if where.startswith("embedded:"):
@@ -159,6 +174,16 @@ def _reasoner(entry: str | ReasonerSettings, sampling: SamplingSettings) -> Reas
     # A server is asked for its model's name only when a run begins: see evaluation.pipeline.check_parts.
     entry.name = entry.name or short_name(getattr(client, "path", None) or getattr(client, "model", None) or "")
     return entry
+
+
+def _refuse_greedy(entry: ReasonerSettings, samples: int) -> None:
+    if not entry.reasoner.deterministic:
+        return
+    where = str(getattr(entry.reasoner, "path", None) or getattr(entry.reasoner, "url", entry.name))
+    advice = "set samples: 1, or a temperature above 0"
+    if where.startswith("embedded:"):
+        advice = "an embedded reasoner given by its name is always greedy: set samples: 1"
+    raise RacroError(f"samples is {samples}, and those of the greedy reasoner {where} are all the same; {advice}")
 
 
 def short_name(where: str) -> str:

@@ -1,7 +1,13 @@
 import pytest
 
 from racro_pl.data.benchmarks.loading import BenchmarkSettings
-from racro_pl.evaluation.settings import CaptionerSettings, EvaluationSettings, ReasonerSettings
+from racro_pl.evaluation.settings import (
+    CaptionerSettings,
+    EvaluationSettings,
+    ReasonerSettings,
+    SamplingSettings,
+    open_reasoner,
+)
 from racro_pl.reward import HttpReasoner, InProcessReasoner
 from racro_pl.types import RacroError
 
@@ -40,7 +46,11 @@ def test_texts_with_commas_name_and_place_everything():
         ({"limit": 0}, "^got limit=0, expected 1 or more"),
         ({"samples": 0}, "^got samples=0, expected 1 or more$"),
         ({"judge": "http://localhost:1/v1"}, "goes with the rule vlmevalkit only"),
-        ({"samples": 4}, "greedy reasoner"),
+        ({"samples": 4}, "reasoner embedded:figure-reasoner .* given by its name is always greedy: set samples: 1"),
+        (
+            {"samples": 4, "reasoners": "http://localhost:1/v1", "sampling": SamplingSettings(0.0)},
+            "reasoner http://localhost:1/v1 are all the same; set samples: 1, or a temperature above 0",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_told_before_anything_runs(changes, words):
@@ -48,6 +58,24 @@ def test_settings_that_cannot_work_are_told_before_anything_runs(changes, words)
     EvaluationSettings(**good).plan()
     with pytest.raises(RacroError, match=words):
         EvaluationSettings(**{**good, **changes}).plan()
+
+
+@pytest.mark.parametrize("where", ["http://localhost:1/v1", "some/model", "embedded:figure-reasoner"])
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        (SamplingSettings(temperature=float("nan")), "temperature is nan; expected a finite number"),
+        (SamplingSettings(temperature=float("inf")), "temperature is inf; expected a finite number"),
+        (SamplingSettings(temperature=-1.0), "temperature is -1.0; expected a finite number, 0 .greedy. or more"),
+        (SamplingSettings(top_p=0.0), "top_p is 0.0; expected a share above 0"),
+        (SamplingSettings(top_p=1.5), "top_p is 1.5; expected a share above 0, at most 1"),
+        (SamplingSettings(max_tokens=0), "max_tokens is 0; expected 1 or more"),
+    ],
+)
+def test_sampling_that_cannot_be_is_told_also_where_a_reasoner_does_not_follow_it(where, sampling, words):
+    open_reasoner(where, SamplingSettings())
+    with pytest.raises(RacroError, match=f"^sampling: {words}"):
+        open_reasoner(where, sampling)
 
 
 def test_a_captioner_alone_needs_no_reasoner():
