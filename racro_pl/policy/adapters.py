@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from racro_pl.figure_world.models import PREFIX, resolve_model
 from racro_pl.policy.adapter_files import CONFIG, WEIGHTS, AdapterFiles, check_fit, compare, read_adapter
 from racro_pl.policy.config import LoraSettings
 from racro_pl.runs import versions
@@ -134,9 +135,19 @@ def _tell(adapter: AdapterFiles, base: str) -> None:
             "%s: %d tensors have the names of transformers before 4.52; read by today's, e.g. %s",
             adapter.what, len(adapter.old_names), next(iter(adapter.old_names)),
         )  # fmt: skip
-    # A local copy of a hub model has another path, but seldom another name.
-    if adapter.base and Path(adapter.base).name != Path(base).name:
+    if adapter.base and not _same_base(adapter.base, base):
         log.warning("%s was trained on %s and is put on %s: is that the same model?", adapter.what, adapter.base, base)
+
+
+def _same_base(told: str, here: str) -> bool:
+    """Whether the base that an adapter tells may be the model here."""
+    if not told.startswith(PREFIX):
+        # A local copy of a hub model has another path, but seldom another name.
+        return Path(told).name == Path(here).name
+    try:
+        return Path(resolve_model(told)) == Path(resolve_model(here))
+    except RacroError:  # embedded in another release
+        return False
 
 
 @contextmanager

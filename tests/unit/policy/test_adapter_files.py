@@ -14,6 +14,7 @@ from peft import set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
+from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.policy.adapter_files import read_adapter
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.exporting import export_adapter, export_merged
@@ -240,6 +241,13 @@ def test_an_ordinary_adapter_says_nothing(folders, saved, vary, caplog):
     # Another path to a folder of the same name: a copy on another machine.
     load_for_inference(policy(base, vary(base_model_name_or_path=f"another-place/{base.name}")), device())
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("told", "warnings"), [("toy", 0), ("figure-captioner", 1), ("of-another-release", 1)])
+def test_an_embedded_name_and_its_folder_are_the_same_base(folders, vary, caplog, monkeypatch, told, warnings):
+    monkeypatch.setitem(EMBEDDED, "toy", folders["qwen2_5_vl"])
+    load_for_inference(policy(folders["qwen2_5_vl"], vary(base_model_name_or_path=f"embedded:{told}")), device())
+    assert caplog.text.count("is that the same model?") == warnings
 
 
 def test_a_start_adapter_with_old_names_is_read_too(folders, saved, vary, caplog):
