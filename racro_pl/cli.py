@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 from racro_pl import __version__
 from racro_pl.files import place_error
@@ -52,13 +55,47 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return the exit code.
 
     A mistake that the user can mend (:class:`RacroError`) is one message; anything else is a bug and keeps its
-    traceback. ``RACRO_DEBUG=1`` shows the traceback of mistakes too.
+    traceback. ``RACRO_DEBUG=1`` shows the traceback of mistakes too. Where whatever read the output has ended
+    (``| head``), so does the command, without a word and with status 1.
     """
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        closed = [stream for stream in (sys.stdout, sys.stderr) if _reader_is_gone(stream)]
+        if not closed:  # of a server or a process: a bug
+            raise
+        for stream in closed:
+            # What is still buffered goes nowhere when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 1
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    try:
+        watched = select.poll()
+        watched.register(stream.fileno(), select.POLLOUT)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
+    except (OSError, ValueError):  # no file of the system
+        return False
+
+
+def _written(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command; output that cannot be written fails here, and not when the interpreter ends."""
+    try:
+        status = main(arguments)
+    except SystemExit:  # a parser's, after --help for instance
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text())
+        print(help_text(), flush=True)
         return 0
     if arguments[0] == "--version":
-        print(__version__)
+        print(__version__, flush=True)
         return 0
     if arguments[0] not in COMMANDS:
         from racro_pl.commands.suggestions import did_you_mean
@@ -82,7 +119,7 @@ def run(arguments: list[str]) -> int:
     module = importlib.import_module(f"racro_pl.commands.{name}")
     try:
         # LightningCLI parses its subcommand itself.
-        return module.main(arguments if name == "lightning" else arguments[1:])
+        return _written(module.main, arguments if name == "lightning" else arguments[1:])
     except (RacroError, OSError) as error:
         mistake = place_error(error) if isinstance(error, OSError) else error
         if mistake is None or os.environ.get("RACRO_DEBUG"):
