@@ -64,10 +64,12 @@ def main(arguments: list[str]) -> int:
         raise RacroError(f"{target} is there already; move it away, or work on it")
     text = (folder() / f"{name}.yaml").read_text(encoding="utf-8")
     first, _, rest = text.partition("\n")
+    wrote = str(target)
     if first.startswith(SCHEMA_LINE):
         source = (folder() / f"{name}.yaml").parent / first.removeprefix(SCHEMA_LINE)
         schema.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         text = f"{SCHEMA_LINE}{schema}\n{rest}"
+        wrote += f" and {schema}, by which editors check it"
     target.write_text(text, encoding="utf-8")
-    print(f"wrote {target}; next: racro-pl {'test' if 'test' in name else 'fit'} --config {target}")
+    print(f"wrote {wrote}; next: racro-pl {'test' if 'test' in name else 'fit'} --config {target}")
     return 0

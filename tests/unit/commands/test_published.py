@@ -77,7 +77,10 @@ def test_init_copies_a_configuration_with_its_schema_and_overwrites_nothing(tmp_
     assert yaml.safe_load(copy.read_text()) == yaml.safe_load((CONFIGS / "cards/12gb_3b.yaml").read_text())
     assert copy.read_text().startswith("# yaml-language-server: $schema=racro-pl.schema.json\n")
     assert json.loads((tmp_path / "racro-pl.schema.json").read_text())["properties"]["model"]
-    assert "racro-pl fit --config 12gb_3b.yaml" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        "wrote 12gb_3b.yaml and racro-pl.schema.json, by which editors check it; "
+        "next: racro-pl fit --config 12gb_3b.yaml\n"
+    )
     with pytest.raises(RacroError, match="is there already"):
         published.main(["cards/12gb_3b"])
     with pytest.raises(RacroError, match="no configuration 'nothing'"):
