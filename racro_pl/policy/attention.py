@@ -158,25 +158,6 @@ class _OfGroup(torch.autograd.Function):
         return (member.to(gradient.dtype) @ gradient.flatten(1)).unflatten(1, gradient.shape[1:]), None
 
 
-class ReadRows(torch.autograd.Function):
-    """Some rows, a few of them often (the last token of a prompt predicts the first of all its captions). CUDA's own
-    backward pass adds these in an order that varies."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.size = len(values)
-        return values.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        out = gradient.new_zeros(ctx.size, *gradient.shape[1:])
-        if gradient.device.type == "cuda":
-            return out.index_put_((rows,), gradient, accumulate=True), None  # sorts the rows first
-        return out.index_add_(0, rows, gradient), None
-
-
 class PromptSight:
     """Which tokens of its prompt each prompt token sees: those before it and those of its block, within a window.
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -90,7 +91,7 @@ class SharedPrefixPath:
         packed = pack_groups(model.model, prompts, prompt_index, token_ids, mask, banned.device, self.two_way)
         images = self._look(model, prompts)
         hidden = read_row(model, packed.input_ids, packed.position_ids, packed.attention, images)
-        predicting = attention.ReadRows.apply(hidden, packed.predictors)
+        predicting = _ReadRows.apply(hidden, packed.predictors)
         logprobs, entropies = head_logprobs(head_of(model), predicting, packed.targets, banned, temperature)
         return packed.spread(logprobs), packed.spread(entropies)
 
@@ -144,3 +145,22 @@ def check_forward(model: Any) -> None:
             f"{type(model).__name__} of transformers {transformers.__version__} does not take {', '.join(swallowed)}: "
             "images or positions would be ignored; expected transformers >= 5.18"
         )
+
+
+class _ReadRows(torch.autograd.Function):
+    """Some rows, a few of them often (the last token of a prompt predicts the first of all its captions). CUDA's own
+    backward pass adds these in an order that varies."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.size = len(values)
+        return values.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        out = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        if gradient.device.type == "cuda":
+            return out.index_put_((rows,), gradient, accumulate=True), None  # sorts the rows first
+        return out.index_add_(0, rows, gradient), None
