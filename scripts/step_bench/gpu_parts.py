@@ -1,12 +1,15 @@
 """Two parts of a step against what could stand in their place, on random numbers in a model's shapes.
 
-Attention of a packed group: ours against FlexAttention (compiled, with a block mask). The head: in chunks against
-all logits at once. Forward and backward of one layer; on a CPU, where FlexAttention has no backward, forward alone.
+Attention of a packed group: ours against FlexAttention (compiled, with a block mask), and ours at lengths that were not
+met before, with cuDNN's kernels and without: cuDNN may build a plan for every new shape, and nearly every micro-batch
+has one. The head: in chunks against all logits at once. Forward and backward of one layer; on a CPU, where
+FlexAttention has no backward, forward alone.
 A case of scripts/bench_gpu.py, with its arguments.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,9 +58,9 @@ def _row_numbers(real: Tensor) -> Tensor:
     return torch.arange(len(real), device=real.device)[:, None].expand_as(real)[real]
 
 
-def group_rows(workload: Workload, device: torch.device) -> GroupAttention:
-    """One question's prompt and its captions, none padded."""
-    prompt = (workload.image_side // 28) ** 2 + TEXT_TOKENS
+def group_rows(workload: Workload, device: torch.device, longer: int = 0) -> GroupAttention:
+    """One question's prompt, by so many tokens longer, and its captions, none padded."""
+    prompt = (workload.image_side // 28) ** 2 + TEXT_TOKENS + longer
     return GroupAttention(
         Rows(torch.ones(1, prompt, dtype=torch.bool, device=device)),
         Rows(torch.ones(workload.group, workload.tokens - 1, dtype=torch.bool, device=device)),
@@ -69,11 +72,23 @@ def steps(case: Case) -> Recorder:
     workload, device, recorder = case.workload, case.device, Recorder()
     ours = group_rows(workload, device)
     compiled = torch.compile(flex_attention) if device.type == "cuda" else flex_attention
-    tokens = len(ours.prompts.cells) + len(ours.captions.cells)
     d = workload.hidden // workload.heads
     learning = device.type == "cuda"
     draw = {"device": device, "dtype": torch.bfloat16, "requires_grad": learning}
-    states = [torch.randn(1, heads, tokens, d, **draw) for heads in (workload.heads, *(2 * [workload.kv_heads]))]
+    longer = itertools.count(1)
+
+    def states_of(rows: GroupAttention) -> list[Tensor]:
+        tokens = len(rows.prompts.cells) + len(rows.captions.cells)
+        return [torch.randn(1, heads, tokens, d, **draw) for heads in (workload.heads, *(2 * [workload.kv_heads]))]
+
+    def at_a_new_shape(cudnn: bool) -> Tensor:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+        rows = group_rows(workload, device, next(longer))
+        out = rows(0, *states_of(rows), d**-0.5)
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        return out
+
+    states = states_of(ours)
     hidden = torch.randn(workload.group * workload.tokens, workload.hidden, **draw)
     head = torch.randn(workload.vocabulary or 1000, workload.hidden, device=device, dtype=torch.bfloat16) * 0.02
     banned = torch.zeros(len(head), dtype=torch.bool, device=device)
@@ -82,6 +97,8 @@ def steps(case: Case) -> Recorder:
     parts: dict[str, Callable[[], Tensor]] = {
         "attention, ours": lambda: ours(0, *states, d**-0.5),
         "attention, flex": lambda: flex(0, *states, d**-0.5),
+        "attention, a new shape": lambda: at_a_new_shape(True),
+        "attention, a new shape without cuDNN": lambda: at_a_new_shape(False),
         "head, in chunks": lambda: head_logprobs(lambda rows: rows @ head.T, hidden, ids, banned)[0],
         "head, at once": lambda: token_logprobs(hidden @ head.T, ids, banned)[0],
     }
