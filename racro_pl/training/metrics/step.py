@@ -43,7 +43,7 @@ class StepMetrics:
         """Add the time spent inside to a phase; GPU work is waited for, so that it counts where it belongs."""
         start = time.perf_counter()
         yield
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():  # a run on the CPU must not begin to use a card that is there
             torch.cuda.synchronize()
         self.seconds[name] += time.perf_counter() - start
 
@@ -101,7 +101,7 @@ class StepMetrics:
         seconds = time.perf_counter() - self._started
         highest = [self._maxima.get(name, 0.0) for name in ("grad_norm", "ratio")]
         idle = self.seconds["reason"] + self._captions_awaited
-        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_process_gib()
+        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else peak_process_gib()
         highest += [seconds, idle, peak, *(self.seconds[n] for n in PHASES)]
         reduced = all_reduce(torch.tensor(highest, dtype=torch.float64), "max").tolist()
         grad_norm, ratio, seconds, idle, memory, *phases = reduced
