@@ -14,7 +14,7 @@ from racro_pl.reward.http_session import read_reply, require_model
 from racro_pl.serving import chat_client
 from racro_pl.serving.chat_client import Fault
 from racro_pl.serving.network import is_loopback
-from racro_pl.serving.replies import MAX_COUNT, MalformedReply, least_tokens, read_completion, read_usage
+from racro_pl.serving.replies import BREAKS, MAX_COUNT, MalformedReply, least_tokens, read_completion, read_usage
 from racro_pl.text.answers import visible_text
 
 NAMES = st.sampled_from(
@@ -47,7 +47,9 @@ def test_any_json_is_an_answer_or_says_why_it_is_none(data):
     assert usage is None or all(type(count) is int and 0 <= count <= MAX_COUNT for count in usage)
     with contextlib.suppress(MalformedReply):
         found = read_completion(data)
-        assert (found.problem is None) == bool(visible_text(found.text).strip())
+        shows = bool(visible_text(found.text).strip())
+        broken_off = bool(data["choices"][0].get("error")) or found.finish_reason in BREAKS
+        assert (found.problem is None) == (shows and not broken_off)
         assert found.problem is None or len(": ".join(found.problem)) < 600
     with contextlib.suppress(Fault):
         require_model(data, "tiny")
