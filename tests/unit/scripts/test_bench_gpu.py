@@ -49,7 +49,7 @@ def test_a_dry_run_takes_the_whole_path(tmp_path, monkeypatch, capsys):
     assert step["counts"]["image_patches"] == 16
     assert {"torch", "transformers", "peft", "bitsandbytes"} <= step["versions"].keys()
     assert {"cpu", "cores"} <= step["machine"].keys()
-    assert len(parts["phases"]) == 4
+    assert len(parts["phases"]) == 6
     printed = capsys.readouterr().out
     assert "figures mean nothing" in printed
     assert "attention, flex" in printed
