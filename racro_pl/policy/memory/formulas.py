@@ -56,6 +56,8 @@ class Shape:
     vocab: int
     norms: int
     """Per layer, over the hidden size: two, or four where what a part gives is normed too (GLM-V, Gemma)."""
+    joint_mlp: bool
+    """One projection of width ``2 i`` makes gate and up (GLM-V)."""
     normed_heads: bool
     """Queries and keys go through a norm of their own (Qwen3-VL)."""
     tower: Tower
@@ -85,6 +87,7 @@ def shape_of(model: Any) -> Shape:
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,
         norms=most_norms(model),
+        joint_mlp=any(name.endswith("gate_up_proj") for name in linear_names(model)),
         normed_heads=any(name.endswith("q_norm") for name, _ in model.named_modules()),
         tower=tower_of(model.config),
         deepstack=len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ()),
@@ -265,12 +268,14 @@ def layer_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
 
 def workspace_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> int:
     """What is alive only while a layer runs backward: with checkpointing all that it keeps, computed again; the
-    gradients of its MLP, per token two tensors of width ``i`` in ``c`` and one in float32, or of its linear attention;
-    those of adapted experts; a 4-bit weight unpacked. A layer of linear attention is counted as one of attention, and
-    its own tensors besides: a little too much.
+    gradients of its MLP, or of its linear attention; those of adapted experts; a 4-bit weight unpacked.
+
+    Of an MLP, per token: two tensors of width ``i`` in ``c`` and one in float32; two where gate and up are one
+    projection, whose adapter gets the gradients of both at once. A layer of linear attention is counted as one of
+    attention, and its own tensors besides: a little too much.
     """
     again = layer_bytes(shape, c, policy, row) if policy.gradient_checkpointing else 0
-    gradients = row.tokens * shape.i * (2 * c + FLOAT32)
+    gradients = row.tokens * shape.i * (2 * c + (2 if shape.joint_mlp else 1) * FLOAT32)
     if shape.linear is not None:
         again += shape.linear.kept(c, shape.h, row.chunked) if policy.gradient_checkpointing else 0
         gradients = max(gradients, shape.linear.backward(c, shape.h, row.chunked))

@@ -59,7 +59,7 @@ BY_FAMILY: dict[str, dict[str, Bounds]] = {
     "gemma3": {"update": (0.85, 1.35), "sampling": (0.9, 2.0)},
     "gemma4": {"saved": (0.6, 2.0), "update": (0.6, 1.8)},
     "gemma4-small": {"saved": (0.6, 2.0), "update": (0.6, 1.8)},
-    **dict.fromkeys(("glm4v", "glm46v"), {"update": (0.93, 1.35), "sampling": (0.8, 2.0)}),
+    **dict.fromkeys(("glm4v", "glm46v"), {"sampling": (0.8, 2.0)}),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "minicpmv4_6"), {"update": (0.97, 1.5)}),
     **dict.fromkeys(("llava_next", "mistral3"), {"update": (0.93, 1.35)}),
 }
