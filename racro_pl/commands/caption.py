@@ -30,7 +30,15 @@ def main(arguments: list[str]) -> int:
     from racro_pl.data.sampling import in_order, place_of
     from racro_pl.evaluation.captioner_module import CaptionerModule, batch_size_for, open_trainer, predict
     from racro_pl.evaluation.captioner_source import identity
-    from racro_pl.evaluation.captioning import CaptionFile, PictureCaptions, Sidecars, claim, pictures_of, sidecar
+    from racro_pl.evaluation.captioning import (
+        CaptionFile,
+        PictureCaptions,
+        Sidecars,
+        caption_files,
+        claim,
+        pictures_of,
+        sidecar,
+    )  # fmt: skip
     from racro_pl.evaluation.settings import CaptionerSettings
     from racro_pl.training.distributed import disconnect_at_exit, join_ranks
 
@@ -52,7 +60,7 @@ def main(arguments: list[str]) -> int:
         claim(folder / f"captions{NOTE}", existing, made_by | {"question": options.question})
     else:
         path = Path(options.output)
-        claim(path.with_suffix(NOTE), [path] if path.exists() else [], made_by)
+        claim(path.with_suffix(NOTE), caption_files(path), made_by)
         output = CaptionFile(path, rank)
     there = sum(output.has(picture) for picture in pictures)
     if there:

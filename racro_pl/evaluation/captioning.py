@@ -123,8 +123,14 @@ class CaptionFile:
         others = [record for key, record in everything.items() if key not in asked]
         lines = [json.dumps(record, ensure_ascii=False) for record in own + others]
         write_atomically(self.path, "".join(f"{line}\n" for line in lines))
-        for part in self.path.parent.glob(f"{self.path.stem}-rank*.jsonl"):
-            part.unlink()
+        for part in caption_files(self.path):
+            if part != self.path:
+                part.unlink()
+
+
+def caption_files(path: Path) -> list[Path]:
+    """What there is of a caption file: itself, and what further ranks of an interrupted call left beside it."""
+    return [path] * path.exists() + sorted(path.parent.glob(f"{path.stem}-rank*.jsonl"))
 
 
 class Sidecars:

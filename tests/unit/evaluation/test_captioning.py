@@ -194,6 +194,16 @@ def test_captions_of_another_captioner_are_not_passed_off_as_its_own(command, tm
         command(*output)
 
 
+def test_captions_that_a_further_rank_left_count_too(command, tmp_path) -> None:
+    """Killed before the first rank had written anything."""
+    command()
+    (tmp_path / "c.jsonl").rename(tmp_path / "c-rank1.jsonl")
+    with pytest.raises(RacroError, match=r"c-rank1.jsonl holds captions made with another max_new_tokens"):
+        command("--max_tokens", "2")
+    assert "5 captions are there already" in command()
+    assert len(rows(tmp_path / "c.jsonl")) == 5
+
+
 def test_sidecars_of_another_question_are_not_the_new_ones(command) -> None:
     command("--output", "sidecars", "--question", "one ?")
     with pytest.raises(RacroError, match="0.txt holds captions made with another question"):
