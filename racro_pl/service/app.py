@@ -37,8 +37,8 @@ POLL_S = 0.1
 """How often a waiting request looks whether its client is still there."""
 
 
-HANDLED = (ServiceError, HTTPException, Exception)
-"""What ends a request with an error of OpenAI's form: all; :class:`Exception` is in the log with its traceback."""
+HANDLED = (ServiceError, HTTPException)
+"""What ends a request with an error of OpenAI's form."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | No
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):  # no such route, or another method than its own
             error = ServiceError(error.status_code, error.detail, "route", headers=dict(error.headers or {}))
-        elif not isinstance(error, ServiceError):
-            error = ServiceError(500, "the service failed", "internal")
+        assert isinstance(error, ServiceError)
         return JSONResponse(error.body(), error.status, headers=error.headers)
 
     routes = [
@@ -132,6 +131,11 @@ class _Service:
         except ServiceError as error:
             ended(error.status)
             raise
+        except Exception as error:
+            ended(500)
+            LOG.exception("%s failed", request.state.request_id)
+            # Not raised as it is: uvicorn would hang up on a client that may use the connection again.
+            raise ServiceError(500, "the service failed", "internal") from error
         except BaseException:
             ended(500)
             raise

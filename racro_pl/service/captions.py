@@ -68,6 +68,10 @@ class CaptionBatcher:
             results = await loop.run_in_executor(self._thread, lambda: list(self._writer.write(work)))
         except Exception as error:  # whatever a model raises is this batch's, not the server's end
             if len(orders) > 1:  # and one client's text is not the others' failure
+                get_logger(__name__).warning(
+                    "the captioner failed on %d texts together, which are written one by one: %s: %s",
+                    len(orders), type(error).__name__, error,
+                )  # fmt: skip
                 for order in orders:
                     await self._fill([order])
                 return

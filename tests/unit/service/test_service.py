@@ -154,7 +154,7 @@ def test_a_captioner_or_reasoner_that_fails_is_a_bad_gateway(caplog: pytest.LogC
         assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "reasoner"
 
 
-def test_a_text_that_the_captioner_fails_on_is_no_one_elses_failure() -> None:
+def test_a_text_that_the_captioner_fails_on_is_no_one_elses_failure(caplog: pytest.LogCaptureFixture) -> None:
     class Picky(SizeWriter):
         def write(self, work: Sequence[tuple[Question, Task]]) -> Iterator[Written]:
             if any("bad" in question.text for question, _ in work):
@@ -170,6 +170,7 @@ def test_a_text_that_the_captioner_fails_on_is_no_one_elses_failure() -> None:
         writer.ready.set()
         assert first.result().status_code == 200
         assert [other.result().status_code for other in others] == [200, 502, 200]
+    assert "failed on 3 texts together, which are written one by one: TypeError: bad text" in caplog.text
 
 
 def test_a_captioner_that_is_gone_is_a_bad_gateway_too(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,6 +202,19 @@ def test_half_an_emoji_of_the_reasoner_is_passed_on() -> None:
     ):
         choice = running.chat({"role": "user", "content": "hi"}).json()["choices"][0]
         assert (choice["message"]["content"], choice["finish_reason"]) == ("red \ud83d", "length")
+
+
+def test_what_nobody_foresaw_has_the_same_form_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(EchoReasoner):
+        def submit(self, prompts):
+            raise RuntimeError("secret at 0x7f00")
+
+    with running_service(SizeWriter(), Broken()) as running:
+        answer = running.chat({"role": "user", "content": "hi"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+        assert "secret" not in answer.text
+        assert "RuntimeError: secret at 0x7f00" in caplog.text
+        assert 'racro_requests_total{status="500"} 1.0' in running.client.get("/metrics").text
 
 
 def test_errors_outside_the_routes_have_the_same_form(service) -> None:
