@@ -75,7 +75,7 @@ def _reader_is_gone(stream: TextIO) -> bool:
         watched = select.poll()
         watched.register(stream.fileno(), select.POLLOUT)
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
-    except (OSError, ValueError):  # no file of the system
+    except (AttributeError, OSError, ValueError):  # no file of the system, or no poll (Windows)
         return False
 
 
