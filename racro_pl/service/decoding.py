@@ -49,12 +49,16 @@ class ImageDecoder:
         loop = asyncio.get_running_loop()
         pool = self._pool = self._pool or _new_pool()
         try:
-            await asyncio.wait_for(loop.run_in_executor(pool, ready), START_SECONDS)
+            # Not wait_for: before Python 3.12 it returns a result that comes as the request's deadline passes, and the
+            # request then goes on without a deadline.
+            async with asyncio.timeout(START_SECONDS):
+                await loop.run_in_executor(pool, ready)
         except (BrokenProcessPool, TimeoutError):
             self.close()
             raise ServiceError(503, "images cannot be read now; try again later", "image_reader") from None
         try:
-            return await asyncio.wait_for(loop.run_in_executor(pool, decode, data, self._limits.image_pixels), SECONDS)
+            async with asyncio.timeout(SECONDS):
+                return await loop.run_in_executor(pool, decode, data, self._limits.image_pixels)
         except (BrokenProcessPool, TimeoutError):
             self.close()
             return None

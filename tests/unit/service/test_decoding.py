@@ -80,3 +80,28 @@ def test_an_image_that_hangs_ends_with_its_client(monkeypatch, tmp_path) -> None
             decoder.close()
 
     assert asyncio.run(hang_up()).startswith(b"BM")
+
+
+@pytest.mark.parametrize("task", ["the process starts", "an image is decoded"])
+def test_who_is_cancelled_just_when_the_process_has_done_its_task_is_cancelled(monkeypatch, task) -> None:
+    async def cancelled_at_that_moment() -> None:
+        loop = asyncio.get_running_loop()
+        done: list[asyncio.Future[None]] = []
+
+        def in_executor(*_: object) -> asyncio.Future[None]:
+            done.append(loop.create_future())
+            return done[-1]
+
+        monkeypatch.setattr(loop, "run_in_executor", in_executor)
+        request = asyncio.create_task(ImageDecoder(Limits()).decode(picture(), "image"))
+        await asyncio.sleep(0)
+        if task == "an image is decoded":
+            done[0].set_result(None)
+            while len(done) < 2:
+                await asyncio.sleep(0)
+        done[-1].set_result(None)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(cancelled_at_that_moment())
