@@ -88,7 +88,11 @@ class HttpReasoner(Reasoner):
         require(
             bool(named), "an api_key_env that is not the name of a variable", "one like MY_API_KEY, with the key in it"
         )
-        require(temperature is None or temperature >= 0, f"temperature={temperature}", "0 (greedy) or more, or null")
+        require(
+            temperature is None or 0 <= temperature < math.inf,
+            f"temperature={temperature}",
+            "a finite number, 0 (greedy) or more, or null",
+        )
         require(top_p is None or 0 < top_p <= 1, f"top_p={top_p}", "a share above 0, at most 1, or null")
         require(max_tokens is None or max_tokens >= 1, f"max_tokens={max_tokens}", "at least 1, or null")
         prices = price_per_million_tokens

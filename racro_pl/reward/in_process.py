@@ -7,6 +7,7 @@ of many questions share batches. Each answer is drawn from a seed of its own, wh
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -64,7 +65,7 @@ class InProcessReasoner(Reasoner):
             dtype: Precision of the weights.
         """
         require(bool(path), f"path={path!r}", "a model folder or name")
-        require(temperature >= 0, f"temperature={temperature}", "0 (greedy) or more")
+        require(0 <= temperature < math.inf, f"temperature={temperature}", "a finite number, 0 (greedy) or more")
         require(0 < top_p <= 1, f"top_p={top_p}", "a share above 0, at most 1")
         require(max_new_tokens >= 1, f"max_new_tokens={max_new_tokens}", "at least 1")
         require(batch_size >= 1, f"batch_size={batch_size}", "at least 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,10 @@ class RolloutEngine(abc.ABC):
                 f"group_size is {group_size}; a group of one has nothing to compare with, expected 2 or more",
             ),
             *at_least(1, max_new_tokens=max_new_tokens),
-            (temperature > 0, f"temperature is {temperature}; expected more than 0 (greedy captions are all alike)"),
+            (
+                0 < temperature < math.inf,
+                f"temperature is {temperature}; expected a finite number above 0 (greedy captions are all alike)",
+            ),
         )
         self.group_size = group_size
         self.max_new_tokens = max_new_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import uuid
 
 from starlette.datastructures import Headers
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from racro_pl.service.errors import ServiceError
 from racro_pl.service.limits import Limits
 
+LOG = logging.getLogger("racro_pl.service")
 OPEN_PATHS = ("/health",)
 SINGLE_HEADERS = ("host", "authorization", "content-encoding", "content-length", "content-type", "origin")
 HEADERS = {
@@ -48,6 +50,7 @@ class Guard:
         try:
             self._admit(scope)
         except ServiceError as error:
+            LOG.info("%s %d refused: %s", request_id, error.status, error.code)
             # The connection ends: its body may not have been read.
             headers = {**error.headers, "connection": "close"}
             await JSONResponse(error.body(), error.status, headers)(scope, receive, guarded)

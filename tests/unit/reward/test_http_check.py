@@ -123,8 +123,9 @@ def test_greedy_is_deterministic():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"url": "localhost:8000"}, {"url": "http://u:p@h"}, {"temperature": -1}, {"top_p": 0}, {"max_tokens": 0},
-     {"concurrency": 0}, {"deadline_s": 0}, {"attempt_s": 0}, {"attempts": 0}, {"backoff_s": -1}],
+    [{"url": "localhost:8000"}, {"url": "http://u:p@h"}, {"temperature": -1}, {"temperature": float("inf")},
+     {"top_p": 0}, {"max_tokens": 0}, {"concurrency": 0}, {"deadline_s": 0}, {"attempt_s": 0},
+     {"attempts": 0}, {"backoff_s": -1}],
 )  # fmt: skip
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match="got .*, expected "):

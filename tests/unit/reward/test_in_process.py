@@ -179,6 +179,7 @@ def test_identity_and_settings(folder):
     for settings in (
         {"path": ""},
         {"temperature": -1},
+        {"temperature": float("inf")},
         {"top_p": 2},
         {"max_new_tokens": 0},
         {"batch_size": 0},

@@ -10,7 +10,7 @@ import pytest
 from transformers import LlavaOnevisionConfig
 
 from racro_pl.policy.config import LoraSettings, PolicySettings
-from racro_pl.rollout import RunInfo, VllmEngine
+from racro_pl.rollout import RunInfo, TransformersEngine, VllmEngine
 from racro_pl.rollout.vllm.protocol import RolloutError
 from racro_pl.rollout.vllm.server import (
     ServerSettings,
@@ -19,8 +19,17 @@ from racro_pl.rollout.vllm.server import (
     required_arguments,
     rollout_server,
 )
+from racro_pl.types import SettingError
 from tests.helpers.families import save_small_family
 from tests.unit.rollout.test_vllm_engine import encoded, serve
+
+
+@pytest.mark.parametrize("engine", [TransformersEngine, VllmEngine])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_captions_need_a_temperature_that_can_be(engine, temperature):
+    more = {"url": "http://127.0.0.1:1/v1"} if engine is VllmEngine else {}
+    with pytest.raises(SettingError, match=f"temperature is {temperature}; expected a finite number above 0"):
+        engine(temperature=temperature, **more)
 
 
 def test_full_fine_tuning_is_refused(folder, tmp_path):

@@ -1,6 +1,7 @@
 """Whom and what the running service refuses, over real connections of this machine."""
 
 import json
+import logging
 import socket
 
 import pytest
@@ -25,6 +26,13 @@ KEY = "0123456789abcdef0123"
 def test_other_host_names_are_refused(service, host) -> None:
     for method, path in (("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions")):
         assert service.client.request(method, path, headers={"Host": host}).status_code in (400, 421)
+
+
+def test_who_runs_the_service_sees_what_is_refused_but_nothing_that_was_sent(service, caplog) -> None:
+    caplog.set_level(logging.INFO, "racro_pl.service")
+    answer = service.client.get("/v1/models", headers={"Host": "evil.example"})
+    assert f"{answer.headers['x-request-id']} 421 refused: host" in caplog.messages
+    assert "evil" not in caplog.text
 
 
 def test_other_sites_pages_are_refused(service) -> None:
