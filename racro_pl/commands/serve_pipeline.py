@@ -57,9 +57,27 @@ def run(args: argparse.Namespace) -> int:
         RacroError: captioner or reasoner cannot be used, or the address is open to others and there is no key.
     """
     from racro_pl.service.limits import Limits
-    from racro_pl.service.server import bound
+    from racro_pl.service.server import bound, bound_uds
     from racro_pl.service.server import run as serve
 
+    _check_numbers(args)
+    limits = Limits(working=args.working, image_addresses=args.allow_image_urls)
+    key = read_key(args.key_file)
+    if key is None:
+        _check_place(args)
+    place = bound_uds(args.uds, open_to_others=key is not None) if args.uds else bound(args.host, args.port)
+    with place as listener:
+        app = _app(args, limits, key)
+        logging.getLogger("racro_pl.service").setLevel(logging.INFO)
+        logging.basicConfig(format="%(asctime)s %(message)s")
+        where = f"unix socket {args.uds}" if args.uds else f"http://{url_host(args.host)}:{args.port}/v1"
+        locked = "asks for a key" if key else "asks for no key"
+        print(f"serving {args.name!r} at {where} ({locked}); Ctrl-C stops it", flush=True)
+        serve(app, limits, listener)
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("working", "max_tokens"):
         if getattr(args, name) < 1:
             raise RacroError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected 1 or more")
@@ -69,26 +87,19 @@ def run(args: argparse.Namespace) -> int:
         raise RacroError(f"--port is {args.port}; expected 1 to 65535")
     if not args.name.strip():
         raise RacroError(f"--name is {args.name!r}; expected the name that clients give as model")
-    limits = Limits(working=args.working, image_addresses=args.allow_image_urls)
-    key = read_key(args.key_file)
-    if key is None and args.uds is not None and not is_private(args.uds.absolute().parent):
-        raise RacroError(
-            f"--uds {args.uds}: other users can enter {args.uds.absolute().parent}; choose a folder of your own (chmod "
-            f"700), or set {KEY_VARIABLE} or --key-file"
-        )
-    if key is None and args.uds is None and not is_local_address(args.host):
+
+
+def _check_place(args: argparse.Namespace) -> None:
+    """Nobody else may reach what asks for no key."""
+    if args.uds is None and not is_local_address(args.host):
         raise RacroError(
             f"--host {args.host} can be reached by others: set {KEY_VARIABLE} or --key-file, or listen on 127.0.0.1"
         )
-    listener = bound(args.host, args.port) if args.uds is None else None
-    app = _app(args, limits, key)
-    logging.getLogger("racro_pl.service").setLevel(logging.INFO)
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    where = f"unix socket {args.uds}" if args.uds else f"http://{args.host}:{args.port}/v1"
-    locked = "asks for a key" if key else "asks for no key"
-    print(f"serving {args.name!r} at {where} ({locked}); Ctrl-C stops it", flush=True)
-    serve(app, limits, listener, args.uds)
-    return 0
+    if args.uds is not None and not is_private(args.uds.absolute().parent):
+        raise RacroError(
+            f"--uds {args.uds}: other users can enter {args.uds.absolute().parent}, or it is not there; choose a "
+            f"folder of your own (mkdir -m 700), or set {KEY_VARIABLE} or --key-file"
+        )
 
 
 def _app(args: argparse.Namespace, limits: Limits, key: str | None) -> ASGIApp:
@@ -115,10 +126,14 @@ def _app(args: argparse.Namespace, limits: Limits, key: str | None) -> ASGIApp:
     return build_app(parts, limits, served_hosts(args.host, args.port, args.allow_host), key)
 
 
+def url_host(host: str) -> str:
+    """A host as URLs have it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def served_hosts(host: str, port: int, allowed: list[str]) -> frozenset[str]:
     """The ``Host`` headers to serve: the address, for a loopback one this machine's names too, and those given."""
-    own = f"[{host}]" if ":" in host else host
-    names = {own, *(LOOPBACK_NAMES if is_local_address(host) else ()), *allowed}
+    names = {url_host(host), *(LOOPBACK_NAMES if is_local_address(host) else ()), *allowed}
     return frozenset(names | {f"{name}:{port}" for name in names if not name.rsplit("]", 1)[-1].count(":")})
 
 

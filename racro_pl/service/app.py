@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,6 +70,7 @@ def build_app(parts: Parts, limits: Limits, hosts: frozenset[str], key: str | No
         await parts.captioner.close()
         parts.decoder.close()
         await asyncio.to_thread(parts.reasoner.close)
+        service.close()
 
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):  # no such route, or another method than its own
@@ -93,6 +95,8 @@ class _Service:
         self._parts = parts
         self._limits = limits
         self._admission = Admission(limits)
+        # Not the loop's own threads, which read the requests: those would wait for answers.
+        self._threads = ThreadPoolExecutor(limits.working, "reasoner")
         self._registry = prometheus_client.CollectorRegistry()
         self._requests = prometheus_client.Counter(
             "racro_requests", "Chat completions by status", ["status"], registry=self._registry
@@ -108,6 +112,10 @@ class _Service:
             ("racro_captions", "Captions and tentative answers written", lambda: parts.captioner.texts),
         ):
             prometheus_client.Gauge(name, what, registry=self._registry).set_function(value)
+
+    def close(self) -> None:
+        """Have no thread wait for answers any more."""
+        self._threads.shutdown(wait=False)
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -146,11 +154,10 @@ class _Service:
         return response
 
     async def _respond(self, request: Request, body: bytes, place: Place, deadline: float) -> Response:
-        asked = await asyncio.to_thread(parse_request, body, self._limits)
-        if asked.model not in ("", self._parts.model):
-            raise ServiceError(404, "no such model; GET /v1/models lists the one served", "model_not_found", "model")
         try:
             async with asyncio.timeout_at(deadline):
+                asked = await asyncio.to_thread(parse_request, body, self._limits)
+                self._check_model(asked)
                 await place.turn()
                 with self._seconds.labels("captions").time():
                     seen = await self._parts.eyes.see(asked.turns)
@@ -163,9 +170,14 @@ class _Service:
         # Escaped to ASCII: a model's text may hold half an emoji, which is not UTF-8.
         return Response(json.dumps(self._completion(request, asked, seen, whole)), media_type="application/json")
 
+    def _check_model(self, asked: ChatRequest) -> None:
+        if asked.model not in ("", self._parts.model):
+            raise ServiceError(404, "no such model; GET /v1/models lists the one served", "model_not_found", "model")
+
     async def _pieces(self, asked: ChatRequest, seen: list[Seen]) -> AsyncGenerator[Piece]:
         with self._seconds.labels("reasoner").time():
-            async for piece in reasoning.answer(self._parts.reasoner, reasoner_chat(asked.turns, seen)):
+            chat = reasoner_chat(asked.turns, seen)
+            async for piece in reasoning.answer(self._parts.reasoner, chat, self._threads):
                 yield piece
 
     def _completion(self, request: Request, asked: ChatRequest, seen: list[Seen], whole: list[Piece]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class CaptionBatcher:
                     len(orders), type(error).__name__, error,
                 )  # fmt: skip
                 for order in orders:
-                    await self._fill([order])
+                    if not order.written.done():  # its client may have gone meanwhile
+                        await self._fill([order])
                 return
             # The clients learn no more than that it failed.
             get_logger(__name__).error("the captioner failed on a text: %s: %s", type(error).__name__, error)
@@ -84,14 +85,18 @@ class CaptionBatcher:
         self.texts += len(results)
         by_order = {(written.question.id, written.task): written for written in results}
         for order in orders:
-            if not order.written.done():
-                order.written.set_result(by_order[(order.question.id, order.task)])
+            if order.written.done():
+                continue
+            if (written := by_order.get((order.question.id, order.task))) is None:
+                order.written.set_exception(RuntimeError("the captioner left out a text"))
+            else:
+                order.written.set_result(written)
 
     async def close(self) -> None:
-        """Stop; a batch under way is waited for."""
+        """Stop. Requests to a captioner's server end; a batch of a model in this process is waited for."""
         if self._consumer is not None:
             self._consumer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._consumer
-        self._thread.shutdown(wait=True)
-        self._writer.close()
+        await asyncio.to_thread(self._writer.close)  # before the thread, which may wait for a server
+        await asyncio.to_thread(self._thread.shutdown)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import multiprocessing
+import os
 import resource
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -28,6 +30,7 @@ class ImageDecoder:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pool: ProcessPoolExecutor | None = None
+        self._ready: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
 
     async def decode(self, data: bytes, where: str) -> bytes:
@@ -46,19 +49,17 @@ class ImageDecoder:
         return decoded
 
     async def _decode(self, data: bytes) -> bytes | None:
-        loop = asyncio.get_running_loop()
-        pool = self._pool = self._pool or _new_pool()
         try:
             # Not wait_for: before Python 3.12 it returns a result that comes as the request's deadline passes, and the
             # request then goes on without a deadline.
             async with asyncio.timeout(START_SECONDS):
-                await loop.run_in_executor(pool, ready)
+                pool = await self._running_pool()
         except (BrokenProcessPool, TimeoutError):
             self.close()
             raise ServiceError(503, "images cannot be read now; try again later", "image_reader") from None
         try:
             async with asyncio.timeout(SECONDS):
-                return await loop.run_in_executor(pool, decode, data, self._limits.image_pixels)
+                return await asyncio.get_running_loop().run_in_executor(pool, decode, data, self._limits.image_pixels)
         except (BrokenProcessPool, TimeoutError):
             self.close()
             return None
@@ -66,9 +67,28 @@ class ImageDecoder:
             self.close()
             raise
 
+    async def _running_pool(self) -> ProcessPoolExecutor:
+        """The pool, once its process runs. One that has ended while it had nothing to do is replaced."""
+        try:
+            return await self._begun()
+        except BrokenProcessPool:
+            self.close()
+            return await self._begun()
+
+    async def _begun(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = _new_pool()
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().run_in_executor(self._pool, ready)
+        # A client that goes meanwhile leaves the task to the next one: the pool miscounts tasks that are cancelled
+        # while they wait, and starts no further process once the first has done its share.
+        await asyncio.shield(self._ready)
+        self._ready = None
+        return self._pool
+
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._ready = self._pool, None, None
         if pool is not None:
             processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
@@ -80,11 +100,23 @@ def _new_pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=resource.setrlimit,
-        initargs=(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
+        initializer=begin,
         # Two tasks an image, so that a process that has done its share ends before one that only waits for the next.
         max_tasks_per_child=2 * IMAGES_PER_PROCESS,
     )
+
+
+def begin() -> None:
+    """What the process does first: it bounds its memory, and sees to it that it ends with the server."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def ready() -> None:

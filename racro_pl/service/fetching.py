@@ -11,6 +11,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 
@@ -23,12 +25,16 @@ REDIRECTS = 3
 _EMBEDDED_IPV4 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "2002::/16", "2001::/32", "::ffff:0:0/96", "::/96")))
 """IPv6 addresses that lead to an IPv4 one, whatever that is."""
 
+_NAMES = ThreadPoolExecutor(8, "names")
+
 Resolve = Callable[[str], Awaitable[list[str]]]
 
 
 async def resolve(host: str) -> list[str]:
     """All addresses of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    # Not the loop's own threads: names that take long would keep other requests from being read.
+    ask = partial(socket.getaddrinfo, host, 443, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_NAMES, ask)
     return [str(entry[4][0]) for entry in found]
 
 

@@ -30,7 +30,7 @@ class Guard:
     Args:
         hosts: the ``Host`` headers that are served, exactly.
         key: what clients have to send as ``Authorization: Bearer KEY``; None asks for none.
-        limits: of bodies, and of the time that a client takes to read a response.
+        limits: of bodies.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], key: str | None, limits: Limits) -> None:
@@ -46,7 +46,7 @@ class Guard:
         if scope["type"] != "http":
             return
         request_id = scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
-        guarded = self._bounded(send, request_id)
+        guarded = _with_headers(send, request_id)
         try:
             self._admit(scope)
         except ServiceError as error:
@@ -83,17 +83,17 @@ class Guard:
         if not authorization.startswith("Bearer ") or not hmac.compare_digest(given, self._key.encode()):
             raise ServiceError(401, "wrong or missing key", "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
-    def _bounded(self, send: Send, request_id: str) -> Send:
-        """Adds the headers of every response, and gives up on a client that does not read."""
 
-        async def bounded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = [*HEADERS.items(), (b"x-request-id", request_id.encode())]
-                message = {**message, "headers": [*message.get("headers", []), *own]}
-            async with asyncio.timeout(self._limits.send_s):
-                await send(message)
+def _with_headers(send: Send, request_id: str) -> Send:
+    """Adds the headers of every response."""
 
-        return bounded
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = [*HEADERS.items(), (b"x-request-id", request_id.encode())]
+            message = {**message, "headers": [*message.get("headers", []), *own]}
+        await send(message)
+
+    return sending
 
 
 async def read_body(receive: Receive, limits: Limits) -> bytes:

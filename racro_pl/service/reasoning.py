@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from racro_pl.reward import HttpReasoner, Reasoner
+from racro_pl.reward import HttpReasoner, Reasoner, Reply
 from racro_pl.service.errors import ServiceError
 from racro_pl.serving.replies import BREAKS, CUT, server_error
 from racro_pl.terminal import get_logger
@@ -30,8 +31,11 @@ class Piece:
     """``stop`` or ``length`` in the last piece of an answer, as OpenAI's ``finish_reason``."""
 
 
-async def answer(reasoner: Reasoner, chat: Messages) -> AsyncGenerator[Piece]:
+async def answer(reasoner: Reasoner, chat: Messages, threads: Executor) -> AsyncGenerator[Piece]:
     """The pieces of one answer. Closing the iterator, or cancelling, ends a server's request.
+
+    Args:
+        threads: where a model in this process is waited for.
 
     Raises:
         ServiceError: status 502: there is no answer, or it broke off.
@@ -41,8 +45,11 @@ async def answer(reasoner: Reasoner, chat: Messages) -> AsyncGenerator[Piece]:
             yield piece
         return
     future = reasoner.submit([chat])[0]
-    # A model in this process computes on the thread that reads.
-    reply = await asyncio.to_thread(future.result)
+    try:
+        # A model in this process computes on the thread that reads.
+        reply = await asyncio.get_running_loop().run_in_executor(threads, future.result)
+    except Exception as error:  # such as a card's memory that has run out
+        reply = Reply(error=f"{type(error).__name__}: {error}")
     if reply.text is None:
         # The clients learn no more than that there is none.
         get_logger(__name__).error("the reasoner gave no answer: %s", reply.error)

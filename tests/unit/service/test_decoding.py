@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from racro_pl.service import decoding
 from racro_pl.service.decoding import ImageDecoder
 from racro_pl.service.errors import ServiceError
 from racro_pl.service.limits import Limits
-from tests.helpers.service import picture
+from tests.helpers.service import picture, wait_until
 
 
 def misbehave_or_decode(data: bytes, pixels: int) -> bytes | None:
@@ -80,6 +82,66 @@ def test_an_image_that_hangs_ends_with_its_client(monkeypatch, tmp_path) -> None
             decoder.close()
 
     assert asyncio.run(hang_up()).startswith(b"BM")
+
+
+def test_clients_that_go_while_the_process_starts_cost_no_later_image(monkeypatch) -> None:
+    monkeypatch.setattr(decoding, "IMAGES_PER_PROCESS", 2)
+    monkeypatch.setattr(decoding, "START_SECONDS", 30.0)
+
+    async def go_and_come() -> list[bytes]:
+        decoder = ImageDecoder(Limits())
+        for _ in range(3):
+            gone = asyncio.create_task(decoder.decode(picture(), "gone"))
+            await asyncio.sleep(0.01)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+        try:
+            return [await decoder.decode(picture(), "good") for _ in range(5)]
+        finally:
+            decoder.close()
+
+    assert len(asyncio.run(go_and_come())) == 5
+
+
+def test_a_process_that_ends_while_it_has_nothing_to_do_is_replaced() -> None:
+    async def between_two_images() -> list[bytes]:
+        decoder = ImageDecoder(Limits())
+        first = await decoder.decode(picture(), "first")
+        (process,) = decoder._pool._processes.values()
+        process.kill()
+        await asyncio.to_thread(process.join)
+        try:
+            return [first, await decoder.decode(picture(), "second")]
+        finally:
+            decoder.close()
+
+    first, second = asyncio.run(between_two_images())
+    assert first == second
+
+
+SERVER_THAT_WAITS = """
+import asyncio
+from racro_pl.service.decoding import ImageDecoder
+from racro_pl.service.limits import Limits
+from tests.helpers.service import picture, wait_until
+
+async def main():
+    decoder = ImageDecoder(Limits())
+    await decoder.decode(picture(), "image")
+    print(*decoder._pool._processes, flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def test_the_process_ends_with_a_server_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER_THAT_WAITS], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        status = Path("/proc", server.stdout.readline().strip(), "status")
+        assert status.is_file()
+        server.kill()
+    wait_until(lambda: not status.is_file() or "State:\tZ" in status.read_text())
 
 
 @pytest.mark.parametrize("task", ["the process starts", "an image is decoded"])

@@ -1,6 +1,8 @@
 """Images at addresses: only where allowed, only from public hosts, each redirect anew, bounded in bytes and time."""
 
 import asyncio
+import socket
+import threading
 
 import httpx
 import pytest
@@ -9,7 +11,7 @@ from racro_pl.service import fetching
 from racro_pl.service.errors import ServiceError
 from racro_pl.service.fetching import ImageFetcher, is_public
 from racro_pl.service.limits import Limits
-from tests.helpers.service import EchoReasoner, SizeWriter, picture, running_service
+from tests.helpers.service import LIMIT_S, EchoReasoner, SizeWriter, picture, running_service
 
 PUBLIC, PRIVATE = "93.184.215.14", "10.0.0.7"
 HOSTS = {
@@ -148,3 +150,16 @@ def test_the_service_fetches_where_it_is_allowed_and_each_image_once(monkeypatch
     with running_service(SizeWriter(), EchoReasoner()) as running:
         refused = running.chat(message)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "image_url")
+
+
+def test_names_that_take_long_leave_the_loops_threads_free(monkeypatch) -> None:
+    known = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: known.wait(LIMIT_S) and [(0, 0, 0, "", (PUBLIC, 443))])
+
+    async def many_names() -> list[list[str]]:
+        asked = [asyncio.create_task(fetching.resolve("slow.example")) for _ in range(40)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(known.set)
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(many_names()) == [[PUBLIC]] * 40

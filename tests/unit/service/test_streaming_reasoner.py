@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -59,8 +60,9 @@ def pieces_of(reasoner):
     arrived = []
 
     async def read():
-        async for piece in reasoning.answer(reasoner, CHAT):
-            arrived.append(piece)
+        with ThreadPoolExecutor(1) as threads:
+            async for piece in reasoning.answer(reasoner, CHAT, threads):
+                arrived.append(piece)
 
     try:
         asyncio.run(read())
