@@ -56,8 +56,9 @@ def run(arguments: list[str]) -> int:
 
     A mistake that the user can mend (:class:`RacroError`) is one message; anything else is a bug and keeps its
     traceback. ``RACRO_DEBUG=1`` shows the traceback of mistakes too. Where whatever read the output has ended
-    (``| head``), so does the command, without a word and with status 1.
+    (``| head``), so does the command, without a word and with status 1; ``fit`` alone goes on.
     """
+    _open_closed_streams()
     try:
         return _run(arguments)
     except BrokenPipeError:
@@ -68,6 +69,17 @@ def run(arguments: list[str]) -> int:
             # What is still buffered goes nowhere when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Let a command that was started without a standard stream (``>&-``) read and write nothing there.
+
+    Python then has None in its place. The next file that is opened would get its number too, and what a library or a
+    process of its own writes to standard output would end up in that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _reader_is_gone(stream: TextIO) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ def private(path: str, flags: int) -> int:
 def write_atomically(path: Path, content: str | bytes, *, owner_only: bool = False) -> None:
     """Write a file in one go: a process that is killed meanwhile leaves the old one, or none.
 
+    Several processes may write the same file at once; it is one of theirs then.
+
     Args:
         path: the file; its folder must be there.
         content: text (UTF-8; what UTF-8 cannot hold becomes a question mark) or bytes.
@@ -35,7 +38,8 @@ def write_atomically(path: Path, content: str | bytes, *, owner_only: bool = Fal
     Raises:
         OSError: it cannot be written; then nothing is left of it, and an earlier file is as it was.
     """
-    partial = partial_path(path)
+    # A name that no other process writes to.
+    partial = partial_path(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     try:
         with open(partial, "wb", opener=private if owner_only else None) as file:
@@ -125,10 +129,10 @@ _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
 def place_error(error: OSError) -> RacroError | None:
     """One line about a file or folder that cannot be used: no permission, read-only, full, blocked; None for others."""
     if error.errno in _FULL:
-        advice = "free some space"
+        what, advice = "write", "free some space"
     elif error.errno in _BLOCKED and error.filename is not None:
-        advice = "choose another place, or change what is there"
+        what, advice = "use", "choose another place, or change what is there"
     else:
         return None
     where = "" if error.filename is None else f" {os.fsdecode(error.filename)}"
-    return RacroError(f"cannot use{where}: {error.strerror}; {advice}")
+    return RacroError(f"cannot {what}{where}: {error.strerror}; {advice}")

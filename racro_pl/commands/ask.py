@@ -41,19 +41,22 @@ def main(arguments: list[str]) -> int:
     # Bytes of the command line that are no UTF-8 come as halves of characters.
     question = question_of([Path(path) for path in paths], clean_text(text))
     captioner = options.captioner or default_captioner()
-    if not options.captioner:
-        console.print(f"[dim]captioner: {escape(captioner)}, which knows drawn figures only (--captioner chooses)[/]")
+    reasoner = options.reasoner or EMBEDDED_REASONER
+    for name, model in (("captioner", captioner), ("reasoner", reasoner)):
+        if not getattr(options, name):
+            remark = f"[dim]{name}: {escape(model)}, which knows drawn figures only (--{name} chooses)[/]"
+            Console(stderr=True).print(remark)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     settings = {"temperature": options.temperature, "max_tokens": options.max_tokens, "model": options.model}
-    with Pipeline(captioner, options.reasoner, **settings) as pipeline:
+    with Pipeline(captioner, reasoner, **settings) as pipeline:
         with console.status("loading ..."):
             pipeline.check()
         answer = _answer(pipeline, question, console, show=not options.json)
     if options.json:
         record = {"question": question.text, "images": [str(ref) for ref in question.images], "captioner": captioner,
-                  "reasoner": options.reasoner, "caption": answer.caption, "tentative": answer.tentative,
+                  "reasoner": reasoner, "caption": answer.caption, "tentative": answer.tentative,
                   "mode": answer.mode, "response": answer.response, "answer": answer.answer}  # fmt: skip
         print(json_line(record))
     return 0
@@ -73,7 +76,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "(default: the newest quickstart run here, else the embedded one)",
     )  # fmt: skip
     parser.add_argument("--model", help="the captioner's served name, with a URL that serves several")
-    parser.add_argument("--reasoner", metavar="URL|PATH", default=EMBEDDED_REASONER, help="(default: %(default)s)")
+    parser.add_argument("--reasoner", metavar="URL|PATH", help=f"(default: {EMBEDDED_REASONER})")
     parser.add_argument(
         "--temperature", type=float, default=0.6,
         help="of the reasoner; an embedded one is always greedy (default: %(default)s)",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ from racro_pl.commands.guard import HELP, GuardedErrors, guard, offer_completion
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
-from racro_pl.files import write_atomically
+from racro_pl.files import place_error, write_atomically
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
 from racro_pl.training.callbacks.parameter_count import ParameterCount
 from racro_pl.training.callbacks.preflight import Preflight
-from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar
+from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar, outliving_readers
 from racro_pl.training.callbacks.records import CaptionLog, SaveResult, SolvedQuestions
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.checkpointing.io import RacroCheckpointIO, checkpoint_step, newest_checkpoint
@@ -64,10 +66,18 @@ class RacroCLI(LightningCLI):
         self.place: NewFolder | OldFolder | None = None
         try:
             super().__init__(*args, **kwargs)
-        except BaseException:
+        except BaseException as error:
             if self.place is not None:
                 self.place.discard()
+                self._tell_way_on(error, newest_checkpoint(self.place.path))
             raise
+
+    def _tell_way_on(self, error: BaseException, checkpoint: Path | None) -> None:
+        """Say what to resume from when a file of a run cannot be written; of a checkpoint its own error says it."""
+        reason = place_error(error) if isinstance(error, OSError) else None
+        if reason is not None and checkpoint is not None and self.subcommand == "fit":
+            resume = f"then resume with --ckpt_path {shlex.quote(str(checkpoint))}"
+            raise RacroError(f"{reason}, {resume}") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_own_arguments(parser)
@@ -126,6 +136,11 @@ class RacroCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = []
         kwargs["plugins"] = [*_listed(config.get("plugins")), RacroCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        # What a run says may be of no interest any more; what it learns is.
+        with outliving_readers() if subcommand == "fit" else nullcontext():
+            super()._run_subcommand(subcommand)
 
     def _choose_folder(self) -> tuple[Path, int | None]:
         """The run's folder, and how many steps its checkpoint has seen when there is one to resume from."""
@@ -228,7 +243,8 @@ def main(arguments: list[str]) -> int:
         # Lightning kills a run of which a process that it launched ends with an error.
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return 0
-        print(f"\nracro-pl {arguments[0]}: {printable(str(stop), lines=True)}", file=sys.stderr)
+        with outliving_readers():  # a run is also stopped by the end of its terminal
+            print(f"\nracro-pl {arguments[0]}: {printable(str(stop), lines=True)}", file=sys.stderr)
         return stop.exit_code
     return 0
 

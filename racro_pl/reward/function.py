@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from racro_pl.reward.reward_function import RewardFunction, RewardFuture
 from racro_pl.types import Question, RacroError, Rewards
@@ -45,9 +46,9 @@ class FunctionReward(RewardFunction):
             raise RacroError(
                 f"the reward function gave {len(given)} rewards for {len(captions)} captions; expected one each"
             )
-        bad = [value for value in given if value is not None and not math.isfinite(value)]
+        bad = [value for value in given if value is not None and not _is_finite(value)]
         if bad:
-            raise RacroError(f"the reward function gave {bad[0]}; expected a finite number, or None for no score")
+            raise RacroError(f"the reward function gave {bad[0]!r:.80}; expected a finite number, or None for no score")
         scored = tuple(value is not None for value in given)
         self._stats["unscored"] += len(given) - sum(scored)
         total = tuple(0.0 if value is None else float(value) for value in given)
@@ -67,3 +68,11 @@ class FunctionReward(RewardFunction):
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that is one: Python's, or what can be made one, such as NumPy's or a tensor's."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return False

@@ -198,10 +198,15 @@ def test_ask_prints_every_stage(tmp_path, capfd):
     image.write_bytes(question.images[0].data)
     command = ["ask", str(image), question.text, "--captioner", "embedded:figure-captioner"]
     assert run(command) == 0
-    printed = capfd.readouterr().out
+    printed, remarks = capfd.readouterr()
     assert [word in printed for word in ("caption", "tentative answer", "answer of figure-reasoner")] == [True] * 3
-    assert run([*command, "--json"]) == 0
-    record = json.loads(capfd.readouterr().out)
+    assert "reasoner: embedded:figure-reasoner, which knows drawn figures only" in " ".join(remarks.split())
+    assert "captioner: " not in remarks
+    assert run([*command, "--reasoner", "embedded:figure-reasoner", "--json"]) == 0
+    printed_json, remarks = capfd.readouterr()
+    assert "drawn figures only" not in remarks, "it was chosen"
+    record = json.loads(printed_json)
+    assert record["reasoner"] == "embedded:figure-reasoner"
     assert record["caption"] in printed
     assert record["answer"] is not None
     assert os.path.samefile(record["images"][0], image)

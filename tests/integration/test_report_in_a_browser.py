@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from racro_pl.evaluation.report.html import write_report
@@ -24,10 +26,14 @@ def test_the_page_is_as_wide_as_the_window(tmp_path, browser, width, scheme, sys
         system: [outcome(str(row), row % 3 > 0, category="metric geometry - angle") for row in range(6)]
         for system in SYSTEMS[:systems]
     }
-    path = write_report(tmp_path, results(PLAIN, found, expected=6), [item("1"), item("2", correct=False)])
+    long = replace(item("1"), categories={"category": "m" * 300})
+    path = write_report(tmp_path, results(PLAIN, found, expected=6), [long, item("2", correct=False)])
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.goto(path.as_uri())
     page.wait_for_selector("#rows .row")
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.click("#rows .row")
+    chip = page.wait_for_selector(".chip")
+    assert chip.evaluate("chip => chip.scrollWidth <= chip.parentElement.clientWidth")
     context.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import sys
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from racro_pl.training import callbacks
 from racro_pl.training.callbacks import pictures, records
 from tests.fakes.loggers import ListLogger
 from tests.fakes.reasoner_server import FaultServer
-from tests.integration.test_cli import OWN_DATA, call, data_set, fit_own_data, good_rows
+from tests.integration.test_cli import OWN_DATA, call, data_set, fit_own_data, good_rows, png
 
 REPORT = ("--trainer.callbacks+=racro_pl.training.callbacks.LearningReport",)
 ALWAYS = {"config.yaml", "metrics.csv", "captions.jsonl", "checkpoints", "adapter", "live.html"}
@@ -70,6 +72,37 @@ def test_a_comparison_that_fails_is_one_warning(capfd, caplog, tmp_path, monkeyp
     assert "held-out accuracy failed (RuntimeError: the reasoner is gone)" in caplog.text
     assert names(tmp_path) >= ALWAYS | {"curve.png"}
     assert "held_out.json" not in names(tmp_path)
+
+
+# ------------------------------------------------------------------ what nobody sees
+
+
+def test_pictures_whose_pixels_are_broken_are_left_out_of_a_step_and_of_a_validation(capfd, tmp_path):
+    """Their headers are good, so that only a step finds out; one line says each time which it was."""
+    (tmp_path / "cut.png").write_bytes(png(80, 60)[:60])
+    # The good ones first: the probe at the start looks no further.
+    rows = good_rows(2)
+    rows += [{"id": f"broken-{i}", "question": "What?", "answer": "42", "image": "cut.png"} for i in range(2)]
+    with FaultServer() as server:
+        code, printed = fit_own_data(
+            capfd, tmp_path, rows, server.url, "--data.questions_per_step", "4", "--trainer.limit_val_batches", "1",
+            "--trainer.val_check_interval", "1", "--data.reader.init_args.validation_path",
+            str(tmp_path / "questions.jsonl"),
+        )  # fmt: skip
+    assert code == 0, printed
+    assert [printed.count(f"question broken-{i} left out: ") for i in range(2)] == [2, 2]
+    captioned = (tmp_path / "runs/own_data/version_0/captions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["question_id"] for line in captioned} == {"0", "1"}
+
+
+def test_a_run_whose_output_nobody_reads_goes_on_to_its_end(capfd, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        assert fit(capfd, tmp_path, *REPORT)[0] == 0
+    assert names(tmp_path) >= ALWAYS | {"curve.png"}
+    assert (tmp_path / "runs/own_data/version_0/checkpoints/last.ckpt").is_file()
 
 
 # ------------------------------------------------------------------ loggers
@@ -176,6 +209,22 @@ def test_a_file_where_the_runs_should_be_is_one_line(capfd, tmp_path):
     assert "no run folder can be made below" in printed
     assert "Traceback" not in printed
     assert (tmp_path / "runs").read_text() == "mine"
+
+
+def test_a_disk_that_is_full_after_a_checkpoint_is_one_line_with_the_way_on(capfd, tmp_path, monkeypatch):
+    def no_space(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to an open file says it: without a name
+
+    second = (record for record in (records.append_private, no_space))
+    monkeypatch.setattr(records, "append_private", lambda *args: next(second)(*args))
+    code, printed = fit(capfd, tmp_path, "--trainer.max_steps", "2", "--checkpoint.every_n_steps", "1")
+    assert code == 1
+    checkpoint = tmp_path / "runs/own_data/version_0/checkpoints/last.ckpt"
+    assert printed.strip().splitlines()[-1] == (
+        "racro-pl fit: cannot write: No space left on device; free some space, then resume with --ckpt_path "
+        f"{checkpoint}"
+    )
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("full", ["captions", "checkpoint"])

@@ -41,3 +41,14 @@ def test_another_broken_pipe_is_a_bug_and_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=fail))
     with pytest.raises(BrokenPipeError):
         cli.run(["data", "list"])
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_that_was_started_without_its_streams_works(tmp_path, closed):
+    """A file that it writes gets none of their numbers: whatever prints would print into it."""
+    program = "import sys; from racro_pl.cli import run; code = run(['init', 'quickstart'])"
+    program += "; lowest = open('lowest', 'w').fileno(); sys.exit(code if lowest > 2 else lowest + 10)"
+    command = f'"{sys.executable}" -c "{program}" {closed}'
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "quickstart.yaml").is_file()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -41,14 +43,28 @@ def test_weights_that_safetensors_writes_follow_the_umask_too(tmp_path, umask):
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path):
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     write_atomically(path, "old")
-    (tmp_path / ".results.json.partial").symlink_to("/dev/full")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0")
+    (tmp_path / ".results.json.0.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
     assert path.read_text() == "old"
+
+
+def test_several_may_write_one_file_at_once(tmp_path):
+    path, texts = tmp_path / "note", {letter * 100_000 for letter in "abcd"}
+
+    def write(text):
+        for _ in range(50):
+            write_atomically(path, text)
+            assert path.read_text() in texts
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, texts))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_half_a_character_does_not_end_a_run(tmp_path):
@@ -58,10 +74,17 @@ def test_half_a_character_does_not_end_a_run(tmp_path):
     assert (tmp_path / "text").read_text() == "caption ?"
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENOSPC])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
 def test_a_place_that_cannot_be_used_is_one_line(number):
     error = place_error(OSError(number, os.strerror(number), "/somewhere/file"))
     assert str(error).startswith(f"cannot use /somewhere/file: {os.strerror(number)}; ")
+
+
+def test_a_full_disk_is_a_sentence_with_and_without_the_file():
+    full = os.strerror(errno.ENOSPC)
+    named = place_error(OSError(errno.ENOSPC, full, "/somewhere/file"))
+    assert str(named) == f"cannot write /somewhere/file: {full}; free some space"
+    assert str(place_error(OSError(errno.ENOSPC, full))) == f"cannot write: {full}; free some space"
 
 
 def test_other_errors_are_not_explained_away():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -157,5 +158,6 @@ def _image_problem(question: Question) -> RowError | None:
         except ImageError as error:
             if not ref.is_there:
                 return RowError("image file not found", str(ref.path))
-            return RowError("unusable image", str(error))
+            # Pillow adds where a buffer is in memory, which differs from run to run.
+            return RowError("unusable image", re.sub(r" \(cannot identify image file <.*>\)", "", str(error)))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -66,11 +67,20 @@ def parse_json(text: bytes, max_values: int = MAX_VALUES) -> Any:
     """A JSON text in UTF-8, with or without a byte-order mark.
 
     Raises:
-        ValueError: it is none, or holds more than ``max_values`` values.
+        ValueError: it is none, holds more than ``max_values`` values, or an object in it names a key twice.
         RecursionError: it is nested too deeply.
     """
     if sum(text.count(mark) for mark in b",[{") > max_values:  # strings counted too: now without them
         values = (match for match in _TOKEN.finditer(text) if match[0][:1] != b'"')
         if next(islice(values, max_values, None), None) is not None:
             raise ValueError(f"more than {max_values} values")
-    return json.loads(text.decode("utf-8-sig"))
+    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python's own way is to take the last of two values, and to say nothing."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+    return found

@@ -15,6 +15,7 @@ from racro_pl.data.readers.fields import (
     check_share,
     first_filled,
     image_refs,
+    is_blank,
     place_images,
     plain_text,
     read_literal,
@@ -36,7 +37,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "answer_type": ("answer_type",),
     "category": ("category", "subject"),
 }
-"""What a row holds, and the names that its column may have; of several, the first that is not blank counts."""
+"""What a row holds, and the names that its column may have; of several, the first that is not blank counts.
+Columns of images that are not blank must say the same."""
 REQUIRED = ("question", "answer", "images")
 """What every row must hold."""
 
@@ -76,8 +78,9 @@ class ColumnNames:
         self.used = {name for names in self.names.values() for name in names}
 
     def of(self, part: str, row: Mapping[str, Any]) -> Any:
-        """What a row holds of a part; None where it holds nothing."""
-        return first_filled(row, self.names[part])
+        """What a row holds of a part; None where it holds nothing, or a blank text, as cells of tables do."""
+        value = first_filled(row, self.names[part])
+        return None if isinstance(value, str) and is_blank(value) else value
 
     def require(self, where: str, found: Iterable[str]) -> None:
         """Raise :class:`RacroError` when a data set has no column of a part that every row must hold."""
@@ -146,13 +149,15 @@ class PlainReader(Reader, ABC):
         questions = []
         for where, default, row, repaired, root, name in self.rows(source):
             # A row without an id is named by its place.
-            stated = None if isinstance(row, RowError) else plain_text(self.columns.of("id", row))
-            key = stated or default
+            stated = None if isinstance(row, RowError) else self.columns.of("id", row)
+            key = plain_text(stated) or default
             if shared and split_of(key, self.validation_share, self.test_share) != split:
                 continue
             with drops.taking(where, repaired):
                 if isinstance(row, RowError):
                     raise row
+                if plain_text(stated) is None and not is_blank(stated):
+                    raise RowError("id is neither text nor a number", f"{stated!r:.40}")
                 question = self._question(row, key, root, name)
                 ids.add(key, where, question)
                 questions.append(question)
@@ -170,7 +175,7 @@ class PlainReader(Reader, ABC):
         text = self.columns.of("question", row)
         if not isinstance(text, str) or not text.strip():
             raise RowError("no question")
-        images = self.images(self.columns.of("images", row), root)
+        images = self._images_of(row, root)
         options = read_options(_listed(self.columns.of("options", row)))
         declared = self.columns.of("answer_type", row)
         answer, answer_type = typed_answer(self.columns.of("answer", row), text, options, declared)
@@ -186,6 +191,14 @@ class PlainReader(Reader, ABC):
             category=plain_text(self.columns.of("category", row)) or "",
             metadata=self.metadata(row),
         )
+
+    def _images_of(self, row: Mapping[str, Any], root: Path) -> tuple[ImageRef, ...]:
+        filled = [name for name in self.columns.names["images"] if not is_blank(row.get(name))]
+        first, *others = [self.images(row[name], root) for name in filled] or [self.images(None, root)]
+        if any(other != first for other in others):
+            names = " and ".join(map(repr, filled))
+            raise RowError("several columns of images", f"{names} differ; say which counts: columns: {{images: NAME}}")
+        return first
 
     def metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What else a row holds."""

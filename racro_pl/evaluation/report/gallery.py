@@ -11,6 +11,7 @@ and a folder of a hundred files instead of thirteen thousand.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from racro_pl.evaluation.results import System
 from racro_pl.files import write_atomically
 from racro_pl.images import ImageError
 from racro_pl.text.answers import THINK_CLOSE, THINK_OPEN, visible_text
+from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.text.printable import printable
 from racro_pl.types import ImageRef, Question
 
@@ -186,13 +188,18 @@ def _record(item: GalleryItem, pictures: list[dict[str, Any]], systems: list[Sys
             if entry is not None and (text := getattr(entry, kind)) is not None:
                 texts[system.captioner, kind, text] = None
     return {
-        "text": _cut(question.text),
+        "text": _cut(_without_first_tags(question.text)),
         "gold": gold,
         "cats": [f"{breakdown}: {name}" for breakdown, name in item.categories.items()],
         "pics": pictures,
         "seen": [{"by": by, "kind": kind, "text": _cut(text)} for by, kind, text in texts],
         "answers": [_answer(item.entries.get(system)) for system in systems],
     }
+
+
+def _without_first_tags(text: str) -> str:
+    """A question without the places of its images before its words: the page shows them beside it anyway."""
+    return re.sub(rf"^(\s*{IMAGE_TAG})+\s*", "", text)
 
 
 def _answer(entry: GalleryEntry | None) -> dict[str, Any] | None:
@@ -216,7 +223,7 @@ def _index_entry(item: GalleryItem, benchmarks: list[str], systems: list[System]
         "b": benchmarks.index(item.benchmark),
         "c": [f"{breakdown}: {name}" for breakdown, name in item.categories.items()],
         "v": "".join(_verdict(item.entries.get(system)) for system in systems),
-        "t": " ".join(question.text.split())[:_INDEX_TEXT],
+        "t": " ".join(_without_first_tags(question.text).split())[:_INDEX_TEXT],
         "a": [text[:_INDEX_ANSWER] for text in (question.answer, *sorted(extracted))],
     }
 

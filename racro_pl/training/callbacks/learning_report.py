@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -16,7 +17,9 @@ from rich.text import Text
 from racro_pl.files import write_atomically
 from racro_pl.images import open_image
 from racro_pl.reporting import surviving
-from racro_pl.reward import Reasoner
+from racro_pl.reward import HttpReasoner, InProcessReasoner, Reasoner, RewardFunction, Scorer
+from racro_pl.reward.reward_function import rewards_within
+from racro_pl.serving.addresses import issued_key
 from racro_pl.terminal import Console
 from racro_pl.text.captioner_prompt import IMAGE_TAG
 from racro_pl.training.callbacks import pictures
@@ -124,7 +127,7 @@ class LearningReport(Callback):
             if isinstance(found, Exception):
                 raise found
             if found is not None:
-                self._compare(folder, trained_with(pl_module.scorer), *found)
+                self._compare(folder, pl_module.scorer, *found)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.readers.close()
@@ -132,7 +135,7 @@ class LearningReport(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.readers.close()  # Lightning tears down after success only
 
-    def _compare(self, folder: Path, trained: str, after: dict[str, float], answered: list[Answered]) -> None:
+    def _compare(self, folder: Path, reward: RewardFunction, after: dict[str, float], answered: list[Answered]) -> None:
         assert self.before is not None
         before, shown_before = self.before
         write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
@@ -144,10 +147,10 @@ class LearningReport(Callback):
                 images = [[open_image(ref) for ref in item.question.images] for item in shown]
                 pictures.draw_captions(folder / "captions.png", images, shown, shown_before)
                 console.say(f"captions: {folder / 'captions.png'}")
-        for line in self.readers.lines(trained, before, after):
+        for line in self.readers.lines(trained_with(reward), before, after):
             console.say(line)
         captions_before = [earlier.caption for earlier in shown_before]
-        console.say("\n".join(_last_words(folder, answered, captions_before)))
+        console.say("\n".join(_last_words(folder, reward, answered, captions_before)))
 
     def _measure(self, trainer: Trainer, module: RacroModule) -> tuple[dict[str, float], list[Answered]] | Exception:
         """The metrics over all ranks with this rank's answers; or, on every rank, why a rank has none."""
@@ -180,7 +183,9 @@ class LearningReport(Callback):
         return metrics, answered
 
 
-def _last_words(folder: Path, answered: list[Answered], captions_before: list[str]) -> list[str]:
+def _last_words(
+    folder: Path, reward: RewardFunction, answered: list[Answered], captions_before: list[str]
+) -> list[str]:
     """One caption before and after, where training changed one, and the command to type next."""
     pairs = zip(answered, captions_before, strict=False)
     changed = next(((item, before) for item, before in pairs if item.caption != before), None)
@@ -190,7 +195,22 @@ def _last_words(folder: Path, answered: list[Answered], captions_before: list[st
         question = item.question.text.replace(IMAGE_TAG, "").strip()
         lines = [f"  {name:<9} {shorten(text, 300)}"
                  for name, text in (("question", question), ("before", before), ("after", item.caption))]  # fmt: skip
-    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" --captioner {folder}']
+    own = own_reasoner(reward)
+    options = ["--captioner", str(folder), *([] if own is None else ["--reasoner", own])]
+    return [*lines, f'next: racro-pl ask IMAGE "QUESTION" {shlex.join(options)}']
+
+
+def own_reasoner(reward: RewardFunction) -> str | None:
+    """The run's reasoner as ``racro-pl ask`` takes it, of several the first; None where it takes none such."""
+    scorer = next((each for each in rewards_within(reward) if isinstance(each, Scorer)), None)
+    reasoner = None if scorer is None else scorer.reasoner
+    if type(reasoner) is InProcessReasoner:
+        return reasoner.path
+    if type(reasoner) is not HttpReasoner:
+        return None
+    # `ask` sends no key and names no model; and a server that the run started ends with it.
+    needs_more = reasoner.model or reasoner.api_key_env or reasoner.verify or issued_key(reasoner.url)
+    return None if needs_more else reasoner.url
 
 
 def _table(before: dict[str, float], after: dict[str, float]) -> Table:

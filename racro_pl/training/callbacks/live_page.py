@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ class LivePage(Callback):
     def _page(self, trainer: Trainer, module: RacroModule, folder: Path, ended: bool) -> str:
         rows = read_table(folder / METRICS)[1] if (folder / METRICS).is_file() else []
         reward = series(rows, "reward/mean")
-        accuracy = series(rows, "val/accuracy")
+        accuracy = [(made, value) for made, value in series(rows, "val/accuracy") if math.isfinite(value)]
+        known = [value for _, value in reward if math.isfinite(value)]
+        marks = axis([*known, *(value for _, value in accuracy)])
         step, metrics = trainer.global_step, trainer.callback_metrics
         seconds = {name: float(metrics.get(f"seconds/{name}", 0.0)) for name in PHASES}
         whole = max(sum(seconds.values()), 1e-9)
@@ -79,9 +82,10 @@ class LivePage(Callback):
             ended=ended,
             refresh_s=max(2, round(self.every_s)),
             written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
-            reward=" ".join(f"{x},{y}" for x, y in points(reward[:: len(reward) // MAX_POINTS + 1], step)),
-            accuracy=points(accuracy, step),
-            last_reward=f"{reward[-1][1]:.3f}" if reward else "none yet",
+            marks=[(f"{mark:g}", points([(0, mark)], step, marks)[0][1]) for mark in marks],
+            reward=[points(part, step, marks) for part in unbroken(reward[:: len(reward) // MAX_POINTS + 1])],
+            accuracy=points(accuracy, step, marks),
+            last_reward=f"{known[-1]:.3f}" if known else "none yet",
             last_accuracy=f"{accuracy[-1][1]:.1%}" if accuracy else "none yet",
             seconds=f"{float(metrics.get('seconds/step', 0.0)):.2f}",
             phases=[
@@ -106,15 +110,31 @@ class LivePage(Callback):
 
 
 def series(rows: Sequence[dict[str, str]], name: str) -> list[tuple[int, float]]:
-    """(steps made, value) of one column of ``metrics.csv``; rows without a number are left out."""
+    """(steps made, value) of one column of ``metrics.csv``; a step that had no number has NaN."""
     found = [(int(row["step"]) + 1, float(row[name])) for row in rows if row.get(name)]
-    return [(step, value) for step, value in found if math.isfinite(value)]
+    return [(step, value if math.isfinite(value) else math.nan) for step, value in found]
 
 
-def points(values: Sequence[tuple[int, float]], steps: int) -> list[tuple[float, float]]:
-    """Where values from 0 to 1 lie in the page's drawing."""
+def unbroken(values: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+    """The stretches between steps without a number: a line across those would show values that never were."""
+    groups = itertools.groupby(values, lambda each: math.isfinite(each[1]))
+    return [list(group) for known, group in groups if known]
+
+
+def axis(values: Sequence[float]) -> list[float]:
+    """Evenly spaced marks from 0 to 1, or as far as values lie beyond."""
+    low, high = min([0.0, *values]), max([1.0, *values])
+    step = 0.5
+    while (high - low) / step > 4:
+        step *= 2
+    return [step * place for place in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def points(values: Sequence[tuple[int, float]], steps: int, marks: Sequence[float]) -> list[tuple[float, float]]:
+    """Where values lie in the page's drawing, whose axis goes from the first of the marks to the last."""
+    low, high = marks[0], marks[-1]
     return [
-        (round(36 + 594 * step / max(steps, 1), 1), round(200 - 180 * min(max(value, 0.0), 1.0), 1))
+        (round(36 + 594 * step / max(steps, 1), 1), round(200 - 180 * (value - low) / (high - low), 1))
         for step, value in values
     ]
 
@@ -125,7 +145,9 @@ def _shown(rollout: Rollout, rewards: Rewards) -> dict[str, str | None]:
     if not rewards.scored[0]:
         verdict, answer = "dim", f"no score: {rewards.reasons[0]}"
     else:
-        verdict = "good" if rewards.total[0] > 0.5 else "bad"
+        # Not the reward: a wrong answer may earn something too. A reward of the user's own may know no right and wrong.
+        right = rewards.parts.get("correct")
+        verdict = "" if right is None else "good" if right[0] > 0.5 else "bad"
         answer = f"{found or 'no answer'}: reward {rewards.total[0]:g}"
     return {
         "picture": _thumbnail(rollout.question.images[0]) if rollout.question.images else None,

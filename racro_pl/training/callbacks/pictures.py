@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,17 +33,25 @@ _WIDE_FONTS = ("CJK", "Source Han", "WenQuanYi", "Droid Sans Fallback", "Hiragin
 
 
 def draw_curve(path: Path, accuracy: Sequence[tuple[int, float]], reward: Sequence[tuple[int, float]]) -> None:
-    """Accuracy of greedy captions and mean reward of sampled ones, over steps."""
+    """Accuracy of greedy captions and mean reward of sampled ones, over steps. From 0 to 1, or as far as they go."""
     figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*reward, strict=True), color="#9aa4b2", linewidth=1, label="reward of sampled captions (train)")
+    axes.plot(
+        *zip(*reward, strict=True), color="#9aa4b2", linewidth=1, marker="o", markersize=2,  # a lone step has no line
+        label="reward of sampled captions (train)",
+    )  # fmt: skip
     if accuracy:
         axes.plot(
             *zip(*accuracy, strict=True), color="#175cd3", marker="o", label="accuracy, greedy captions (held out)"
         )
-    axes.set(xlabel="step", ylabel="share of right answers", ylim=(0, 1.02))
+    values = [value for _, value in (*reward, *accuracy) if math.isfinite(value)]
+    low, high = min([0.0, *values]), max([1.0, *values])
+    margin = 0.02 * (high - low)
+    inside = low == 0 and high == 1
+    label = "share of right answers" if inside else "mean reward, and share of right answers"
+    axes.set(xlabel="step", ylabel=label, ylim=(low - margin * (low < 0), high + margin))
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path, None)
 
 

@@ -1,10 +1,15 @@
-"""Progress: a bar, or plain lines where no terminal shows one (SLURM, nohup, a pipe)."""
+"""Progress: a bar, or plain lines where no terminal shows one (SLURM, nohup, a pipe), read or not."""
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from typing import Any
+from typing import Any, TextIO, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
@@ -52,6 +57,11 @@ class PlainProgress(ProgressBar):
         self._first: tuple[int, float] | None = None
         self._told = 0.0
 
+    @property
+    def is_enabled(self) -> bool:
+        """Asked by ``LightningModule.print``, which then prints by way of this callback."""
+        return self._enabled
+
     def disable(self) -> None:
         """As Lightning asks on every process but the first."""
         self._enabled = False
@@ -92,3 +102,52 @@ def progress_line(step: int, steps: int, seconds_per_step: float, metrics: dict[
         parts = [f"step {step}", rate]
     parts += [f"{name} {metrics[name]:.3f}" for name in ("reward/mean", "val/accuracy") if name in metrics]
     return ", ".join(parts)
+
+
+class _Outliving:
+    """A stream whose reader may go: what is written from then on goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream's."""
+        with self._surviving():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the stream's."""
+        with self._surviving():
+            self._stream.flush()
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Of a pipe whose reader has ended, and of a terminal that was closed.
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # The descriptor, not the object: others write to it too, and what is buffered has to go somewhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """While a run trains, standard output and error may lose their reader (``| head``, a closed terminal).
+
+    Rich would exit in the middle of a step, and what was learnt since the last checkpoint would be gone.
+    """
+    out, err = (cast(TextIO, _Outliving(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()

@@ -7,7 +7,6 @@ continuation; see docs/resume.md.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ class RunCheckpoint(ModelCheckpoint):
     def _leave(self, trainer: Trainer, signum: int) -> None:
         if self._row is not None:
             trainer._logger_connector.update_train_step_metrics()  # Lightning would, had we gone on
-        if signum not in (signal.SIGINT, signal.SIGTERM):  # SLURM's warning that the job's time is nearly over
+        if signum == self.signals.requeue:  # SLURM's warning that the job's time is nearly over
             # Lightning's own: saves hpc_ckpt_k.ckpt in the run's folder and calls scontrol.
             trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
         raise Stopped(signum, self._place("last.ckpt"))

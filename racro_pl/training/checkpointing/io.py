@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,7 @@ class RacroCheckpointIO(TorchCheckpointIO):
             # torch and safetensors wrap what the disk said. The space that it took goes back.
             partial.unlink(missing_ok=True)
             raise RacroError(
-                f"cannot write the checkpoint {target}: {first_line(error)}; free some space, then resume "
-                "from the checkpoint before, which is whole"
+                f"cannot write the checkpoint {target}: {first_line(error)}; free some space, then {_way_on(target)}"
             ) from error
         partial.replace(target)
         sync(target.parent)
@@ -69,6 +69,15 @@ class RacroCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         super().remove_checkpoint(path)
         shutil.rmtree(adapter_folder(Path(path)), ignore_errors=True)
+
+
+def _way_on(target: Path) -> str:
+    """What to do when a checkpoint could not be written."""
+    folder = target.parent.parent if target.parent.name == "checkpoints" else target.parent
+    before = newest_checkpoint(folder)
+    if before is None:
+        return f"start the run again: no checkpoint of it is in {folder}"
+    return f"resume from the one before, which is whole: --ckpt_path {shlex.quote(str(before))}"
 
 
 def adapter_folder(checkpoint: Path) -> Path:

@@ -2,7 +2,8 @@
 
 A run killed after step 7 whose checkpoint is of step 5 has written the rows of steps 6 and 7; the resumed run will
 make these steps again. Their rows move to ``captions.replaced.jsonl`` and ``metrics.replaced.csv``, so that each step
-stands once in the files proper, and nothing is lost.
+stands once in the files proper, and nothing is lost. Lines of the table that are no whole rows move to
+``metrics.broken.csv``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_info
 
 from racro_pl.files import private, write_atomically
 
@@ -57,16 +59,32 @@ def _rewind_lines(path: Path, step: int) -> None:
 
 
 def _rewind_table(path: Path, step: int) -> None:
-    header, rows = read_table(path)
+    header, rows, broken = _parse(path)
     # The logger's axis begins at 0: the row of the first step has 0.
     kept = [row for row in rows if int(row["step"]) < step]
-    if len(kept) == len(rows):
-        return
-    replaced = path.with_suffix(".replaced.csv")
-    old_header, old = read_table(replaced) if replaced.is_file() else ([], [])
-    header_replaced = sorted({*old_header, *header})
-    write_table(replaced, header_replaced, old + [row for row in rows if int(row["step"]) >= step])
-    write_table(path, header, kept)
+    if len(kept) < len(rows):
+        replaced = path.with_suffix(".replaced.csv")
+        old_header, old = read_table(replaced) if replaced.is_file() else ([], [])
+        header_replaced = sorted({*old_header, *header})
+        write_table(replaced, header_replaced, old + [row for row in rows if int(row["step"]) >= step])
+    if broken or not header:
+        _set_aside(path, broken, whole_header=bool(header))
+    if not header:
+        path.unlink()  # the logger begins a new one
+    elif broken or len(kept) < len(rows):
+        write_table(path, header, kept)
+
+
+def _set_aside(path: Path, lines: list[bytes], *, whole_header: bool) -> None:
+    """Keep lines that cannot stay as they are: the logger would append to a cut one, or take it for a header."""
+    kept = path.with_suffix(".broken.csv")
+    with kept.open("ab") as file:
+        file.writelines(line.rstrip(b"\r\n") + b"\n" for line in lines)
+    if whole_header:
+        found, then = f"cut or damaged rows ({len(lines)})", "their steps may have no row now"
+    else:
+        found, then = f"no whole header; its lines ({len(lines)})", "a new table begins"
+    rank_zero_info(f"resume: {path.name}: {found} moved to {kept.name}; {then}")
 
 
 def has_row(folder: Path, axis: int) -> bool:
@@ -76,12 +94,34 @@ def has_row(folder: Path, axis: int) -> bool:
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows of a CSV file; a last row that was cut off is left out."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(whole.splitlines())
-    rows = list(reader)
-    return list(reader.fieldnames or []), rows
+    """Header and whole rows of a table of steps; lines that are no such rows are left out."""
+    return _parse(path)[:2]
+
+
+def _parse(path: Path) -> tuple[list[str], list[dict[str, str]], list[bytes]]:
+    """Header, whole rows, and all other lines; without a whole header all lines are others."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    header = _cells(lines[0]) if lines else []
+    if "step" not in header:
+        return [], [], lines
+    rows: list[dict[str, str]] = []
+    broken: list[bytes] = []
+    for line in lines[1:]:
+        cells = _cells(line)
+        row = dict(zip(header, cells, strict=False))
+        if len(cells) == len(header) and row["step"].isdecimal():
+            rows.append(row)
+        else:
+            broken.append(line)
+    return header, rows, broken
+
+
+def _cells(line: bytes) -> list[str]:
+    """None of a line that was cut off: what its last number was cannot be told."""
+    try:
+        return next(csv.reader([line.decode("utf-8", "replace")]), []) if line.endswith(b"\n") else []
+    except csv.Error:  # megabytes without a comma, as a file system leaves them
+        return []
 
 
 def write_table(path: Path, header: list[str], rows: list[dict[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import NoReturn
 
 from lightning.pytorch import Trainer
@@ -25,4 +26,5 @@ def stop_with_checkpoint(trainer: Trainer, reason: RacroError) -> NoReturn:
     """
     path = run_folder(trainer) / "checkpoints" / f"stopped-step={trainer.global_step}.ckpt"
     trainer.save_checkpoint(path, weights_only=False)
-    raise type(reason)(f"{reason}\nStopped after step {trainer.global_step}. Resume with --ckpt_path {path}")
+    then = f"Resume with --ckpt_path {quote(str(path))}"
+    raise type(reason)(f"{reason}\nStopped after step {trainer.global_step}. {then}")

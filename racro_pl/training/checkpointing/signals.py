@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and SLURM's warning as a wish to stop, which is granted between two steps.
+"""SIGTERM, Ctrl-C, the end of a terminal and SLURM's warning as a wish to stop, which is granted between two steps.
 
 A signal comes to one rank or to all, at any moment. Its handler only takes note. After each step the ranks compare
 notes, so that all of them stop after the same step, and none waits for another in a collective.
@@ -6,7 +6,9 @@ notes, so that all of them stop after the same step, and none waits for another 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -28,7 +30,7 @@ class Stopped(BaseException):
             signum: the signal.
             checkpoint: what was saved; None when the run was to stop at once.
         """
-        then = "" if checkpoint is None else f"; resume with --ckpt_path {checkpoint}"
+        then = "" if checkpoint is None else f"; resume with --ckpt_path {shlex.quote(str(checkpoint))}"
         super().__init__(f"stopped by {signal.Signals(signum).name}{then}")
         self.signum = signum
 
@@ -42,8 +44,10 @@ class StopSignals:
     """Notes signals while a run trains; before and after, they do what they did without it."""
 
     def __init__(self) -> None:
-        self._order: list[int] = [signal.SIGINT, signal.SIGTERM]
+        self._order: list[int] = [signal.SIGINT, signal.SIGHUP, signal.SIGTERM]
         """Of several signals, the last of this list counts."""
+        self.requeue: int | None = None
+        """By which SLURM warns of the end of a job's time."""
         self._received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -53,11 +57,14 @@ class StopSignals:
         """
         if threading.current_thread() is not threading.main_thread():
             return  # no thread but the main one may set handlers: then signals do what they did before
-        self._requeue = requeue_signal(trainer)
-        if self._requeue is not None:
-            self._order = [signal.SIGINT, signal.SIGTERM, self._requeue]
+        self.requeue = requeue_signal(trainer)
+        if self.requeue is not None:
+            self._order = [*(each for each in self._order if each != self.requeue), self.requeue]
         self._received = signal.SIGTERM if trainer.received_sigterm else None
-        self._before = {signum: signal.signal(signum, self._note) for signum in self._order}
+        # What nohup has ignored stays so.
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heeded = [each for each in self._order if not (nohup and each == signal.SIGHUP)]
+        self._before = {signum: signal.signal(signum, self._note) for signum in heeded}
 
     def restore(self) -> None:
         """Give signals back to those who handled them before."""
@@ -77,8 +84,9 @@ class StopSignals:
             raise Stopped(signum)
         if self._received is None:
             again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
-            # Not print: a handler may come while the same stream is being written.
-            os.write(2, f"\n{signal.Signals(signum).name}: finishing this step, then saving{again}\n".encode())
+            # Not print: a handler may come while the same stream is being written. The terminal may be gone.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(signum).name}: finishing this step, then saving{again}\n".encode())
         known = -1 if self._received is None else self._order.index(self._received)
         self._received = self._order[max(known, self._order.index(signum))]
 

@@ -54,6 +54,16 @@ def test_a_file_with_images_inside_becomes_questions(folder, png):
     assert open_image(first.images[0]).size == (10, 10)
 
 
+def test_what_is_said_of_bytes_that_are_no_image_is_the_same_on_every_run(folder):
+    cells = pa.array([{"bytes": b"", "path": None}, {"bytes": b"no image", "path": None}], IMAGE)
+    path = write(folder / "toys.parquet", table(b"", 2, image=cells))
+    told = HubReader(str(path)).read("train").named["unusable image"]
+    assert [each.split(": not a readable image")[0] for each in told] == [
+        "question id0 image <0 bytes>", "question id1 image <8 bytes>",
+    ]  # fmt: skip
+    assert not [each for each in told if "0x" in each]
+
+
 def test_parts_are_told_by_file_and_folder_names(folder, png):
     write(folder / "d/data/train-00000-of-00002.parquet", table(png, 2))
     write(folder / "d/data/train-00001-of-00002.parquet", table(png, 2, first=2))

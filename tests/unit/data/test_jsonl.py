@@ -115,6 +115,9 @@ def test_image_tags_fit_the_images(write_jsonl, folder, text, count, expected, o
         ("[" * 100_000, "not a JSON object"),
         (b"\xff\xfe{}", "not a JSON object"),
         ('{"a": ' + "9" * 5000 + "}", "not a JSON object"),
+        ('{"question": "?", "answer": "3", "image": "images/0.png", "answer": "4"}', "not a JSON object"),
+        ('{"question": "?", "answer": "3", "note": {"a": 1, "a": 2}}', "not a JSON object"),
+        (row(id=True), "id is neither text nor a number"),
         ({"image": "images/0.png", "answer": "3"}, "no question"),
         (row(question="  "), "no question"),
         (row(answer=None), "no answer"),
@@ -161,6 +164,42 @@ def test_a_bad_row_is_dropped_and_counted(write_jsonl, folder, caplog, bad, reas
     assert reason in caplog.messages[0]
     # The row is named by its line, or by its id once it is a question.
     assert caplog.messages[0].startswith(("data.jsonl:2 left out", "question a left out"))
+
+
+def test_what_a_row_says_twice_is_named(write_jsonl):
+    rows = ['{"question": "?", "answer": "3", "answer": "4"}', row(images=["images/1.png"]), row(id=["x"]), row()]
+    named = JsonlReader(write_jsonl(rows)).read("train").named
+    assert named == {
+        "not a JSON object": ["data.jsonl:1 the key 'answer' stands twice in one object"],
+        "several columns of images": [
+            "data.jsonl:2 'image' and 'images' differ; say which counts: columns: {images: NAME}"
+        ],
+        "id is neither text nor a number": ["data.jsonl:3 ['x']"],
+    }
+
+
+def test_two_columns_of_images_may_say_the_same_or_one_is_chosen(write_jsonl, folder):
+    assert len(read_one(write_jsonl, images=["images/0.png"]).images) == 1
+    rows = write_jsonl([row(images=["images/1.png"])])
+    [question] = JsonlReader(rows, columns={"images": "images"}).read("train").questions
+    assert [ref.path for ref in question.images] == [folder / "images/1.png"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", None])
+def test_a_blank_text_is_no_value(write_jsonl, blank):
+    question = read_one(write_jsonl, answer_type=blank, options=blank, id=blank, category=blank)
+    assert (question.id, question.answer_type, question.choices, question.category) == ("data-1", "math", (), "")
+
+
+def test_a_file_whose_columns_have_other_names_says_how_to_name_them(write_jsonl):
+    path = write_jsonl([{"problem": "How many?", "solution": "3", "picture": f"images/{i}.png"} for i in range(3)])
+    with pytest.raises(RacroError, match=r"no column 'question' .* it has problem, solution, picture\. .*columns: {"):
+        JsonlReader(path).read("train")
+    names = {"question": "problem", "answer": "solution", "images": "picture"}
+    assert len(JsonlReader(path, columns=names).read("train").questions) == 3
+    # One row that has it shows that the name is right.
+    mixed = JsonlReader(write_jsonl([{"problem": "?"}, {"question": None, "note": 1}, row(id="b")])).read("train")
+    assert (len(mixed.questions), mixed.dropped) == (1, {"no question": 2})
 
 
 def test_a_line_too_long_is_passed_over_in_pieces(write_jsonl, monkeypatch):

@@ -106,9 +106,10 @@ COLUMN = st.sampled_from(["id", "question", "answer", "image", "options", "answe
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=60)
 def test_any_row_is_a_question_or_a_counted_drop(tmp_path, rows):
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    # One whole row: a file in which nobody has a question is refused.
+    file.write_text("".join(json.dumps(each) + "\n" for each in [*rows, row(id="whole")]))
     result = JsonlReader(str(file)).read("train")
-    assert len(result.questions) + result.dropped.total() == len(rows)
+    assert len(result.questions) + result.dropped.total() == len(rows) + 1
 
 
 @given(st.binary(max_size=300))

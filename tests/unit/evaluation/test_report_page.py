@@ -72,6 +72,15 @@ def test_the_page_holds_what_the_gallery_needs(tmp_path):
     assert "+50.0 [0.0, +100.0]" in page.text
 
 
+def test_image_tags_before_a_question_are_not_shown(tmp_path):
+    asked = replace(question("1"), text="<image> <image>\nIs <image> like the first?")
+    shown = GalleryItem("plain", asked, {}, entries())
+    page = Page(write_report(tmp_path, example(), [shown]).read_text())
+    [record] = json.loads(page.scripts["chunk-0"])
+    [entry] = json.loads(page.scripts["index"])["questions"]
+    assert record["text"] == entry["t"] == "Is <image> like the first?"
+
+
 def test_every_text_is_escaped(tmp_path):
     found = {NASTY_SYSTEM: [outcome("1", True, category=NASTY)], DIRECT: [outcome("1", False, category=NASTY)]}
     made = replace(results(PLAIN, found), name=NASTY, settings={NASTY: [NASTY]})

@@ -34,7 +34,14 @@ def test_the_function_is_called_once_and_not_before_rewards_are_needed() -> None
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [([1.0], "1 rewards for 2 captions"), ([1.0, float("nan")], "gave nan"), ([float("inf"), 0.0], "gave inf")],
+    [
+        ([1.0], "1 rewards for 2 captions"),
+        ([1.0, float("nan")], "gave nan"),
+        ([float("inf"), 0.0], "gave inf"),
+        (["good", 1.0], "gave 'good'; expected a finite number"),
+        ([1.0, [2.0]], r"gave \[2.0\]"),
+        ([10**400, 0.0], "gave 1000"),
+    ],
 )
 def test_rewards_that_are_none_are_refused(given, message) -> None:
     with pytest.raises(RacroError, match=message):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.learning_report import LearningReport
-from racro_pl.training.callbacks.pictures import RIGHT, WRONG, draw_captions, missing_characters, wrap
+from racro_pl.training.callbacks.pictures import RIGHT, WRONG, draw_captions, draw_curve, missing_characters, wrap
 from racro_pl.training.metrics.accuracy import Answered, Shown
 from racro_pl.types import ImageRef, Question, Rewards
 
@@ -66,6 +66,23 @@ def test_characters_without_a_font_are_told(tmp_path, monkeypatch, text, recwarn
     assert f"{len(missing_characters(text))} characters that no installed font has" in figure.texts[-1].get_text()
     assert missing_characters("red → é") == set()
     assert not [warning for warning in recwarn if "missing from" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("reward", "low", "high", "label"),
+    [
+        ([0.2, 0.7], 0, 1.02, "share of right answers"),
+        ([1.31, 2.41], 0, 2.4582, "mean reward, and share of right answers"),
+        ([-1.0, float("nan"), 0.5], -1.04, 1.04, "mean reward, and share of right answers"),
+    ],
+)
+def test_the_curve_shows_rewards_beyond_0_and_1(tmp_path, monkeypatch, reward, low, high, label):
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, *rest: drawn.append(figure))
+    draw_curve(tmp_path / "curve.png", [(0, 0.2)], list(enumerate(reward)))
+    [axes] = drawn[0].axes
+    assert axes.get_ylim() == pytest.approx((low, high))
+    assert axes.get_ylabel() == label
 
 
 def test_wide_characters_count_two_and_words_stay_whole():

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
+import shlex
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from racro_pl.reward import CaptionPenalty, HttpReasoner, InProcessReasoner, RuleJudge, Scorer
+from racro_pl.reward.own_answer import OwnAnswers
+from racro_pl.serving.addresses import issue_key, withdraw_key
 from racro_pl.terminal import Console
 from racro_pl.training.callbacks import progress
-from racro_pl.training.callbacks.learning_report import _last_words
+from racro_pl.training.callbacks.learning_report import _last_words, own_reasoner
 from racro_pl.training.callbacks.parameter_count import parameter_line
-from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar, progress_line
+from racro_pl.training.callbacks.progress import PlainProgress, StepProgressBar, outliving_readers, progress_line
 from racro_pl.types import ImageRef, Question
 
 
@@ -63,17 +70,73 @@ def test_other_processes_are_silent(capsys, monkeypatch):
     assert lines_of(capsys, monkeypatch, steps=8, enabled=False) == []
 
 
+def dead_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def dead_terminal():
+    master, terminal = os.openpty()
+    os.close(master)
+    return terminal
+
+
+@pytest.mark.parametrize("unread", [dead_pipe, dead_terminal])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_run_outlives_the_readers_of_its_output(monkeypatch, unread, name):
+    with open(unread(), "w") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        with outliving_readers():
+            print("left in the buffer", file=getattr(sys, name))
+            Console(stderr=name == "stderr").say("one line")
+            Console(stderr=name == "stderr").say("and another")
+            assert getattr(sys, name).fileno() == stream.fileno()
+        assert getattr(sys, name) is stream
+        print("and one after it", file=stream, flush=True)
+
+
+def test_any_other_error_of_the_output_is_one(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left"), outliving_readers():
+        Console().say("a line")
+
+
 def test_a_run_ends_with_a_changed_caption_and_the_command_to_type_next(tmp_path):
     question = Question("a", (ImageRef(data=b""),), "<image>How many?", "3", "math")
     same, changed = (SimpleNamespace(question=question, caption=text) for text in ("as it was", "[red] new"))
-    lines = _last_words(tmp_path, [same, changed], ["as it was", "old"])
+    lines = _last_words(tmp_path, OwnAnswers(), [same, changed], ["as it was", "old"])
     assert [line.split() for line in lines[:3]] == [["question", "How", "many?"], ["before", "old"],
                                                     ["after", "[red]", "new"]]  # fmt: skip
     shown = io.StringIO()
     Console(file=shown, width=20, force_terminal=True).say("\n".join(lines))
     assert shown.getvalue() == "\n".join(lines) + "\n"  # as it is: no markup, no colour, no line broken
     assert lines[-1] == f'next: racro-pl ask IMAGE "QUESTION" --captioner {tmp_path}'
-    assert _last_words(tmp_path, [same], ["as it was"]) == lines[-1:]
+    assert _last_words(tmp_path, OwnAnswers(), [same], ["as it was"]) == lines[-1:]
+
+
+def test_the_command_to_type_next_can_be_copied_and_asks_the_runs_reasoner():
+    reward = Scorer(InProcessReasoner("my models/reader"), cache="off")
+    [line] = _last_words(Path("my runs/version_0"), reward, [], [])
+    assert shlex.split(line)[3:] == ["IMAGE", "QUESTION", "--captioner", "my runs/version_0", "--reasoner",
+                                     "my models/reader"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [({}, "http://127.0.0.1:9/v1"), ({"model": "one of them"}, None), ({"api_key_env": "KEY"}, None)],
+)
+def test_a_server_is_named_where_ask_needs_no_more_than_its_url(options, asked):
+    reward = Scorer(HttpReasoner("http://127.0.0.1:9/v1", **options), cache="off")
+    assert own_reasoner(CaptionPenalty(reward, RuleJudge(), 0.5)) == asked
+
+
+def test_a_server_that_ends_with_the_run_is_not_named():
+    issue_key("http://127.0.0.1:9/v1", "key")
+    try:
+        assert own_reasoner(Scorer(HttpReasoner("http://127.0.0.1:9/v1"), cache="off")) is None
+    finally:
+        withdraw_key("http://127.0.0.1:9/v1")
 
 
 class Steps(LightningModule):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,16 @@ def test_the_last_and_the_best_are_kept_whatever_else_is_monitored(folder, tmp_p
     assert (kept / "checkpoints/own.ckpt").is_file()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture
+def hangup():
+    """SIGHUP as it is in a terminal, whatever started these tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_run_after_its_step(folder, tmp_path, signum):
     """It comes in the middle of step 3 of 9; the last checkpoint before was of step 2."""
     before = signal.getsignal(signum)
@@ -80,6 +90,19 @@ def test_a_signal_stops_the_run_after_its_step(folder, tmp_path, signum):
     assert [row["step"] for row in captions(kept)] == [1] * 16 + [2] * 16 + [3] * 16
     assert [row["step"] for row in csv.DictReader((kept / "metrics.csv").open())] == ["0", "1", "2"]
     assert signal.getsignal(signum) == before
+
+
+@pytest.mark.usefixtures("hangup")
+def test_a_run_under_nohup_goes_on_when_its_terminal_ends(folder, tmp_path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    kept = run(folder, tmp_path, signals_at((20, signal.SIGHUP)), steps=3)
+    assert step_of(kept / "checkpoints/last.ckpt") == 3
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_the_command_to_resume_can_be_copied():
+    told = str(Stopped(signal.SIGTERM, Path("my runs/last.ckpt")))
+    assert shlex.split(told)[-2:] == ["--ckpt_path", "my runs/last.ckpt"]
 
 
 def test_a_validation_that_is_due_comes_before_the_stop(folder, tmp_path):
@@ -126,21 +149,26 @@ class Full(OSError):
     """No space left, half-way."""
 
 
-def test_a_checkpoint_cut_off_in_writing_leaves_the_one_before(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_checkpoint_cut_off_in_writing_leaves_the_one_before(folder, tmp_path, monkeypatch, whole):
     real, written = torch.save, []
 
     def save(checkpoint, file):
         written.append(checkpoint["global_step"])
-        if len(written) == 2:
+        if len(written) > whole:
             file.write(b"half")
             raise Full
         real(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(RacroError, match="cannot write the checkpoint .*last.ckpt"):
-        run(folder, tmp_path, steps=9)
-    assert written == [2, 4]
     kept = tmp_path / "run/version_0/checkpoints"
+    advice = f"resume from the one before, .*: --ckpt_path {kept}/last.ckpt$" if whole else "start the run again: no "
+    with pytest.raises(RacroError, match=f"cannot write the checkpoint .*last.ckpt: .* free some space, then {advice}"):
+        run(folder, tmp_path, steps=9)
+    assert written == [2, 4][: whole + 1]
+    if not whole:
+        assert list(kept.iterdir()) == []
+        return
     assert step_of(kept / "last.ckpt") == 2
     assert {path.name for path in kept.iterdir()} == {"last.ckpt", "last-adapter"}
 
