@@ -62,27 +62,43 @@ class WorkerProcess:
             ) from None
         errors.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was not ended from here; it may still have died of itself."""
+        return self.kill.alive
+
     def ask(self, request: Sequence[Any], limit_s: float) -> Any:
-        """The answer to a request, both plain JSON values.
+        """The answer to a request, both plain JSON values. Whatever this raises, an interrupt too, ends the worker.
 
         Raises:
-            TimeoutError: there was none within the limit; the worker cannot be asked again.
-            WorkerDiedError: it ended.
+            TimeoutError: there was none within the limit.
+            WorkerDiedError: it ended, now or before.
         """
+        line = json.dumps(request) + "\n"
+        if not self.alive:
+            raise WorkerDiedError
+        try:
+            self._send(line)
+            return json.loads(self._next(limit_s))
+        except BaseException:
+            # What it still says would be taken for the answer to the next request.
+            self.kill()
+            raise
+
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         except OSError:
             raise WorkerDiedError from None
-        return json.loads(self._next(limit_s))
 
     def _next(self, limit_s: float) -> str:
         try:
             line = self._lines.get(timeout=limit_s)
         except queue.Empty:
             raise TimeoutError from None
-        if not line:
+        if not line.endswith("\n"):  # nothing, or what it was about to say when it was killed
             raise WorkerDiedError
         return line
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,12 +158,21 @@ def score_all(rule: Rule, questions: Sequence[Question], responses: Mapping[str,
     def scored(question: Question) -> Outcome:
         return Outcome(question, rule(question, responses[question.id], tools))
 
-    outcomes = []
+    outcomes: list[Outcome] = []
     # Alone, a rule computes and one thread is all it needs; with a judge it waits for a server.
     with ThreadPoolExecutor(JUDGE_REQUESTS if tools.judge else 1) as pool, stage("scoring", len(questions)) as advance:
-        for outcome in pool.map(scored, questions):
-            outcomes.append(outcome)
-            advance()
+        begun = [pool.submit(scored, question) for question in questions]
+        try:
+            for future in begun:
+                outcomes.append(future.result())
+                advance()
+        except BaseException:  # Ctrl-C too
+            pool.shutdown(wait=False, cancel_futures=True)
+            # Leaving the pool waits for the rules at work, and they for the judge; a rule may ask it several times.
+            while isinstance(tools.judge, HttpJudge) and (left := [each for each in begun if not each.done()]):
+                tools.judge.close()
+                wait(left, timeout=0.1)
+            raise
     return outcomes
 
 

@@ -45,15 +45,14 @@ def run_apart(request: list[Any], what: str) -> Any:
     """
     global _worker
     with _lock:
-        if _worker is None or _worker.owner != os.getpid():  # a forked process must not share its parent's pipes
+        # An interrupt ends the worker too; and a forked process must not share its parent's pipes.
+        if _worker is None or not _worker.alive or _worker.owner != os.getpid():
             _worker = WorkerProcess(WORKER, "renders chat templates", "jinja2")
         try:
             reply = _worker.ask(request, LIMIT_S)
-        except (TimeoutError, WorkerDiedError) as fault:
-            _worker.kill()
-            _worker = None
-            if isinstance(fault, TimeoutError):
-                raise SandboxError(f"{what} did not end within {LIMIT_S:g} s") from None
+        except TimeoutError:
+            raise SandboxError(f"{what} did not end within {LIMIT_S:g} s") from None
+        except WorkerDiedError:
             raise SandboxError(f"{what} ended the process it ran in (out of memory?)") from None
     if "error" in reply:
         raise RefusalError(f"{what} failed: {reply['error']}")

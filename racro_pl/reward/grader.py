@@ -105,15 +105,14 @@ class Grader:
         """Whether the worker answered in time, and what."""
         # Twice: a worker may be killed for reasons of the machine's; one that dies of an expression dies again.
         for _ in range(2):
-            if self._worker is None:
+            if self._worker is None or not self._worker.alive:
                 self._worker = WorkerProcess(WORKER, "compares formulas", "math-verify")
             try:
                 return True, self._worker.ask([*request, self.limit_s], self.limit_s)
-            except (TimeoutError, WorkerDiedError) as fault:
-                self._worker.kill()
-                self._worker = None
-                if isinstance(fault, TimeoutError):
-                    break
+            except TimeoutError:
+                break
+            except WorkerDiedError:
+                continue
         return False, None
 
     def close(self) -> None:

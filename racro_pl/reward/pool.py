@@ -185,12 +185,28 @@ class ReasonerPool(Reasoner):
             job.may_heal = False
             self._later(self.probe_s, lambda: self._dispatch(job), job)
             return
+        answer = self._ask(job, self._endpoints[index].reasoner)
+        answer.add_done_callback(lambda future: self._done(job, index, future))
+
+    def _ask(self, job: _Job, reasoner: HttpReasoner) -> Future[Reply]:
         try:
-            (answer,) = self._endpoints[index].reasoner.submit([job.messages], job.deadline)
+            (answer,) = reasoner.submit([job.messages], job.deadline)
         except ReasonerError as error:  # its model's name is not known yet, and it cannot be asked
             answer = Future()
             answer.set_result(Reply(error=f"{CONNECTION_FAILED}: {error}"))
-        answer.add_done_callback(lambda future: self._done(job, index, future))
+        except RuntimeError:  # its event loop was closed: by close(), or this is a bug
+            if self._open:
+                raise
+            answer = Future()
+            answer.set_result(Reply(error=CLOSED))
+        self._close_late(reasoner)
+        return answer
+
+    def _close_late(self, reasoner: HttpReasoner) -> None:
+        """Close again what was asked while ``close`` ran, and may have opened its connections after it."""
+        if not self._open:
+            # In a thread: closing waits for an event loop, and this may be one.
+            threading.Thread(target=reasoner.close, name="pool-close", daemon=True).start()
 
     def _pick(self, tried: set[int]) -> int | None:
         left = [index for index in range(len(self._endpoints)) if index not in tried]
@@ -246,6 +262,8 @@ class ReasonerPool(Reasoner):
         except ReasonerError:
             self._later(self.probe_s, lambda: self._probe(endpoint), None)
             return
+        finally:
+            self._close_late(endpoint.reasoner)
         with self._lock:
             endpoint.away = False
         log.warning("reasoner at %s answers again", endpoint.reasoner.url)

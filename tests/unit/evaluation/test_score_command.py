@@ -1,11 +1,15 @@
 import json
 import re
+import time
+from contextlib import closing
 
 import pytest
 
 from racro_pl.commands import score
 from racro_pl.evaluation import predictions
-from racro_pl.types import RacroError
+from racro_pl.evaluation.outcomes import Tools
+from racro_pl.evaluation.scoring import judge
+from racro_pl.types import Question, RacroError
 from tests.fakes.reasoner_server import FaultServer
 
 QUESTIONS = [
@@ -172,6 +176,32 @@ def test_a_long_response_is_scored_by_its_end(write, capsys):
     files = ["--questions", write("questions.jsonl", QUESTIONS), "--predictions", write("long.jsonl", rows)]
     score.main(["mathvision", *files])
     assert "accuracy 100.00 %" in lines_of(capsys.readouterr().out)
+
+
+def test_an_interrupt_does_not_wait_for_a_judge_that_hangs(monkeypatch):
+    monkeypatch.setattr(judge, "DEADLINE_S", 60.0)
+    questions = [Question(str(number), (), "?", "1", "math") for number in range(40)]
+    asked: set[str] = set()
+    begun = time.monotonic()
+
+    def rule(question, response, tools):
+        if question.id == "0":
+            while server.in_flight < score.JUDGE_REQUESTS - 1:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        asked.add(question.id)
+        for sample in range(3):  # an answer that is None makes rules ask again
+            assert tools.judge.ask("?", sample) is None
+
+    responses = {question.id: "" for question in questions}
+    with (
+        FaultServer(["hang"]) as server,
+        closing(judge.HttpJudge(server.url, "tiny")) as hung,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        score.score_all(rule, questions, responses, Tools(None, hung))
+    assert time.monotonic() - begun < 60
+    assert len(asked) < 39  # those whose turn had not come were left out
 
 
 def test_a_judge_helps(files, capsys):

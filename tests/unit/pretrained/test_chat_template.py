@@ -102,6 +102,24 @@ def test_a_worker_that_is_killed_is_replaced():
     assert run_apart(["match", "a", ["a"]], "m") == ["a"]
 
 
+def test_an_interrupted_request_leaves_no_result_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_apart(["match", "a", ["a"]], "m") == ["a"]
+    interrupted = sandbox._worker
+    assert interrupted is not None
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(interrupted, "_next", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_apart(["match", "b", ["b"]], "m")
+    assert run_apart(["match", "c", ["c"]], "m") == ["c"]
+    started = sandbox._worker
+    assert run_apart(["match", "d", ["d"]], "m") == ["d"]
+    assert sandbox._worker is started is not interrupted  # one new worker, and no more
+
+
 def test_threads_get_their_own_answers():
     found: dict[int, Any] = {}
 

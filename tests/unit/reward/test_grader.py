@@ -199,7 +199,10 @@ def test_an_expression_that_kills_its_worker_is_not_graded_and_not_asked_for_eve
 
 def test_one_busy_moment_does_not_make_a_pair_ungradable(plain_worker):
     class Busy:
+        alive = True
+
         def ask(self, *_):
+            self.alive = False
             raise TimeoutError
 
         def kill(self):
@@ -213,6 +216,26 @@ def test_one_busy_moment_does_not_make_a_pair_ungradable(plain_worker):
         grader._worker = Busy()
         assert grader.value(r"\int_0^1 2x dx") is None
         assert grader.value(r"\int_0^1 2x dx") is True
+
+
+def test_an_interrupted_comparison_leaves_no_answer_for_the_next_one(monkeypatch, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        'import json, sys\nprint("ready", flush=True)\n'
+        "for line in sys.stdin:\n    print(json.dumps(json.loads(line)[1]), flush=True)\n"
+    )
+    monkeypatch.setattr(grader_module, "WORKER", script)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with Grader(PATIENT_S) as grader:
+        assert grader.value(r"\a") == r"\a"
+        with monkeypatch.context() as changed:
+            changed.setattr(grader._worker, "_next", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                grader.value(r"\b")
+        assert [grader.value(text) for text in (r"\c", r"\d", r"\b")] == [r"\c", r"\d", r"\b"]
 
 
 def test_the_worker_dies_with_its_parent():

@@ -112,6 +112,57 @@ def test_close_ends_everything_and_leaves_no_thread():
     wait_until(lambda: threading.active_count() <= before)
 
 
+def test_a_prompt_on_its_way_to_a_server_as_the_pool_is_closed_ends_and_leaves_nothing_open(monkeypatch):
+    before = threading.active_count()
+    with FaultServer(["hang"]) as server:
+        reasoner = client(server, deadline_s=10 * PATIENT_S, attempt_s=10 * PATIENT_S)
+        pool = ReasonerPool([reasoner], deadline_s=10 * PATIENT_S)
+        submit, replies = reasoner.submit, []
+
+        def close_between(*arguments):
+            pool.close()
+            return submit(*arguments)
+
+        monkeypatch.setattr(reasoner, "submit", close_between)
+        replies = pool.submit(prompts(1))
+        assert replies[0].result(PATIENT_S).kind == "closed"
+        wait_until(lambda: reasoner._session is None)
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_a_prompt_that_finds_its_servers_loop_closed_ends(monkeypatch):
+    reasoner = client(DOWN)
+    pool = ReasonerPool([reasoner])
+
+    def refuse(*_):
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(reasoner, "submit", refuse)
+    with pytest.raises(RuntimeError):  # the pool is open: a bug, to be seen
+        pool.submit(prompts(1))
+    monkeypatch.setattr(reasoner, "submit", lambda *_: (pool.close(), refuse()))
+    assert pool.submit(prompts(1))[0].result(PATIENT_S).kind == "closed"
+
+
+def test_a_probe_under_way_as_the_pool_is_closed_leaves_nothing_open(monkeypatch):
+    before = threading.active_count()
+    with FaultServer(["500"]) as server:
+        reasoner = client(server)
+        pool = ReasonerPool([reasoner, client(DOWN)], probe_s=0.01)
+        check, closed = reasoner.check, threading.Event()
+
+        def close_between():
+            pool.close()
+            closed.set()
+            check()
+
+        monkeypatch.setattr(reasoner, "check", close_between)
+        replies = pool.submit(prompts(1))
+        assert closed.wait(PATIENT_S)
+        assert replies[0].result(PATIENT_S).error
+    wait_until(lambda: threading.active_count() <= before)
+
+
 @pytest.mark.usefixtures("quick_refusal")
 def test_check_needs_one_server_and_one_model():
     with FaultServer() as good, FaultServer(models=["other"]) as other:

@@ -200,6 +200,17 @@ def test_a_cache_that_cannot_be_used_is_found_by_the_check(tmp_path):
         Scorer(Scripted(greedy=True), cache_path=path).check()
 
 
+def test_an_answer_counts_though_the_disk_is_full(tmp_path, caplog):
+    reasoner = Scripted(*[Reply(text="So it is. " * 1000 + boxed(42).text)] * 2, greedy=True)
+    scorer = Scorer(reasoner, cache_path=tmp_path / "replies.sqlite")
+    scorer.check()
+    scorer._cache._connection.execute("PRAGMA max_page_count = 1")  # as many as there are
+    assert scorer.submit(QUESTION, ["a"]).result().total == (1.0,)
+    assert scorer.submit(QUESTION, ["a"]).result().total == (1.0,)
+    assert len(reasoner.asked) == 2  # the first one was not kept
+    assert len([line for line in caplog.messages if "disk may be full" in line]) == 1
+
+
 def test_a_cache_that_was_asked_for_keeps_each_vote(tmp_path):
     scorer = Scorer(Scripted(boxed(42), boxed(41)), votes=2, cache="on", cache_path=tmp_path / "replies.sqlite")
     assert scorer.submit(QUESTION, ["a"]).result().total == (0.5,)
