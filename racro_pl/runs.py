@@ -9,6 +9,17 @@ from racro_pl.types import RacroError
 _PREFIX = "version_"
 
 
+def folder_of(runs: Path, name: str) -> Path:
+    """Where the versions of a run lie: ``runs/<name>``.
+
+    Raises:
+        RacroError: the name leads elsewhere.
+    """
+    if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts or Path(name) == Path():
+        raise RacroError(f"--name is {name!r}; expected a folder below --runs, which is {str(runs)!r}")
+    return runs / name
+
+
 def new_version(folder: Path) -> Path:
     """Create and return the next free ``version_k`` below ``folder``; runs that start side by side get two.
 

@@ -24,6 +24,7 @@ from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder, is_first_process, shared_version
 from racro_pl.data.datamodule import RacroDataModule
 from racro_pl.files import place_error, write_atomically
+from racro_pl.runs import folder_of
 from racro_pl.text.printable import printable
 from racro_pl.training.callbacks.caption_watch import CaptionWatch
 from racro_pl.training.callbacks.live_page import LivePage
@@ -144,7 +145,7 @@ class RacroCLI(LightningCLI):
 
     def _choose_folder(self) -> tuple[Path, int | None]:
         """The run's folder, and how many steps its checkpoint has seen when there is one to resume from."""
-        run = Path(self._get(self.config_init, "runs")) / self._get(self.config_init, "name")
+        run = folder_of(Path(self._get(self.config_init, "runs")), self._get(self.config_init, "name"))
         asked = self._get(self.config_init, "ckpt_path")
         planned = NewFolder.planned(run)
         folder = continued_folder(run, asked) if self.subcommand == "fit" else None

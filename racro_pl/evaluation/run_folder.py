@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from racro_pl.files import write_atomically
-from racro_pl.runs import new_version, versions
+from racro_pl.runs import folder_of, new_version, versions
 from racro_pl.types import RacroError
 
 FILE = "run.json"
@@ -38,14 +38,18 @@ def open_run(runs: Path, name: str, identities: Identities, fresh: bool) -> tupl
 
     Returns:
         The folder, and whether it was there.
+
+    Raises:
+        RacroError: the name leads elsewhere, or no folder can be made there.
     """
-    earlier = versions(runs / name)
+    place = folder_of(runs, name)
+    earlier = versions(place)
     if earlier and not fresh:
         known = _read(earlier[-1] / FILE)
         if known is not None and identities.agrees_with(known):
             _write(earlier[-1] / FILE, identities.joined(known))
             return earlier[-1], True
-    folder = new_version(runs / name)
+    folder = new_version(place)
     _write(folder / FILE, identities)
     return folder, False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from racro_pl.reward.reward_function import RewardFunction, RewardFuture
@@ -41,7 +41,10 @@ class FunctionReward(RewardFunction):
         return RewardFuture(lambda: self._rewards(question, captions))
 
     def _rewards(self, question: Question, captions: Sequence[str]) -> Rewards:
-        given = list(self.function(question, captions))
+        returned: Any = self.function(question, captions)
+        if not isinstance(returned, Iterable):
+            raise RacroError(f"the reward function gave {returned!r:.80}; expected a list of a number per caption")
+        given = list(returned)
         if len(given) != len(captions):
             raise RacroError(
                 f"the reward function gave {len(given)} rewards for {len(captions)} captions; expected one each"

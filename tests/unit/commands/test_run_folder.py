@@ -7,7 +7,7 @@ import os
 import pytest
 
 from racro_pl.commands.run_place import NewFolder, OldFolder, continued_folder
-from racro_pl.runs import new_version
+from racro_pl.runs import folder_of, new_version
 from racro_pl.training.checkpointing.io import newest_checkpoint
 from racro_pl.types import RacroError
 
@@ -88,6 +88,13 @@ def test_a_runs_folder_that_is_blocked_is_one_line(tmp_path, block):
     block(tmp_path / "runs")
     with pytest.raises(RacroError, match="no run folder can be made below .*mine .*--runs"):
         new_version(tmp_path / "runs/mine")
+
+
+def test_a_name_lies_below_the_runs_folder(tmp_path):
+    assert folder_of(tmp_path, "a/b") == tmp_path / "a/b"
+    for elsewhere in ("../x", "a/../../x", "/tmp/x", ".", "", " "):
+        with pytest.raises(RacroError, match="--name is .*; expected a folder below --runs"):
+            folder_of(tmp_path, elsewhere)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

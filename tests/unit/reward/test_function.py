@@ -35,6 +35,8 @@ def test_the_function_is_called_once_and_not_before_rewards_are_needed() -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (None, "gave None; expected a list"),
+        (0.5, "gave 0.5; expected a list"),
         ([1.0], "1 rewards for 2 captions"),
         ([1.0, float("nan")], "gave nan"),
         ([float("inf"), 0.0], "gave inf"),
