@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
     A mistake that the user can mend (:class:`RacroError`) is one message; anything else is a bug and keeps its
     traceback. ``RACRO_DEBUG=1`` shows the traceback of mistakes too. Where whatever read the output has ended
-    (``| head``), so does the command, without a word and with status 1; ``fit`` alone goes on.
+    (``| head``), so does the command, without a word and with status 1; ``fit`` alone continues.
     """
     _open_closed_streams()
     try:

@@ -90,7 +90,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_place(args: argparse.Namespace) -> None:
-    """Nobody else may reach what asks for no key."""
+    """Only this user may reach what asks for no key."""
     if args.uds is None and not is_local_address(args.host):
         raise RacroError(
             f"--host {args.host} can be reached by others: set {KEY_VARIABLE} or --key-file, or listen on 127.0.0.1"

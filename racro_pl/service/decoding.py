@@ -51,7 +51,7 @@ class ImageDecoder:
     async def _decode(self, data: bytes) -> bytes | None:
         try:
             # Not wait_for: before Python 3.12 it returns a result that comes as the request's deadline passes, and the
-            # request then goes on without a deadline.
+            # request then continues without a deadline.
             async with asyncio.timeout(START_SECONDS):
                 pool = await self._running_pool()
         except (BrokenProcessPool, TimeoutError):

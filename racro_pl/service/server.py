@@ -51,7 +51,7 @@ def bound_uds(path: Path, open_to_others: bool) -> Iterator[socket.socket]:
     """Listens on a Unix socket, as :func:`bound` does, and removes it in the end. Only what is ours is removed.
 
     Args:
-        path: nothing, or a socket on which nobody listens any more.
+        path: nothing, or a socket on which no one listens any more.
         open_to_others: other users can connect if they can enter the folder; else this one alone.
 
     Raises:

@@ -78,7 +78,7 @@ def _run(loop: _Loop) -> None:
 async def _end_tasks() -> None:
     """Cancel all tasks of the loop, those begun by other threads too."""
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    await asyncio.sleep(0)  # all of these have begun after it; one that is cancelled before could tell nobody
+    await asyncio.sleep(0)  # all of these have begun after it; one that is cancelled before it begins ends no future
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -57,7 +57,7 @@ def test_work_that_has_not_begun_as_the_loop_is_closed_is_told_too(monkeypatch):
     closer = threading.Thread(target=thread.close)
     closer.start()
     assert closing.wait(PATIENT_S)
-    # Behind the closing, and both wait for the loop: the task is made just before all tasks are cancelled.
+    # After the closing, and both wait for the loop: the task is made just before all tasks are cancelled.
     thread.loop.call_soon_threadsafe(lambda: thread.loop.create_task(told(end)))
     go.set()
     assert end.result(PATIENT_S) == "cancelled"
