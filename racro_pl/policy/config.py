@@ -31,7 +31,8 @@ class PolicySettings:
     path: str
     """Folder or hub id of an image-text-to-text model (families: docs/models.md), or ``embedded:figure-captioner``."""
     quantization: Literal["none", "nf4"] = "none"
-    """``nf4``: 4-bit base with double quantisation and bf16 compute (QLoRA); the vision tower stays as it is."""
+    """``nf4``: 4-bit base with double quantisation, unpacked to ``dtype`` to compute (QLoRA); the vision tower stays as
+    it is."""
     lora: LoraSettings | None = field(default_factory=LoraSettings)
     """null trains the weights themselves, in float32, with a frozen copy as reference."""
     adapter: str | None = None

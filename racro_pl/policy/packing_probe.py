@@ -37,7 +37,7 @@ ROUNDINGS = 2.0
 """How many times what one rounding unit in the embeddings changes two right paths may be apart. Measured on small
 models: of all families with 2 layers 0 to 0.8 times, of five with 32 layers 0.1 to 0.9, in float32, bfloat16, NF4."""
 FLOAT32_LEAST, LOW_PRECISION_LEAST = 1e-5, 0.01
-"""Never less than this (nats a token); the second one in bfloat16, TF32 and with 4-bit weights. Right paths of all
+"""Never less than this (nats a token); the second one in bfloat16 and TF32. Right paths of all
 families with 2 to 4 layers: up to 1e-6 and 0.008."""
 
 
@@ -167,7 +167,7 @@ def _limit(captioner: Captioner, inputs: Inputs, expected: Tensor, reference: bo
     """
     model: Any = captioner.parts()[0]
     exact = (captioner.compute_dtype or model.dtype) == torch.float32
-    exact &= torch.get_float32_matmul_precision() == "highest" and not getattr(model, "is_loaded_in_4bit", False)
+    exact &= torch.get_float32_matmul_precision() == "highest"
     nudge = partial(_nudge, torch.finfo(torch.float32 if exact else torch.bfloat16).eps)
     hooks = [decoder_of(part).register_forward_pre_hook(nudge, with_kwargs=True) for part in captioner.parts()]
     try:

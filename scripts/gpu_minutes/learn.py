@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from step_bench.processes import ROOT, bench_environment, last_lines
 
+BFLOAT16 = ["--model.policy.dtype", "bfloat16"]
 RUNS = {
-    "lora bf16": ["--config", "configs/quickstart.yaml", "--model.policy.dtype", "bfloat16"],
-    "qlora nf4": ["--config", "configs/quickstart_qlora.yaml"],
+    "lora bf16": ["--config", "configs/quickstart.yaml", *BFLOAT16],
+    "qlora nf4": ["--config", "configs/quickstart_qlora.yaml", *BFLOAT16],
 }
 
 

@@ -279,7 +279,7 @@ def workspace_bytes(shape: Shape, c: int, policy: PolicySettings, row: Row) -> i
     if shape.linear is not None:
         again += shape.linear.kept(c, shape.h, row.chunked) if policy.gradient_checkpointing else 0
         gradients = max(gradients, shape.linear.backward(c, shape.h, row.chunked))
-    unpacked = 2 * shape.h * shape.i if policy.quantization == "nf4" else 0
+    unpacked = c * shape.h * shape.i if policy.quantization == "nf4" else 0
     return again + gradients + unpacked + adapted_expert_bytes(shape, c, policy)
 
 

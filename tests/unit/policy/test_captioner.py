@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 
+from racro_pl.policy import loading
 from racro_pl.policy.captioner import Captioner
 from racro_pl.policy.config import LoraSettings, PolicySettings
 from racro_pl.policy.loading import load_captioner, load_encoder
@@ -125,6 +126,22 @@ def test_nf4_learns_after_sampling_and_its_base_does_not_move(folders, family, d
     for name, parameter in captioner.named_parameters():
         if name in packed:
             assert torch.equal(parameter, packed[name]), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_4_bit_layers_compute_in_the_captioners_dtype(folders, dtype):
+    captioner = build(folders["qwen2_5_vl"], quantization="nf4", dtype=dtype)
+    layers = [module for module in captioner.modules() if type(module).__name__ == "Linear4bit"]
+    assert {layer.compute_dtype for layer in layers} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "computed", "told"), [("bfloat16", False, 1), ("bfloat16", True, 0), ("float32", False, 0)]
+)
+def test_a_cpu_without_bfloat16_is_told(folders, caplog, monkeypatch, dtype, computed, told):
+    monkeypatch.setattr(loading, "computes_bfloat16", lambda: computed)
+    build(folders["qwen2_5_vl"], torch.device("cpu"), dtype=dtype)
+    assert caplog.text.count("no instructions for bfloat16") == told
 
 
 def test_nf4_gradients_point_where_float_gradients_point(folders):

@@ -16,7 +16,10 @@ from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("adaptation", [{}, {"quantization": "nf4"}, {"lora": None}])
+@pytest.mark.parametrize(
+    "adaptation",
+    [{}, {"quantization": "nf4"}, {"quantization": "nf4", "dtype": "bfloat16"}, {"lora": None}],
+)
 def test_greedy_tokens_are_the_best_of_a_stock_forward(folders, family, adaptation):
     """Not: equal to those of stock generate. Where two logits tie but for rounding, either token is right."""
     captioner = build(folders[family], **adaptation)
@@ -24,7 +27,7 @@ def test_greedy_tokens_are_the_best_of_a_stock_forward(folders, family, adaptati
     found = captioner.generate(prompts, group_size=3, max_new_tokens=12, temperature=None)
     group = torch.arange(4).repeat_interleave(3)
     shortfall = plain_shortfall(captioner, prompts, group, found.token_ids, found.mask)
-    assert shortfall.max() <= (NF4 if adaptation.get("quantization") else LOGPROBS)
+    assert shortfall.max() <= (NF4 if adaptation.get("dtype") else LOGPROBS)
     for row, length in zip(found.token_ids.tolist(), found.mask.sum(dim=1).tolist(), strict=True):
         assert length == 12 or row[length - 1] in captioner.eos_ids
 

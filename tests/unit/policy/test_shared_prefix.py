@@ -51,13 +51,14 @@ ADAPTATIONS = {
     "full-vision": {"lora": None, "freeze_vision": False},
     "nf4": {"quantization": "nf4"},
     "nf4-checkpointing": {"quantization": "nf4", "gradient_checkpointing": True},
+    "nf4-bfloat16": {"quantization": "nf4", "dtype": "bfloat16"},
 }
 
 
 @pytest.fixture
 def exact_scores(request):
     """On a card packed and repeated rows take other 16-bit kernels, of which some round scores and some do not."""
-    in_16_bits = "nf4" in request.node.callspec.params.get("adaptation", "nf4")
+    in_16_bits = "bfloat16" in request.node.callspec.params.get("adaptation", "bfloat16")
     with sdpa_kernel(SDPBackend.MATH) if in_16_bits and device().type == "cuda" else nullcontext():
         yield
 
@@ -67,7 +68,7 @@ def exact_scores(request):
 @pytest.mark.parametrize("adaptation", ADAPTATIONS)
 def test_packed_equals_repeated(folders, family, adaptation):
     captioner = build(folders[family], **({"gradient_checkpointing": False} | ADAPTATIONS[adaptation]))
-    limit = NF4 if "nf4" in adaptation else LOGPROBS
+    limit = NF4 if "bfloat16" in adaptation else LOGPROBS
     prompts = [captioner.encode(item) for item in QUESTIONS]
     tokens, mask = captions()
     expected, expected_entropy = plain_logprobs(captioner, prompts, GROUP, tokens, mask, 0.7)
@@ -81,18 +82,18 @@ def test_packed_equals_repeated(folders, family, adaptation):
     assert gradients.keys() == expected_gradients.keys()
     assert any("visual" in name for name in gradients) == (adaptation == "full-vision")
     for name, gradient in gradients.items():
-        # 4-bit: errors of bfloat16 add up over layers; a gradient must still point the same way.
-        if "nf4" in adaptation:
+        # Errors of bfloat16 add up over layers; a gradient must still point the same way.
+        if "bfloat16" in adaptation:
             assert torch.cosine_similarity(gradient.flatten(), expected_gradients[name].flatten(), dim=0) > 0.99, name
         else:
             assert_equal(gradient, expected_gradients[name], GRADIENTS, name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("adaptation", ["lora", "full", "nf4"])
+@pytest.mark.parametrize("adaptation", ["lora", "full", "nf4", "nf4-bfloat16"])
 def test_reference_and_old_logprobs_equal_the_plain_ones(folders, family, adaptation):
     captioner = build(folders[family], **ADAPTATIONS[adaptation])
-    lora, limit = adaptation != "full", NF4 if adaptation == "nf4" else LOGPROBS
+    lora, limit = adaptation != "full", NF4 if "bfloat16" in adaptation else LOGPROBS
     if not lora:  # the reference must differ from the policy
         with torch.no_grad():
             captioner.model.lm_head.weight.mul_(1.5)
