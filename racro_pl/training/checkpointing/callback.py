@@ -18,6 +18,7 @@ from racro_pl.training.checkpointing.io import clear_leftovers, rename_checkpoin
 from racro_pl.training.checkpointing.resume_logs import has_row, rewind
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.checkpointing.signals import Stopped, StopSignals
+from racro_pl.training.metrics.scores import sets_of
 from racro_pl.types import at_least, require_all
 
 
@@ -130,7 +131,8 @@ class RunCheckpoint(ModelCheckpoint):
         in_time = trainer.global_step % self.every_n_steps == 0
         self._due = last or trainer.should_stop or self._stop is not None or in_time
         loop = trainer.fit_loop.epoch_loop
-        validating = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        # Without validation questions Lightning begins a validation all the same, and ends it before any hook.
+        validating = bool(sets_of(trainer)) and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         metrics = trainer._logger_connector.metrics["log"]
         row = {"epoch": trainer.current_epoch} | {name: float(value) for name, value in metrics.items()}
         self._row = (loop._batches_that_stepped, row)

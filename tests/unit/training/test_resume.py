@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,9 @@ class KeepAll(Checkpoint):
             shutil.copy(source, Path(trainer.log_dir) / f"at-{trainer.global_step}.ckpt")
 
 
-def fit(root: Path, cache: Path | None, updates: int, ckpt: str | None = None) -> Path:
+def fit(
+    root: Path, cache: Path | None, updates: int, ckpt: str | None = None, validation: int = 4, **options: Any
+) -> Path:
     """Three steps an epoch, a validation every second step."""
     module = RacroModule(
         PolicySettings("embedded:figure-captioner", LoraSettings(4, 8), min_pixels=3136, max_pixels=3136,
@@ -54,9 +57,9 @@ def fit(root: Path, cache: Path | None, updates: int, ckpt: str | None = None) -
         **trainer_options(), max_steps=STEPS, max_epochs=-1, logger=ContinuedCSVLogger(root, "run", "version_0", "", 1),
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, inference_mode=False,
         val_check_interval=2, check_val_every_n_epoch=None, plugins=[RacroCheckpointIO()], log_every_n_steps=1,
-        callbacks=[CaptionLog(), RunCheckpoint(every_n_steps=1), KeepAll()],
+        callbacks=[CaptionLog(), RunCheckpoint(every_n_steps=1), KeepAll()], **options,
     )  # fmt: skip
-    data = RacroDataModule(FigureWorldReader(train=10, validation=4, test=0), questions_per_step=3)
+    data = RacroDataModule(FigureWorldReader(train=10, validation=validation, test=0), questions_per_step=3)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt)
     return root / "run/version_0"
 
@@ -81,6 +84,14 @@ def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path, updates):
         again = fit(root, cache[1], updates, ckpt=str(root / f"run/version_0/at-{step}.ckpt"))
         assert {row["step"] for row in captions(again, "captions.replaced.jsonl")} == set(range(step + 1, STEPS + 1))
         assert_same_run(again, straight, cache_lost=updates == 2)
+
+
+def test_a_run_without_validation_questions_is_saved_and_resumes_where_a_validation_would_be_due(tmp_path):
+    straight = fit(tmp_path / "straight", None, 1, validation=0)
+    shutil.copytree(tmp_path / "straight", tmp_path / "again")
+    kept = tmp_path / "again/run/version_0/at-4.ckpt"
+    assert torch.load(kept, weights_only=True)["global_step"] == 4
+    assert_same_run(fit(tmp_path / "again", None, 1, ckpt=str(kept), validation=0), straight)
 
 
 def test_a_checkpoint_is_as_large_as_what_was_trained(tmp_path):
