@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,22 +84,31 @@ class ResumableLoader(DataLoader[Question]):
     """Batches of this epoch that were handed out."""
     _skip = 0
     """Batches that were handed out before the run was interrupted."""
+    _interrupted: int | None = None
+    """The epoch they are of; None where a checkpoint does not tell."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        skip, self._skip, self._done = self._skip, 0, 0
+        # An epoch may end before its last batch (trainer.limit_train_batches): what follows is the next one's first.
+        goes_on = self._interrupted in (None, self._epoch)
+        skip, self._skip, self._done = self._skip if goes_on else 0, 0, 0
         # A skipped batch costs nothing: questions are references.
         for batch in super().__iter__():
             self._done += 1
             if self._done > skip:
                 yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """The position."""
-        return {"batches_done": self._done}
+    @property
+    def _epoch(self) -> int | None:
+        return getattr(self.sampler, "epoch", None)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, int | None]:
+        """The position, and the epoch that it is in."""
+        return {"batches_done": self._done, "epoch": self._epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after this position; a finished epoch is the start of the next."""
         self._skip = state["batches_done"] % len(self)
+        self._interrupted = state.get("epoch")
 
 
 # Questions are small: workers would cost more than they save. A generator of the loader's own keeps it from drawing

@@ -94,6 +94,14 @@ def test_a_run_without_validation_questions_is_saved_and_resumes_where_a_validat
     assert_same_run(fit(tmp_path / "again", None, 1, ckpt=str(kept), validation=0), straight)
 
 
+def test_a_run_whose_epochs_are_cut_resumes_at_the_next_ones_first_question(tmp_path):
+    """After step 4, the last of the second epoch: a third of its questions have not come, and will not."""
+    straight = fit(tmp_path / "straight", None, 1, limit_train_batches=2)
+    shutil.copytree(tmp_path / "straight", tmp_path / "again")
+    kept = tmp_path / "again/run/version_0/at-4.ckpt"
+    assert_same_run(fit(tmp_path / "again", None, 1, ckpt=str(kept), limit_train_batches=2), straight)
+
+
 def test_a_checkpoint_is_as_large_as_what_was_trained(tmp_path):
     """The weights and AdamW's two moments of each; beside them the folder, with the weights alone."""
     folder = fit(tmp_path, None, 1) / "checkpoints"
