@@ -31,9 +31,6 @@ class BenchmarkDataModule(LightningDataModule):
         'test.jsonl'
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True
-    """More processes than questions are no mistake: some have nothing to do."""
-
     def __init__(self, *benchmarks: str | BenchmarkSettings, limit: int | None = None, batch_size: int = 64) -> None:
         super().__init__()
         if not benchmarks or batch_size < 1:

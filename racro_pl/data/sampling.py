@@ -119,11 +119,18 @@ PLAIN: dict[str, Any] = {"num_workers": 0, "collate_fn": list}
 def in_order(questions: Sequence[Any], batch_size: int, place: tuple[int, int]) -> DataLoader:
     """Batches of this rank's share of all questions, in order; none is left out or repeated.
 
-    ``place`` is this rank, and how many there are.
+    ``place`` is this rank, and how many there are. A rank for which there is no question has one batch without any:
+    Lightning refuses a loader without batches, or leaves the loop on that rank alone, and the others wait for it.
     """
-    sampler = QuestionSampler(len(questions), None, *place)
+    filled = [*questions, *[None] * (place[1] - len(questions))]
+    sampler = QuestionSampler(len(filled), None, *place)
+    options = PLAIN | {"collate_fn": _without_fillers, "generator": torch.Generator()}
     # By name: Lightning's prediction makes the loader again, and would give it a second batch_size.
-    return DataLoader(questions, batch_size=batch_size, sampler=sampler, **PLAIN, generator=torch.Generator())  # type: ignore[arg-type]
+    return DataLoader(filled, batch_size=batch_size, sampler=sampler, **options)  # type: ignore[arg-type]
+
+
+def _without_fillers(batch: Sequence[Any]) -> list[Any]:
+    return [question for question in batch if question is not None]
 
 
 def place_of(trainer: Trainer | None) -> tuple[int, int]:

@@ -54,8 +54,6 @@ class CaptionerModule(LightningModule):
         begin: called in every process when Lightning has started all of them: opens the files.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(self, settings: CaptionerSettings, begin: Callable[[], CaptionJob]) -> None:
         super().__init__()
         self.settings = settings

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from racro_pl.data import FigureWorldReader, Reader, ReadResult, datamodule
 from racro_pl.data.datamodule import RacroDataModule
-from racro_pl.data.sampling import QuestionSampler
+from racro_pl.data.sampling import QuestionSampler, in_order
 from racro_pl.text.captioner_prompt import PromptError
 from racro_pl.training.distributed import disconnect_at_exit
 from racro_pl.types import ImageRef, Question, RacroError
@@ -259,3 +259,9 @@ def test_question_types_and_audits_come_from_the_data():
 def test_the_figure_world_refuses_a_negative_count():
     with pytest.raises(RacroError, match="got test: -1; expected 0 or more questions"):
         FigureWorldReader(test=-1)
+
+
+def test_a_rank_without_questions_has_one_batch_of_none():
+    """A loader without batches ends the loop on its rank alone."""
+    assert [list(in_order(["a", "b"], 4, (rank, 3))) for rank in range(3)] == [[["a"]], [["b"]], [[]]]
+    assert [list(in_order("abc", 1, (rank, 2))) for rank in range(2)] == [[["a"], ["c"]], [["b"]]]
