@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from textwrap import shorten
@@ -138,7 +139,7 @@ class LearningReport(Callback):
     def _compare(self, folder: Path, reward: RewardFunction, after: dict[str, float], answered: list[Answered]) -> None:
         assert self.before is not None
         before, shown_before = self.before
-        write_atomically(folder / "held_out.json", json.dumps({"before": before, "after": after}, indent=2) + "\n")
+        write_atomically(folder / "held_out.json", _as_json(before, after))
         console = Console()
         console.print(_table(before, after))
         with surviving("captions.png", folder):
@@ -211,6 +212,14 @@ def own_reasoner(reward: RewardFunction) -> str | None:
     # `ask` sends no key and names no model; and a server that the run started ends with it.
     needs_more = reasoner.model or reasoner.api_key_env or reasoner.verify or issued_key(reasoner.url)
     return None if needs_more else reasoner.url
+
+
+def _as_json(before: dict[str, float], after: dict[str, float]) -> str:
+    """With null for what nothing was scored for: JSON has no NaN."""
+    known = [
+        {name: value if math.isfinite(value) else None for name, value in each.items()} for each in (before, after)
+    ]
+    return json.dumps(dict(zip(("before", "after"), known, strict=True)), indent=2, allow_nan=False) + "\n"
 
 
 def _table(before: dict[str, float], after: dict[str, float]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -85,17 +86,20 @@ class PipelineAccuracy(Metric):
         return ["accuracy", "unscored_share", "questions", *self.audits, *by_type]
 
     def compute(self) -> dict[str, float]:
-        """``accuracy``, ``accuracy/<type>``, ``unscored_share``, ``questions`` and the audit's means."""
+        """``accuracy``, ``accuracy/<type>``, ``unscored_share``, ``questions`` and the audit's means.
+
+        The accuracy of what nothing was scored for is NaN: no score is not a zero score.
+        """
         total = max(float(self.questions), 1.0)
         scored = float(self.scored.sum())
         result = {
-            "accuracy": float(self.correct.sum()) / max(scored, 1.0),
+            "accuracy": float(self.correct.sum()) / scored if scored else math.nan,
             "unscored_share": 1.0 - scored / total,
             "questions": float(self.questions),
         }
         result |= dict(zip(self.audits, (self.audited / total).tolist(), strict=True))
         if len(self.categories) > 1:
-            shares = (self.correct / self.scored.clamp(min=1.0)).tolist()
+            shares = (self.correct / self.scored).tolist()  # 0 / 0 is NaN
             for category, share in zip(self.categories, shares, strict=True):
                 result[f"accuracy/{printable(category)}"] = share
         return result

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 
 from racro_pl import BenchmarkDataModule, RacroDataModule, RacroModule
 from racro_pl.data import FigureWorldReader
 from racro_pl.models import ObjectiveSettings, PolicySettings
 from racro_pl.reward import FunctionReward, InProcessReasoner, Scorer
 from racro_pl.rollout import TransformersEngine
+from racro_pl.training.callbacks.learning_report import _as_json
 from racro_pl.training.checkpointing.callback import RunCheckpoint
 from racro_pl.training.metrics.accuracy import PipelineAccuracy
 from racro_pl.types import RacroError
@@ -146,3 +149,30 @@ def test_resuming_with_another_monitor_keeps_its_place_and_looks_for_the_best_ag
     same.dirpath = str(tmp_path)
     same.load_state_dict(dict(state))
     assert same.best_model_path == str(tmp_path / "best.ckpt")
+
+
+def test_the_accuracy_of_what_has_no_score_is_unknown_not_zero(tmp_path):
+    """The judge of figures fails for one kind of question, then for all: the best checkpoint is of before."""
+    whole = PipelineAccuracy(["count", "fill"], [])
+    assert all(math.isnan(whole.compute()[name]) for name in ("accuracy", "accuracy/count", "accuracy/fill"))
+
+    def no_counts(question, captions):
+        lost = question.category == "count" or run.global_step > 1
+        return [None if lost else 1.0 for _ in captions]
+
+    best = RunCheckpoint(monitor="val/accuracy")
+    run = trainer(tmp_path, max_steps=2, val_check_interval=1, callbacks=[best])
+    seen = []
+    run.callbacks.append(LambdaCallback(on_validation_end=lambda run, _: seen.append(dict(run.callback_metrics))))
+    run.fit(module(FunctionReward(no_counts, max_unscored_share=1.0)), datamodule=figures())
+    assert [float(metrics["val/unscored_share"]) for metrics in seen] == [0.25, 1.0]
+    assert float(seen[0]["val/accuracy"]) == 1.0
+    assert math.isnan(seen[0]["val/accuracy/count"])
+    assert math.isnan(seen[1]["val/accuracy"])
+    assert torch.load(best.best_model_path, weights_only=True)["global_step"] == 1
+
+
+def test_a_figure_that_is_unknown_is_null_in_the_comparison():
+    assert json.loads(_as_json({"accuracy": 0.5}, {"accuracy": math.nan})) == {
+        "before": {"accuracy": 0.5}, "after": {"accuracy": None}
+    }  # fmt: skip
