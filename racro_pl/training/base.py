@@ -129,7 +129,7 @@ class CaptionerModule(LightningModule):
     def encode_readable(self, questions: Sequence[Question], role: Role | None = None) -> list[EncodedQuestion]:
         """See :func:`racro_pl.training.encoding.encode_readable`; in one role, by default the objective's first."""
         roles = (role or self.roles[0],)
-        return [only for (only,) in encoding.encode_readable(self.captioner, questions, roles, self.print)]
+        return [only for (only,) in encoding.encode_readable(self.captioner, questions, roles, encoding.telling(self))]
 
     def _readable(self) -> Iterator[EncodedQuestion]:
         """Training questions, one by one: the pixels of the first may be broken after a good header."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from lightning.pytorch import LightningModule
 
 from racro_pl.images import ImageError
 from racro_pl.policy.captioner import Captioner
@@ -39,6 +42,11 @@ def encode_readable(
         else:
             encoded.append(tuple((question, prompt) for prompt in prompts))
     return encoded
+
+
+def telling(module: LightningModule) -> Callable[[str], None]:
+    """What names a left-out question, on the rank whose it is: Lightning's ``print`` speaks on the first alone."""
+    return module.print if module.trainer.is_global_zero else partial(print, flush=True)
 
 
 def in_order(encoded: Sequence[RoleTuple], updates: int) -> list[EncodedQuestion]:

@@ -24,7 +24,7 @@ from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.unscored import UnscoredError
 from racro_pl.rollout import RolloutEngine, RolloutError
 from racro_pl.training.distributed import all_reduce, join_ranks, reduce_counts
-from racro_pl.training.encoding import encode_readable, in_order
+from racro_pl.training.encoding import encode_readable, in_order, telling
 from racro_pl.training.gradients import GradientSum, normalise_gradients, take_gradients
 from racro_pl.training.metrics.step import TOKEN_SUMS, StepMetrics
 from racro_pl.training.rollouts import (
@@ -108,7 +108,7 @@ class RacroModule(AnsweringModule):
 
     def _submit(self, questions: Sequence[Question], metrics: StepMetrics, ahead: bool = False) -> StepGroups:
         with metrics.phase("sample"):
-            encoded = encode_readable(self.captioner, questions, self.roles, self.print)
+            encoded = encode_readable(self.captioner, questions, self.roles, telling(self))
         metrics.add(dropped=len(questions) - len(encoded))
         asked = in_order(encoded, self.objective.updates_per_rollout)
         return self._rollouts.submit(

@@ -141,7 +141,10 @@ def test_a_broken_image_in_training_is_told(tmp_path):
     def encode(question, *_, **options):
         raise ImageError(EVIL)
 
-    module = SimpleNamespace(captioner=SimpleNamespace(encode=encode), print=told.append, roles=("caption",))
+    first = SimpleNamespace(is_global_zero=True)
+    module = SimpleNamespace(
+        captioner=SimpleNamespace(encode=encode), trainer=first, print=told.append, roles=("caption",)
+    )
     assert CaptionerModule.encode_readable(module, [QUESTION]) == []
     quiet(told[0])
 
