@@ -129,7 +129,7 @@ class RunCheckpoint(ModelCheckpoint):
         last = is_last_step(trainer)
         self._stop = None if last else self.signals.agreed()
         in_time = trainer.global_step % self.every_n_steps == 0
-        self._due = last or trainer.should_stop or self._stop is not None or in_time
+        self._due = ends_now(trainer) or self._stop is not None or in_time
         loop = trainer.fit_loop.epoch_loop
         # Without validation questions Lightning begins a validation all the same, and ends it before any hook.
         validating = bool(sets_of(trainer)) and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Keep the best; then save what was put off."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._due = self._due or trainer.should_stop
+            self._due = self._due or ends_now(trainer)
             self._row = None
             self._save_if_due(trainer, stop=True)
 
@@ -152,7 +152,7 @@ class RunCheckpoint(ModelCheckpoint):
         if not self._due or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # The last state gets its name when the run has written all else: a run killed just before then finishes.
-        finishing = is_last_step(trainer) or trainer.should_stop
+        finishing = ends_now(trainer) and self._stop is None
         trainer.save_checkpoint(self._place("finishing.ckpt" if finishing else "last.ckpt"), weights_only=False)
         self._saved_step = trainer.global_step
         if stop and self._stop is not None:
@@ -173,3 +173,8 @@ class RunCheckpoint(ModelCheckpoint):
 def is_last_step(trainer: Trainer) -> bool:
     """Whether ``max_steps`` are made."""
     return 0 <= trainer.max_steps <= trainer.global_step
+
+
+def ends_now(trainer: Trainer) -> bool:
+    """Whether no step follows: asked to stop early (``max_time``), a run still makes its ``min_steps``."""
+    return is_last_step(trainer) or (trainer.should_stop and trainer.fit_loop._can_stop_early)

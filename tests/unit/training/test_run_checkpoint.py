@@ -145,6 +145,25 @@ def test_in_the_last_step_a_signal_changes_nothing(folder, tmp_path):
     assert step_of(kept / "checkpoints/last.ckpt") == 2
 
 
+@pytest.mark.parametrize("least", [1, 5])
+def test_a_signal_while_the_run_is_ending_early_is_saved_as_any_other(folder, tmp_path, least):
+    """In step 2 something ends the run, at once or after five steps; the signal comes in step 2 or 3."""
+
+    class EndsEarly(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step >= 2
+
+    step = 2 if least == 1 else 3
+    with pytest.raises(Stopped, match="last.ckpt"):
+        run(
+            folder, tmp_path, signals_at((16 * step - 4, signal.SIGTERM)), steps=9, every=9, min_steps=least,
+            min_epochs=0, callbacks=[EndsEarly()],
+        )  # fmt: skip
+    kept = tmp_path / "run/version_0/checkpoints"
+    assert step_of(kept / "last.ckpt") == step
+    assert not any(kept.glob("finishing*"))
+
+
 class Full(OSError):
     """No space left, half-way."""
 
