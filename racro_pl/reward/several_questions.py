@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from racro_pl.reward.reasoner import Reasoner
 from racro_pl.reward.reward_function import RewardFuture
 from racro_pl.reward.scorer import Scorer
 from racro_pl.reward.several import joined, mean
+from racro_pl.reward.unscored import count_reasons
 from racro_pl.seeds import seed_for
 from racro_pl.text.choices import LETTERS, without_choices
 from racro_pl.types import Question, Rewards, require
@@ -54,7 +56,16 @@ class SeveralQuestions(Scorer):
         asked = [question, *(shuffled(other, rng) for other in drawn)]
         waiting = [super(SeveralQuestions, self).submit(each, captions, seed) for each in asked]
         self._stats["captions"] -= len(captions) * len(drawn)  # counted once
-        return RewardFuture(lambda: over_questions([future.result() for future in waiting]))
+        return RewardFuture(lambda: self._together([future.result() for future in waiting]))
+
+    def _together(self, each: Sequence[Rewards]) -> Rewards:
+        """The captions' rewards; one that lacks several verdicts is one caption without a score."""
+        rewards = over_questions(each)
+        counted = Counter(kind for one in each for kind in count_reasons(one.reasons).elements())
+        for kind, count in (counted - count_reasons(rewards.reasons)).items():
+            self._stats["unscored"] -= count
+            self._stats[f"unscored/{kind}"] -= count
+        return rewards
 
 
 def over_questions(each: Sequence[Rewards]) -> Rewards:

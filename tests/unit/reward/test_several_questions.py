@@ -91,6 +91,14 @@ def test_a_caption_with_one_verdict_missing_has_no_score(reader, asked):
     assert several.drain_stats()["captions"] == 2
 
 
+def test_a_caption_without_several_verdicts_is_counted_once(reader, asked):
+    several = scorer(reader, others=2)
+    rewards = several.submit(asked, ["no shape, no size", "no color, no shape, no size", "red"]).result()
+    assert rewards.scored == (False, False, True)
+    stats = several.drain_stats()
+    assert stats["unscored"] == sum(count for name, count in stats.items() if name.startswith("unscored/")) == 2
+
+
 OPTIONS = ("red", "green", "blue")
 
 
