@@ -53,6 +53,9 @@ class GainScorer(Scorer):
             without = blind.result()
             if not without.scored[0]:  # a failed answer is not kept
                 nothing = (0.0,) * len(correct)
+                # Those that lack an answer of their own are counted already.
+                self._stats["unscored"] += sum(rewards.scored)
+                self._stats["unscored/without caption"] += sum(rewards.scored)
                 return replace(
                     rewards,
                     total=nothing,

@@ -81,6 +81,8 @@ def test_an_unknown_base_is_no_score_and_is_asked_again():
     rewards = scorer.submit(question("q"), ["red", "dark"]).result()
     assert rewards.scored == (False, False)
     assert rewards.reasons == ("without caption: down: scripted",) * 2
+    stats = scorer.drain_stats()
+    assert stats["unscored"] == stats["unscored/without caption"] == 2
     assert scorer.submit(question("q"), ["red", "dark"]).result().total == (1.0, 0.0)
 
 
