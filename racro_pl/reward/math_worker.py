@@ -61,9 +61,11 @@ def main() -> None:
             difference = first - second
             if not difference.is_number:
                 return first == second or simplify(difference) == 0
+            sizes = [abs(side.evalf(DIGITS)) for side in (first, second)]
+            if not all(size.is_finite for size in sizes):  # relative to 1/0, every difference would be small enough
+                return bool(first == second)
             # Relative, so that 10^{-20} is not 10^{-19}; against an exact zero there is nothing relative.
-            size = max(abs(first.evalf(DIGITS)), abs(second.evalf(DIGITS)))
-            return bool(first == second or abs(difference.evalf(DIGITS)) <= size * 10 ** (5 - DIGITS))
+            return bool(first == second or abs(difference.evalf(DIGITS)) <= max(sizes) * 10 ** (5 - DIGITS))
         except (MemoryError, RecursionError):
             return None
         except Exception:  # a parser that fails on junk has not found the answers equal

@@ -68,6 +68,15 @@ def test_different(grader, answer, gold):
     assert grader.grade(answer, question(gold)) is False
 
 
+@pytest.mark.parametrize(
+    "answer", ["1/0", r"\frac{1}{0}", "2/(1-1)", r"\ln 0", "(-1)!", r"\sum_{k=1}^{\infty} k", r"\lim_{x\to 0} 1/x"]
+)  # fmt: skip
+def test_what_is_not_finite_equals_no_number(grader, answer):
+    for gold in ("0", "5", r"2\sqrt3", r"-\infty"):
+        assert grader.grade(answer, question(gold)) is False
+    assert grader.decide(r"\sum_{k=1}^{\infty} k", r"\infty") is True
+
+
 def test_choices_and_texts(grader):
     assert grader.grade("blue", question("B", "choice", ("red", "blue"))) is True
     assert grader.grade("(a)", question("B", "choice", ("red", "blue"))) is False
