@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import combinations
 
 from racro_pl.text.algebra import equations_equal, formulas_equal, is_formula, value_of
 from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
@@ -170,11 +171,10 @@ class _Comparison:
             if other.number is not None and other.number.denominator == 1 and not _FRACTION.search(other.text):
                 return False
             return self._texts(other.text, f"({ratio[0]})/({ratio[1]})")
-        if len(terms[0]) != len(terms[1]):
+        if len(terms[0]) != len(terms[1]) or any(all(value_of(term) == 0 for term in side) for side in terms):  # 0:0
             return False
-        pairs = zip(terms[0][1:], terms[1][1:], strict=True)
-        crossed = [(f"({a})*({terms[1][0]})", f"({b})*({terms[0][0]})") for a, b in pairs]
-        return _all(self._texts(*pair) for pair in crossed)
+        pairs = combinations(zip(*terms, strict=True), 2)
+        return _all(self._texts(f"({a})*({d})", f"({b})*({c})") for (a, b), (c, d) in pairs)
 
     def _equations(self, answer: Value, gold: Value) -> bool | None:
         left, right = _settled(answer), _settled(gold)
