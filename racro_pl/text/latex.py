@@ -6,6 +6,7 @@ r"""Normalising a written answer: what is dressing goes, what is mathematics sta
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 MAX_ANSWER_CHARS = 500
@@ -14,22 +15,36 @@ _MAX_NESTING = 20
 """Macros within macros that are taken off; more are no answer."""
 
 _GREEK = re.findall(
-    r"\w+", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma"
+    r"\w+",
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "
+    "upsilon phi chi psi omega",
 )
+_CAPITALS = {"Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Σ": "Sigma", "Φ": "Phi",
+             "Ψ": "Psi", "Ω": "Omega"}  # fmt: skip
 _CHARACTERS: dict[int, str] = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width forms of ASCII
-    **{ord(char): "" for char in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"},
+    **{ord(char): "" for char in "\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufe0f\ufeff\u00ad\u200e\u200f"},
     **{ord(char): " " for char in "\u00a0\u2002\u2003\u2009\u202f\u3000\t\n"},
-    **{0x3B1 + index: rf"\{name} " for index, name in enumerate(_GREEK) if name != "sigma"},
+    **{0x3B1 + index: rf"\{name} " for index, name in enumerate(_GREEK)},
+    **{ord(char): rf"\{name} " for char, name in _CAPITALS.items()},
+    **{ord(char): "-" for char in "−–—‐‑‒―﹣"},  # models write the hyphen that never breaks a line as a minus
+    **{ord(char): rf"\frac{{{over}}}{{{under}}}"
+       for char, over, under in zip("½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", "113121234151357", "244335555668888", strict=True)},
     **{ord(char): text for char, text in {
-        "−": "-", "–": "-", "—": "-", "‐": "-", "º": "°", "˚": "°", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
-        "÷": r"\div ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ",
-        "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∠": r"\angle ", "△": r"\triangle ",
-        "√": r"\sqrt ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-        "σ": r"\sigma ", "Δ": r"\Delta ", "Ω": r"\Omega ", "φ": r"\phi ", "ω": r"\omega ", "“": '"', "”": '"', "’": "'",
-        "µ": r"\mu ", "℃": "°C", "、": ",", "。": ".", "′": "'", "¬": r"\neg ", "【": "[", "】": "]",
+        "º": "°", "˚": "°", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "⁄": "/",
+        "∕": "/", "∶": ":", "÷": r"\div ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ",
+        "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+        "∅": r"\emptyset ", "±": r"\pm ", "∠": r"\angle ", "△": r"\triangle ", "√": r"\sqrt ", "ϕ": r"\phi ",
+        "∆": r"\Delta ", "“": '"', "”": '"', "’": "'", "µ": r"\mu ", "℃": "°C", "、": ",", "。": ".", "′": "'",
+        "¬": r"\neg ", "【": "[", "】": "]",
     }.items()},
 }  # fmt: skip
+# Letters and digits of mathematical alphabets, such as an italic x or pi.
+_CHARACTERS |= {
+    code: _CHARACTERS.get(ord(plain), plain)
+    for code in range(0x1D400, 0x1D800)
+    if len(plain := unicodedata.normalize("NFKC", chr(code))) == 1
+}
 # In print a root covers the whole number after it; TeX's would take one digit.
 _ROOT = re.compile(r"√\s?(\d{1,40}(?:\.\d{1,40})?)")
 # A careless writer of strings turns \frac into a form feed and "rac", and so on.
@@ -63,7 +78,7 @@ _REWRITES = [
          r"\\"),
         (r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:hspace|vspace)\s*\{[^{}]*\}|~", " "),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°", " degree "),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°|(?<=\d)\s*∘", " degree "),
         (r"(\\(?:sin|cos|tan|cot|sec|csc)\s*\(?\s*)(\d+(?:\.\d+)?)\s*degree(?![A-Za-z])", r"\1(\2\\pi/180)"),
         (r"\\([%#&])", r"\1"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
