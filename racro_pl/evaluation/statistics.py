@@ -62,21 +62,15 @@ def bootstrap_interval(
     scores = np.asarray(group_scores, dtype=np.float64)
     if scores.size < 2:
         return 0.0, 1.0
-    # Clopper-Pearson at the ends: (alpha / 2) ** (1 / n) is the chance of a right group at which n in a row are
-    # right in alpha / 2 of all cases.
-    bound = ((1 - level) / 2) ** (1 / scores.size)
-    if np.all(scores == 1):
-        return bound, 1.0
-    if np.all(scores == 0):
-        return 0.0, 1 - bound
-    return _percentiles(scores, resamples, level, seed)
+    return _percentiles(scores, (0.0, 1.0), resamples, level, seed)
 
 
 def paired_interval(scores_a: Mapping[str, float], scores_b: Mapping[str, float]) -> PairedDifference | None:
     """Cluster bootstrap interval (95 %) of ``b - a``: the groups that both have are resampled whole.
 
     A question that is hard for both moves both headlines alike, so the difference is known better than the two
-    separate intervals suggest. Scores are by the group's name.
+    separate intervals suggest. Scores are by the group's name. Where all groups differ alike (two systems that are
+    right on the same ones, say), the bound of :func:`bootstrap_interval` stands in here too.
 
     Returns:
         None when no group is common. With one group the interval says nothing: ``(-1, 1)``.
@@ -85,7 +79,7 @@ def paired_interval(scores_a: Mapping[str, float], scores_b: Mapping[str, float]
     if not common:
         return None
     differences = np.array([scores_b[name] - scores_a[name] for name in common])
-    low, high = _percentiles(differences) if len(common) > 1 else (-1.0, 1.0)
+    low, high = _percentiles(differences, (-1.0, 1.0)) if len(common) > 1 else (-1.0, 1.0)
     return PairedDifference(float(differences.mean()), low, high, len(common))
 
 
@@ -133,16 +127,19 @@ def paired_test(scores_a: Mapping[str, float], scores_b: Mapping[str, float]) ->
 
 
 def _percentiles(
-    values: np.ndarray, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+    values: np.ndarray, span: tuple[float, float], resamples: int = 10_000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentiles of the means of ``values`` resampled.
+    """Percentiles of the means of ``values`` resampled; ``span`` has the least and the largest value that can be.
 
     Drawing n values with replacement is drawing how often each *distinct* value comes up: multinomial counts. Scores
     have few distinct values, so 10,000 resamples of 3,000 groups cost a few thousand numbers instead of 30 million.
     """
     distinct, counts = np.unique(values, return_counts=True)
     if distinct.size == 1:
-        return float(distinct[0]), float(distinct[0])
+        # Clopper-Pearson at the ends: (alpha / 2) ** (1 / n) is the share of such groups at which n in a row are such
+        # in alpha / 2 of all cases. The others may be anything within the span.
+        value, others = float(distinct[0]), 1 - ((1 - level) / 2) ** (1 / values.size)
+        return value - others * (value - span[0]), value + others * (span[1] - value)
     rng = np.random.default_rng(seed)
     shares = counts / values.size
     block = max(1, _BLOCK // distinct.size)

@@ -43,6 +43,17 @@ def test_all_right_is_not_certainty():
     assert bootstrap_interval([0.0] * 20) == (0.0, pytest.approx(0.1684, abs=1e-4))
 
 
+def test_groups_that_all_differ_alike_are_no_certainty_either():
+    # 1 - 0.025 ** (1 / 20) = 0.1684 of the groups may be otherwise: the difference -1 or 1 where it was 0, ...
+    half, right, wrong = (dict.fromkeys(map(str, range(20)), score) for score in (0.5, 1.0, 0.0))
+    same, gained = paired_interval(right, right), paired_interval(wrong, right)
+    assert same.difference == 0.0
+    assert (same.low, same.high) == (pytest.approx(-0.1684, abs=1e-4), pytest.approx(0.1684, abs=1e-4))
+    # ... or -1 where it was 1.
+    assert (gained.difference, gained.low, gained.high) == (1.0, pytest.approx(1 - 2 * 0.1684, abs=1e-4), 1.0)
+    assert bootstrap_interval(list(half.values())) == (pytest.approx(0.4158, abs=1e-4), pytest.approx(0.5842, abs=1e-4))
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0
