@@ -41,13 +41,19 @@ class Answers:
 def answer_all(
     question: Question, captioners: Mapping[str, Pipeline], reasoners: Mapping[str, Reasoner]
 ) -> Iterator[dict[str, Answers]]:
-    """Every captioner's texts and every reasoner's answers; yields after each text, with all that is there."""
+    """Every captioner's texts and every reasoner's answers; yields after each text, with all that is there.
+
+    Where one of them fails, its place says why: that must not hide what the others say.
+    """
     found = {name: Answers(answers=(None,) * len(reasoners)) for name in captioners}
     yield found
     for name, pipeline in captioners.items():
-        for answers in _answers(question, pipeline, list(reasoners.values())):
-            found = found | {name: answers}
-            yield found
+        try:
+            for answers in _answers(question, pipeline, list(reasoners.values())):
+                found = found | {name: answers}
+                yield found
+        except (RacroError, ImageError) as error:
+            yield (found := found | {name: _failed(found[name], str(error))})
 
 
 def _answers(question: Question, pipeline: Pipeline, reasoners: Sequence[Reasoner]) -> Iterator[Answers]:
@@ -58,9 +64,19 @@ def _answers(question: Question, pipeline: Pipeline, reasoners: Sequence[Reasone
     yield (answers := replace(answers, tentative=tentative))
     chat = reasoner_chat(question.text, caption, tentative)
     for place, reasoner in enumerate(reasoners):
-        reply = reply_of(reasoner, chat)
-        said[place] = extract_answer(reply) or visible_text(reply).strip() or "(no answer)"
+        try:
+            reply = reply_of(reasoner, chat)
+            said[place] = extract_answer(reply) or visible_text(reply).strip() or "(no answer)"
+        except RacroError as error:
+            said[place] = f"({error})"
         yield replace(answers, answers=tuple(said))
+
+
+def _failed(answers: Answers, why: str) -> Answers:
+    """What a captioner has said until it failed, and why; the reasoners have nothing to read."""
+    caption = f"({why})" if answers.caption is None else answers.caption
+    tentative = "" if answers.caption is None else f"({why})"
+    return Answers(caption, tentative, ("",) * len(answers.answers))
 
 
 def table(found: Mapping[str, Answers], reasoners: Sequence[str]) -> str:
@@ -83,6 +99,10 @@ def _cell(text: str | None) -> str:
     if text is None:
         return "<td class='waiting'>…</td>"
     return f"<td>{html.escape(text) or '<i>(empty)</i>'}</td>"
+
+
+def _uploaded(payload: Any) -> str | None:
+    return None if payload is None else payload.path
 
 
 STYLE = """
@@ -137,8 +157,14 @@ class Demo:
                     )  # fmt: skip
             answers = gradio.HTML(label="Answers")
             gradio.Examples(self._examples(), [picture, text])
+            # Gradio would open the file itself: of one that is no picture it says nothing but "Error".
+            picture.preprocess = _uploaded
             for event in (button.click, text.submit):
-                event(self.ask, [picture, text], [seen, answers], api_visibility="private", concurrency_limit=1)
+                # One id: Gradio counts what runs at once by function, and takes a method for another one each time.
+                event(
+                    self.ask, [picture, text], [seen, answers], api_visibility="private", concurrency_limit=1,
+                    concurrency_id="ask",
+                )  # fmt: skip
         page.queue(max_size=16)
         return page
 

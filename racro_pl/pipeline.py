@@ -19,6 +19,7 @@ from racro_pl.evaluation.writers import Task, Writer, open_writer
 from racro_pl.images import image_size
 from racro_pl.reward import Reasoner, ReasonerError
 from racro_pl.text.answers import extract_answer, visible_text
+from racro_pl.text.cleaning import clean_text
 from racro_pl.text.reasoner_prompt import joint_messages, reasoner_messages
 from racro_pl.types import ImageRef, Messages, Question, RacroError, require
 
@@ -238,6 +239,8 @@ def question_of(images: Image | Sequence[Image], text: str) -> Question:
     given = [images] if isinstance(images, (str, Path, bytes, ImageRef)) else list(images)
     if not given:
         raise RacroError("no image; expected at least one")
+    # Bytes of a command line that are no UTF-8, and emojis cut in two, come as halves of characters.
+    text = clean_text(text)
     if not text.strip():
         raise RacroError("the question is empty; expected its text")
     references = tuple(_reference(image) for image in given)

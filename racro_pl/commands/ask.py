@@ -25,7 +25,6 @@ from racro_pl.pipeline import (
 from racro_pl.runs import versions
 from racro_pl.terminal import Console
 from racro_pl.text.answers import visible_text
-from racro_pl.text.cleaning import clean_text
 from racro_pl.text.printable import json_line
 from racro_pl.types import Question
 
@@ -38,8 +37,7 @@ def main(arguments: list[str]) -> int:
     quiet_libraries()
     console = Console(stderr=options.json)
     *paths, text = options.words
-    # Bytes of the command line that are no UTF-8 come as halves of characters.
-    question = question_of([Path(path) for path in paths], clean_text(text))
+    question = question_of([Path(path) for path in paths], text)
     captioner = options.captioner or default_captioner()
     reasoner = options.reasoner or EMBEDDED_REASONER
     for name, model in (("captioner", captioner), ("reasoner", reasoner)):

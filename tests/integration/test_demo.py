@@ -9,6 +9,7 @@ import pytest
 from racro_pl.demo import Answers, Demo, answer_all, table
 from racro_pl.pipeline import Pipeline, question_of
 from racro_pl.serving.addresses import free_port
+from racro_pl.types import RacroError
 from tests.helpers.service import EchoReasoner
 
 FIGURES = Path(__file__).parents[2] / "docs" / "images" / "figures.png"
@@ -27,6 +28,21 @@ def test_answers_come_one_by_one_and_texts_stay_texts() -> None:
     assert "&lt;b&gt;" in page
     assert "(empty)" in page
     assert "class='waiting'" in page
+
+
+def test_what_fails_says_so_in_its_place_and_hides_nothing_else(monkeypatch) -> None:
+    def fail(question, task):
+        raise RacroError("the server is gone")
+
+    reasoners = {"down": EchoReasoner("timeout: no complete answer"), "echo": EchoReasoner()}
+    question = question_of(FIGURES, ASKED)
+    with Pipeline(max_tokens=12) as good, Pipeline() as bad:
+        monkeypatch.setattr(bad, "write", fail)
+        *_, last = answer_all(question, {"bad": bad, "good": good}, reasoners)
+    assert last["bad"] == Answers("(the server is gone)", "", ("", ""))
+    assert last["good"].caption
+    assert "no complete answer" in (last["good"].answers[0] or "")
+    assert ASKED in (last["good"].answers[1] or "")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +82,26 @@ def test_upload_ask_and_read_the_answers(page_url, browser, width, scheme) -> No
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out sideways"
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {page_url.split("/")[2]}
     context.close()
+
+
+@pytest.mark.browser
+def test_a_file_that_is_no_picture_is_named_and_one_question_is_answered_at_a_time(page_url) -> None:
+    import httpx
+
+    with httpx.Client(base_url=page_url, trust_env=False, timeout=60) as client:
+        path = client.post("/gradio_api/upload", files={"files": ("photo.png", b"no picture")}).json()[0]
+        asks = [each["id"] for each in client.get("/config").json()["dependencies"] if len(each["inputs"]) == 2]
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, ASKED]
+        for function in asks[-2:]:
+            session = {"session_hash": f"s{function}"}
+            client.post("/gradio_api/queue/join", json={"data": data, "fn_index": function} | session)
+            with client.stream("GET", "/gradio_api/queue/data", params=session) as events:
+                answered = next(line for line in events.iter_lines() if "process_completed" in line)
+            assert "not a readable image" in answered
+    demo = Demo({}, {"echo": EchoReasoner()})
+    asking = [each for each in demo.build().fns.values() if each.concurrency_limit == 1]
+    assert len({each.concurrency_id for each in asking}) == 1, "the button and the return key share one place"
+    demo.close()
 
 
 @pytest.mark.browser

@@ -86,6 +86,7 @@ def test_a_tentative_answer_without_a_box_is_not_shown_to_the_reasoner() -> None
     [
         ([], "q", "no image"),
         (FIGURES, "  ", "question is empty"),
+        (FIGURES, "\ufeff\0", "question is empty"),
         (b"no picture", "q", "image"),
         ("nowhere.png", "q", "nowhere"),
     ],
@@ -93,6 +94,10 @@ def test_a_tentative_answer_without_a_box_is_not_shown_to_the_reasoner() -> None
 def test_unusable_input_is_refused_before_a_model_is_loaded(images, text, message) -> None:
     with pytest.raises(RacroError, match=message):
         question_of(images, text)
+
+
+def test_half_a_character_in_a_question_is_replaced_not_an_error() -> None:
+    assert question_of(FIGURES, "an emoji \ud83d cut").text == "an emoji \ufffd cut"
 
 
 def test_a_reasoner_without_an_answer_is_an_error() -> None:
