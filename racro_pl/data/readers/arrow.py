@@ -8,10 +8,12 @@ values, which is counted before any of them is made.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from racro_pl.data.readers.base import RowError
 from racro_pl.data.readers.lines import clean_row
@@ -71,14 +73,28 @@ def read_records(path: Path, choose: Choose) -> Iterator[Record]:
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[Record]:
+    short = {field.name for field in batch.schema if str(field.type) == "float"}
     try:
-        yield from [Record(*clean_row(row)) for row in batch.to_pylist()]
+        yield from [Record(*clean_row(as_written(row, short))) for row in batch.to_pylist()]
     except UnicodeDecodeError as error:
         if batch.num_rows == 1:
             yield Record(RowError("not UTF-8", str(error)), False)
         else:
             for index in range(batch.num_rows):
                 yield from _records(batch.slice(index, 1))
+
+
+def as_written(row: dict[str, Any], short: Collection[str]) -> dict[str, Any]:
+    """A row whose floats of 32 bits, in the columns ``short``, are the decimals that they were: 0.1 as 0.1.
+
+    Python makes 0.10000000149011612 of it, which no answer would equal.
+    """
+    if not short:
+        return row
+    return {
+        name: float(str(np.float32(value))) if name in short and isinstance(value, float) else value
+        for name, value in row.items()
+    }
 
 
 def _bytes_as_python(array: pa.Array) -> int:

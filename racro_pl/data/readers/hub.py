@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from racro_pl.data.readers.arrow import read_records
+from racro_pl.data.readers.arrow import as_written, read_records
 from racro_pl.data.readers.base import MAX_IMAGES, RowError, Split
 from racro_pl.data.readers.fields import image_refs, is_blank
 from racro_pl.data.readers.hub_files import download, looks_like_hub_id, part_files, parts_of
@@ -143,10 +143,11 @@ class HubReader(PlainReader):
             stream = stream.decode(False)  # images are opened by racro_pl.images, within its limits
             features = stream.features or {}
             labels = {name: kind.names for name, kind in features.items() if isinstance(kind, ClassLabel)}
+            short = {name for name, kind in features.items() if getattr(kind, "dtype", None) == "float32"}
             if features:
                 self.columns.require(self.dataset, features)
             for number, values in enumerate(stream, start=1):
-                row, repaired = clean_row(values)
+                row, repaired = clean_row(as_written(values, short))
                 yield self._row(part, number, _with_labels(row, labels), repaired, Path(self.dataset))
         except RacroError:
             raise

@@ -54,6 +54,16 @@ def test_a_file_with_images_inside_becomes_questions(folder, png):
     assert open_image(first.images[0]).size == (10, 10)
 
 
+def test_a_short_float_is_the_decimal_that_was_written(folder, png):
+    path = write(folder / "toys.parquet", table(png, answer=pa.array([0.1, 2.0, 1e-7], pa.float32())))
+    answers = [question.answer for question in HubReader(str(path)).read("train").questions]
+    assert answers == ["0.1", "2.0", "1e-07"]
+    pytest.importorskip("datasets")
+    write(folder / "d/train.parquet", table(png, answer=pa.array([0.1, 2.0, 1e-7], pa.float32())))
+    streamed = HubReader(str(folder / "d"), streaming=True).read("train").questions
+    assert [question.answer for question in streamed] == answers
+
+
 def test_what_is_said_of_bytes_that_are_no_image_is_the_same_on_every_run(folder):
     cells = pa.array([{"bytes": b"", "path": None}, {"bytes": b"no image", "path": None}], IMAGE)
     path = write(folder / "toys.parquet", table(b"", 2, image=cells))
