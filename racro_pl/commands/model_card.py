@@ -29,7 +29,10 @@ processor = AutoProcessor.from_pretrained(folder)
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 inputs = processor(text=[text], images=[Image.open("picture.png").convert("RGB")], return_tensors="pt")
 with torch.inference_mode():
-    written = model.generate(**inputs.to(model.device), max_new_tokens={tokens}, do_sample=False)
+    # Without a penalty on repetition, as in training; some bases come with one.
+    written = model.generate(
+        **inputs.to(model.device), max_new_tokens={tokens}, do_sample=False, repetition_penalty=1.0
+    )
 print(processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
 _ADAPTER = """\

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from safetensors.torch import save_file
+from transformers import GenerationConfig
 
 from racro_pl.files import follow_umask, write_atomically
 from racro_pl.policy.adapter_files import CONFIG, WEIGHTS, check_fit, read_adapter
@@ -53,6 +54,11 @@ def export_merged(policy: PolicySettings, out: Path, dtype: Literal["bfloat16", 
     whole = replace(policy, quantization="none", dtype="float32")
     captioner = load_for_inference(whole, torch.device("cpu"))
     model = captioner.model.merge_and_unload() if policy.adapter is not None else captioner.model
+    # The base's own way to sample (Qwen's penalises repetition) was off in training, and servers would follow it.
+    model.generation_config = GenerationConfig(
+        eos_token_id=sorted(captioner.eos_ids),
+        **{name: getattr(model.generation_config, name, None) for name in ("bos_token_id", "pad_token_id")},
+    )
     model.to(getattr(torch, dtype)).save_pretrained(str(out))
     captioner.encoder.processor.save_pretrained(str(out))
     follow_umask(out)

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,24 @@ def test_the_cards_code_writes_the_captions_of_the_run(run, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path / "out")
     exec(code.replace('"What is shown in the picture?"', repr(question.text)), {})
     assert capsys.readouterr().out.splitlines()[-1] == captions(run)[0]
+
+
+@pytest.mark.parametrize("options", [(), ("--merge", "--dtype", "float32")], ids=["adapter", "merged"])
+def test_a_base_that_penalises_repetition_does_so_in_no_exported_captioner(
+    local_base, tmp_path, monkeypatch, capsys, options
+):
+    base = Path(find_policy(CaptionerSettings(str(local_base)), on_gpu=False).path)
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 9.0, "top_k": 1}))
+    export.main([str(local_base), str(tmp_path / "out"), "--base", str(base), *options])
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out/README.md").read_text(), re.DOTALL)
+    question = figure_questions("test", 1)[0]
+    (tmp_path / "out/picture.png").write_bytes(question.images[0].data)
+    monkeypatch.chdir(tmp_path / "out")
+    exec(code.replace('"What is shown in the picture?"', repr(question.text)), {})
+    assert capsys.readouterr().out.splitlines()[-1] == captions(local_base)[0]
+    if options:
+        assert "penalty" not in (tmp_path / "out/generation_config.json").read_text()
 
 
 def test_the_card_of_an_answering_captioner_asks_for_answers(run):
