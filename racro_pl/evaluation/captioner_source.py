@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.figure_world.models import resolve_model
 from racro_pl.policy.config import PolicySettings
 from racro_pl.pretrained.folder import read_json
+from racro_pl.reward import HttpReasoner
 from racro_pl.runs import versions
 from racro_pl.types import RacroError
 
@@ -73,10 +75,18 @@ def find_policy(settings: CaptionerSettings, on_gpu: bool) -> PolicySettings:
 
 
 def identity(settings: CaptionerSettings, on_gpu: bool) -> str:
-    """What must be the same for captions written earlier to be this captioner's: weights, images, lengths."""
+    """What must be the same for captions written earlier to be this captioner's: weights, images, lengths.
+
+    Raises:
+        RacroError: as :func:`find_policy`; or no model is named, and the server cannot be asked.
+    """
     limits = {"max_new_tokens": settings.max_new_tokens}
     if is_url(settings.path):
-        return json.dumps({"url": settings.path, "model": settings.model, **limits}, sort_keys=True)
+        # One address serves one model today and another tomorrow: of a server with a single one its name is asked for.
+        with closing(HttpReasoner(settings.path, settings.model)) as server:
+            model = json.loads(server.identity)["model"]
+        sent = {name: getattr(settings, name) for name in ("min_pixels", "max_pixels") if getattr(settings, name)}
+        return json.dumps({"url": settings.path, "model": model, **limits, **sent}, sort_keys=True)
     policy = find_policy(settings, on_gpu)
     files = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns)

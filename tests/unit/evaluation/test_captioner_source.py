@@ -6,6 +6,7 @@ from racro_pl.evaluation.captioner_source import MAX_PIXELS, MIN_PIXELS, find_po
 from racro_pl.evaluation.settings import CaptionerSettings
 from racro_pl.figure_world.models import EMBEDDED
 from racro_pl.types import RacroError
+from tests.fakes.reasoner_server import FaultServer
 
 CONFIG = """
 model:
@@ -113,6 +114,16 @@ def test_retrained_weights_are_another_captioner(run):
     (run / "version_10/adapter/adapter_model.safetensors").write_bytes(b"other weights")
     assert identity(settings, on_gpu=False) != before
     assert identity(CaptionerSettings(str(run), max_new_tokens=3), on_gpu=False) != before
+
+
+def test_another_model_or_image_size_at_the_same_address_is_another_captioner():
+    with FaultServer(models=["first"]) as server:
+        settings = CaptionerSettings(server.url)
+        before = identity(settings, on_gpu=False)
+        assert identity(CaptionerSettings(server.url, model="first"), on_gpu=False) == before
+        assert identity(CaptionerSettings(server.url, max_pixels=4000), on_gpu=False) != before
+        server.models = ["second"]
+        assert identity(settings, on_gpu=False) != before
 
 
 @pytest.mark.parametrize("path", ["runs/quickstart", "./mine", "/nowhere/at/all"])
