@@ -20,7 +20,7 @@ from racro_pl.commands.guard import HELP, ConfigParser, guard, offer_completion,
 from racro_pl.commands.public import public_identity, public_place
 from racro_pl.commands.quiet import quiet_libraries
 from racro_pl.data.benchmark_datamodule import BenchmarkDataModule
-from racro_pl.data.benchmarks.loading import BenchmarkSettings, LoadedBenchmark
+from racro_pl.data.benchmarks.loading import LoadedBenchmark
 from racro_pl.evaluation.captioner_module import CaptionerModule, batch_size_for, open_trainer, predict
 from racro_pl.evaluation.captioner_source import identity
 from racro_pl.evaluation.exporting import export_vlmevalkit, vlmevalkit_file
@@ -146,7 +146,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
 def _folder(plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, on_gpu: bool, console: Console) -> str:
     """The run's folder, chosen by the first process."""
     identities = Identities(
-        {loaded.name: _source(loaded.settings) for loaded in benchmarks},
+        {loaded.name: _source(loaded) for loaded in benchmarks},
         {entry.name: identity(entry, on_gpu) for entry in plan.captioners},
         {entry.name: entry.reasoner.identity for entry in plan.reasoners},
     )
@@ -155,11 +155,15 @@ def _folder(plan: Plan, benchmarks: list[LoadedBenchmark], options: Any, on_gpu:
     return str(folder)
 
 
-def _source(settings: BenchmarkSettings) -> str:
-    """What a benchmark's questions come from; a changed file is another source."""
-    path = Path(settings.path) if settings.path else None
-    state = f" {path.stat().st_size} {path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""
-    return f"{settings.path or 'default'} {settings.split or 'default'}{state}"
+def _source(loaded: LoadedBenchmark) -> str:
+    """What a benchmark's questions come from; a changed file, given or in a folder that was given, is another source.
+
+    Of a hub id the files may be downloaded again and are the same; VLMEvalKit's own are told by their checksum.
+    """
+    path, split = loaded.settings.path, loaded.settings.split
+    given = path is not None and Path(path).expanduser().exists()
+    state = "".join(f" {file.stat().st_size} {file.stat().st_mtime_ns}" for file in loaded.files if given)
+    return f"{path or 'default'} {split or 'default'}{state}"
 
 
 def _summary(plan: Plan, benchmarks: list[LoadedBenchmark]) -> dict[str, Any]:

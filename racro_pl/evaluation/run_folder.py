@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +26,17 @@ class Identities:
     def agrees_with(self, other: Identities) -> bool:
         """Whether no name means two things, and something is shared."""
         pairs = [(getattr(self, kind), getattr(other, kind)) for kind in _KINDS]
-        same = all(mine[name] == theirs[name] for mine, theirs in pairs for name in mine.keys() & theirs.keys())
+        same = all(_is_same(mine[name], theirs[name]) for mine, theirs in pairs for name in mine.keys() & theirs.keys())
         return same and bool(self.captioners.keys() & other.captioners.keys())
 
     def joined(self, other: Identities) -> Identities:
         """The names of both."""
         return Identities(*(getattr(other, kind) | getattr(self, kind) for kind in _KINDS))
+
+
+def _is_same(mine: str, theirs: str) -> bool:
+    # Earlier versions noted a folder with questions without the state of the files in it.
+    return mine == theirs or re.fullmatch(r"(?: \d+)+", mine.removeprefix(theirs)) is not None
 
 
 def open_run(runs: Path, name: str, identities: Identities, fresh: bool) -> tuple[Path, bool]:

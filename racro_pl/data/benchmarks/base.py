@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from racro_pl.data.readers.base import ReadResult
@@ -31,6 +32,8 @@ class Found(ReadResult):
     """What was read, and the split that it turned out to be."""
 
     split: str = ""
+    files: tuple[Path, ...] = ()
+    """The tables that they stand in, where they are read from some."""
 
 
 class Benchmark(abc.ABC):

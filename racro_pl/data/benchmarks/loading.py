@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from racro_pl.data.benchmarks import find_benchmark
 from racro_pl.data.benchmarks.base import Benchmark
@@ -34,6 +35,8 @@ class LoadedBenchmark:
     questions: list[Question]
     dropped: Counter[str]
     """Rows left out, by reason."""
+    files: tuple[Path, ...] = ()
+    """The tables that the questions stand in; none where they are made."""
 
     @property
     def name(self) -> str:
@@ -87,7 +90,7 @@ def _load(entry: BenchmarkSettings, limit: int | None) -> LoadedBenchmark:
     check_unique(benchmark.name, questions)
     if not questions:
         raise RacroError(f"{benchmark.name}: no usable question ({dict(found.dropped) or 'no rows'})")
-    return LoadedBenchmark(benchmark, entry, found.split, questions, found.dropped)
+    return LoadedBenchmark(benchmark, entry, found.split, questions, found.dropped, found.files)
 
 
 def first_questions(benchmark: Benchmark, questions: Sequence[Question], limit: int | None) -> list[Question]:

@@ -41,13 +41,13 @@ class Own(Benchmark):
         if split is not None and split not in PARTS:
             raise RacroError(f"own questions have the splits {', '.join(PARTS)}; got {split!r}")
         if _is_data_set(path):
-            result, split = _read_part(path, split, images)
+            result, split, files = _read_part(path, split, images)
         elif split in (None, "test"):
-            result, split = _file_reader(path).read("test", images), "test"
+            result, split, files = _file_reader(path).read("test", images), "test", [Path(path)]
         else:
             raise RacroError(f"{path} is one file of own questions, whose only split is test; got {split!r}")
         questions = [replace(question, source=self.name) for question in result.questions]
-        return Found(questions, result.dropped, result.named, split)
+        return Found(questions, result.dropped, result.named, split, tuple(files))
 
 
 def _is_data_set(path: str) -> bool:
@@ -65,8 +65,8 @@ def _file_reader(path: str) -> PlainReader:
     return JsonlReader(test_path=path)
 
 
-def _read_part(path: str, asked: str | None, images: bool) -> tuple[ReadResult, Split]:
-    """A part of a folder or hub id, and which split it is.
+def _read_part(path: str, asked: str | None, images: bool) -> tuple[ReadResult, Split, list[Path]]:
+    """A part of a folder or hub id, which split it is, and its files.
 
     Raises:
         RacroError: there is no such part, or several of which none was asked for.
@@ -80,5 +80,6 @@ def _read_part(path: str, asked: str | None, images: bool) -> tuple[ReadResult, 
     for split, name in there.items():
         if split == wanted:
             # To the reader it is the test part whatever its name: all of it is wanted, and nothing is held out.
-            return HubReader(path, train=None, test=name).read("test", images), split
+            reader = HubReader(path, train=None, test=name)
+            return reader.read("test", images), split, reader.files(name)
     raise RacroError(f"{path} has no part {wanted}; it has {', '.join(there)}: name one of these as split")

@@ -68,7 +68,8 @@ class TableBenchmark(Benchmark):
         """As :meth:`Benchmark.read`; with ``images=False`` the questions have no images at all."""
         drops = Drops()
         located = self.locate(path, split)
-        return Found(self.collect(located, drops, images), drops.counts, drops.named, located.split)
+        questions = self.collect(located, drops, images)
+        return Found(questions, drops.counts, drops.named, located.split, located.files)
 
     def collect(self, located: Located, drops: Drops, images: bool = True) -> list[Question]:
         """The questions of a split that was found; rows that cannot be used go to ``drops``.

@@ -99,7 +99,7 @@ class HubReader(PlainReader):
 
     def _from_files(self, part: str) -> Iterator[PlainRow]:
         number = 0
-        for path in self._files(part):
+        for path in self.files(part):
             labels: dict[str, list[str]] = {}
 
             def choose(schema: pa.Schema, path: Path = path, labels: dict[str, list[str]] = labels) -> list[str]:
@@ -111,7 +111,12 @@ class HubReader(PlainReader):
                 number += 1
                 yield self._row(part, number, _with_labels(row, labels), repaired, path.parent)
 
-    def _files(self, part: str) -> list[Path]:
+    def files(self, part: str) -> list[Path]:
+        """The files of a part.
+
+        Raises:
+            RacroError: the data set is not there, or without such a part.
+        """
         place = Path(self.dataset).expanduser()
         if place.is_file():
             return [place]

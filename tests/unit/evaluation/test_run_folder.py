@@ -1,6 +1,13 @@
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from racro_pl.commands.test import _source
+from racro_pl.data.benchmarks.loading import BenchmarkSettings, load_benchmarks
 from racro_pl.evaluation.run_folder import FILE, Identities, open_run
+from racro_pl.figure_world.world import figure_questions
 from racro_pl.types import RacroError
 
 
@@ -42,3 +49,21 @@ def test_a_broken_file_is_told(tmp_path):
     (folder / FILE).write_text("{")
     with pytest.raises(RacroError, match="cannot be read"):
         open_run(tmp_path, "e", ids(), fresh=False)
+
+
+def test_a_changed_file_in_a_folder_is_another_source_and_earlier_notes_of_folders_hold(tmp_path):
+    (figure,) = figure_questions("test", 1)
+    rows = {"question": [figure.text], "answer": [figure.answer], "image": [figure.images[0].data]}
+    pq.write_table(pa.table(rows), tmp_path / "test.parquet")
+
+    def noted() -> str:
+        (loaded,) = load_benchmarks([BenchmarkSettings("own", str(tmp_path))])
+        return _source(loaded)
+
+    before = noted()
+    assert noted() == before
+    open_run(tmp_path / "runs", "e", Identities({"own": f"{tmp_path} default"}, {"after": "w1"}, {}), fresh=False)
+    assert open_run(tmp_path / "runs", "e", Identities({"own": before}, {"after": "w1"}, {}), fresh=False)[1]
+    os.utime(tmp_path / "test.parquet", ns=(1, 1))
+    assert noted() != before
+    assert not open_run(tmp_path / "runs", "e", Identities({"own": noted()}, {"after": "w1"}, {}), fresh=False)[1]
