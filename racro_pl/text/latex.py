@@ -122,6 +122,7 @@ def strip_markup(text: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def _strip_markup(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)  # an accent that stands apart is the same letter
     text = _ROOT.sub(r"\\sqrt{\1}", restore_backslashes(text)).translate(_CHARACTERS)
     if money := _MONEY.fullmatch(text):
         return f"{money[1]} dollar"

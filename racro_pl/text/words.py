@@ -9,6 +9,8 @@ from functools import lru_cache
 from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
 from racro_pl.text.numbers import number_of_words, parse_number
 
+_HYPHEN = re.compile(r"(?<=\S)-|-(?!\w|\.\d)")
+"""Between words, or a dash; not the sign of "-5"."""
 _ARTICLE = re.compile(r"^(?:an?|the|there (?:is|are))\s+|[\"']")
 
 
@@ -39,5 +41,5 @@ def _counted(text: str) -> Fraction | None:
 def _plain_words(text: str) -> str:
     if len(text) > MAX_ANSWER_CHARS:
         return text.strip().casefold()
-    plain = normalize(text).casefold().replace("-", " ")
+    plain = _HYPHEN.sub(" ", normalize(text).casefold())
     return squeezed(" ".join(_ARTICLE.sub("", plain).split()))

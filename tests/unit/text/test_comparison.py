@@ -96,6 +96,10 @@ def test_equality_is_reflexive_and_never_raises(first, second):
 
 
 def test_texts():
+    assert not any(texts_equal(*pair) for pair in [("-5", "5"), ("5", "−5"), ("minus five", "five"), ("x -1", "x 1")])
+    assert texts_equal("well-known", "well known")
+    assert texts_equal("- red", "red")
+    assert texts_equal("nai\u0308ve", "na\u00efve")
     assert texts_equal(r"\text{Light  Red}.", "light red")
     assert not texts_equal("red", "light red")
     assert not texts_equal("", "")
