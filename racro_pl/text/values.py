@@ -76,7 +76,9 @@ Value = Formula | Words | Ratio | Clock | Interval | Collection | Equation
 
 
 def same_time(answer: Value, gold: Value) -> bool:
-    """Whether both are times, and the same; a time without am or pm is either."""
+    """Whether both are times, and the same; a time without am or pm is either. ``5 o'clock`` is 5, too."""
+    if isinstance(answer, Clock) and isinstance(gold, Formula) and gold.unit is None and not gold.percent:
+        return answer.minutes % 60 == 0 and gold.number == answer.minutes // 60
     if not isinstance(answer, Clock) or not isinstance(gold, Clock):
         return False
     if bool(answer.half) != bool(gold.half):

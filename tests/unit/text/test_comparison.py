@@ -95,6 +95,14 @@ def test_equality_is_reflexive_and_never_raises(first, second):
     assert quick_equal(first, first) in ((True,) if len(first) <= 3 and first.strip().isalnum() else (True, False))
 
 
+def test_a_full_hour_is_its_number():
+    assert quick_equal("5 o'clock", "5") is True
+    assert quick_equal("5:00", "5") is True
+    assert not any(
+        quick_equal(*pair) for pair in [("5:30", "5"), ("5:30", "5.5"), ("5 o'clock", "5 cm"), ("5", "5:30")]
+    )
+
+
 def test_texts():
     assert not any(texts_equal(*pair) for pair in [("-5", "5"), ("5", "−5"), ("minus five", "five"), ("x -1", "x 1")])
     assert texts_equal("well-known", "well known")
