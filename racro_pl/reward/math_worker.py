@@ -44,7 +44,7 @@ def main() -> None:
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
     from math_verify import verify
-    from sympy import Expr, simplify
+    from sympy import Expr, nan, simplify, zoo
 
     logging.disable(logging.CRITICAL)
     _limit_memory()
@@ -63,7 +63,7 @@ def main() -> None:
                 return first == second or simplify(difference) == 0
             sizes = [abs(side.evalf(DIGITS)) for side in (first, second)]
             if not all(size.is_finite for size in sizes):  # relative to 1/0, every difference would be small enough
-                return bool(first == second)
+                return bool(first == second and not first.has(nan, zoo))
             # Relative, so that 10^{-20} is not 10^{-19}; against an exact zero there is nothing relative.
             return bool(first == second or abs(difference.evalf(DIGITS)) <= max(sizes) * 10 ** (5 - DIGITS))
         except (MemoryError, RecursionError):

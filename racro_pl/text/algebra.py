@@ -9,7 +9,7 @@ takes long; what the grammar does not know raises ``NotAlgebraError`` and is lef
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -42,6 +42,16 @@ def is_formula(text: str) -> bool:
     return True
 
 
+def is_proportion(terms: Sequence[str]) -> bool:
+    """Whether terms can stand in a ratio: none is infinite or undefined, and not all of them are 0.
+
+    ``0:0`` and ``\\infty:\\infty`` would be every ratio, by their cross products.
+    """
+    known = [formulas_equal(term, "0") for term in terms if is_formula(term)]
+    nothing = len(known) == len(terms) and all(known)
+    return not (nothing or None in known or any(r"\infty" in term for term in terms))
+
+
 def equations_equal(first: tuple[str, str], second: tuple[str, str]) -> bool | None:
     """Whether two equations, each given by its two sides, say the same: their differences are proportional."""
     try:
@@ -56,8 +66,8 @@ def equations_equal(first: tuple[str, str], second: tuple[str, str]) -> bool | N
         try:
             a, b, c, d = (evaluate(side, env) for side in sides)
             above, below = minus(a, b), minus(c, d)
-            if _is_zero(above) or _is_zero(below):
-                return None
+            if any(_is_zero(side) or not mp_context().isfinite(as_float(side)) for side in (above, below)):
+                return None  # "\infty = x" would be proportional to every equation
             ratios.append(divided(above, below))
         except UndefinedError:
             return None

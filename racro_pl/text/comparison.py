@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
 
-from racro_pl.text.algebra import equations_equal, formulas_equal, is_formula, value_of
+from racro_pl.text.algebra import equations_equal, formulas_equal, is_formula, is_proportion, value_of
 from racro_pl.text.latex import MAX_ANSWER_CHARS, normalize, squeezed
 from racro_pl.text.numbers import parse_number
 from racro_pl.text.read_value import read_value
@@ -171,7 +171,7 @@ class _Comparison:
             if other.number is not None and other.number.denominator == 1 and not _FRACTION.search(other.text):
                 return False
             return self._texts(other.text, f"({ratio[0]})/({ratio[1]})")
-        if len(terms[0]) != len(terms[1]) or any(all(value_of(term) == 0 for term in side) for side in terms):  # 0:0
+        if len(terms[0]) != len(terms[1]) or not all(map(is_proportion, terms)):
             return False
         pairs = combinations(zip(*terms, strict=True), 2)
         return _all(self._texts(f"({a})*({d})", f"({b})*({c})") for (a, b), (c, d) in pairs)

@@ -75,6 +75,7 @@ def test_what_is_not_finite_equals_no_number(grader, answer):
     for gold in ("0", "5", r"2\sqrt3", r"-\infty"):
         assert grader.grade(answer, question(gold)) is False
     assert grader.decide(r"\sum_{k=1}^{\infty} k", r"\infty") is True
+    assert grader.grade("1/0:1/0", question("3:1")) is False
 
 
 def test_choices_and_texts(grader):
