@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -136,8 +137,7 @@ def _call(name: str, arguments: list[Any]) -> Any:
     if name == "abs":
         return abs(value)
     if name in ("floor", "ceil"):
-        rounded = -(-value // 1) if name == "ceil" else value // 1
-        return Fraction(int(rounded))
+        return _rounded(value, up=name == "ceil")
     x = as_float(value)
     if name in _RECIPROCAL:
         return divided(Fraction(1), _call(_RECIPROCAL[name], arguments))
@@ -156,6 +156,20 @@ def _call(name: str, arguments: list[Any]) -> Any:
         )
     except (ZeroDivisionError, ValueError, OverflowError):
         raise UndefinedError from None
+
+
+def _rounded(value: Any, up: bool) -> Any:
+    """The whole number below a value, or above it."""
+    if isinstance(value, Fraction):
+        return Fraction(math.ceil(value) if up else math.floor(value))
+    mp = mp_context()
+    if isinstance(value, mp.mpc) or mp.isinf(value):
+        raise UndefinedError
+    if abs(value) > mp.mpf(10) ** DIGITS:
+        return value  # its digits end before the point
+    near = mp.nint(value)  # what 60 digits leave of a whole number counts as one
+    whole = near if abs(value - near) < mp.mpf(10) ** -(DIGITS - 10) else mp.ceil(value) if up else mp.floor(value)
+    return Fraction(int(whole))
 
 
 def _log_exact(arguments: list[Any]) -> Fraction | None:

@@ -48,6 +48,14 @@ def test_a_formula_without_a_value_is_left_open():
     assert formulas_equal("9^{9^{9^{9}}}", "9^{9^{9^{9}}}+1") is None
 
 
+def test_floors_of_numbers_that_are_no_fractions():
+    assert formulas_equal(r"\lfloor \pi \rfloor", "3") is True
+    assert formulas_equal(r"\lceil \sqrt{2} \rceil", "2") is True
+    assert formulas_equal(r"\lfloor \sqrt{2} \cdot \sqrt{2} \rfloor", "2") is True
+    assert formulas_equal(r"\lfloor \sin x \rfloor", "5") is False
+    assert value_of(r"\lfloor \infty \rfloor") is value_of(r"\lceil i \rceil") is None
+
+
 def test_equations():
     assert equations_equal(("y", "3x-1"), ("6x-2y", "2")) is True
     assert equations_equal(("x^2+y^2", "4"), (r"\frac{x^2}{4}+\frac{y^2}{4}", "1")) is True
