@@ -87,7 +87,9 @@ def _power(base: Any, exponent: Any) -> Any:
     mp = mp_context()
     if a == 0 and (getattr(b, "real", b) <= 0 or isinstance(b, mp.mpc)):
         raise UndefinedError
-    if a != 0 and abs(b) * (abs(mp.log(abs(a))) + 1) > _MAX_EXPONENT_BITS:
+    if a == 0:
+        return Fraction(0)  # mpmath would write the exponent's digits down, however many there are
+    if abs(b) * (abs(mp.log(abs(a))) + 1) > _MAX_EXPONENT_BITS:
         raise TooLargeError
     return _defined(a**b)
 

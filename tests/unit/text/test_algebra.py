@@ -56,6 +56,11 @@ def test_floors_of_numbers_that_are_no_fractions():
     assert value_of(r"\lfloor \infty \rfloor") is value_of(r"\lceil i \rceil") is None
 
 
+def test_zero_to_a_huge_power_is_zero_at_once():
+    assert value_of("0^{(10^{9})!}") == 0
+    assert value_of(r"0^{-(10^{9})!}") is None
+
+
 def test_equations():
     assert equations_equal(("y", "3x-1"), ("6x-2y", "2")) is True
     assert equations_equal(("x^2+y^2", "4"), (r"\frac{x^2}{4}+\frac{y^2}{4}", "1")) is True
