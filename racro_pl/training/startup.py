@@ -59,6 +59,11 @@ def check_trainer(trainer: Trainer, policy: PolicySettings) -> None:
         problems.append(
             "the BitsandbytesPrecision plugin would quantise the adapters; use model.policy.quantization: nf4"
         )
+    if trainer.world_size > 1 and getattr(trainer, "_val_check_time_interval", None) is not None:
+        problems.append(
+            "trainer.val_check_interval is a time: each rank would validate by its own clock, and wait for the others; "
+            "set a number of steps"
+        )
     problems += _strategy_problems(trainer.strategy, policy)
     if problems:
         raise RacroError("trainer settings: " + "; ".join(problems))

@@ -272,6 +272,15 @@ def test_trainer_flags_that_would_be_ignored_are_refused(folder, tmp_path, optio
         check_trainer(trainer, make_module(folder).policy_settings)
 
 
+@pytest.mark.parametrize(("ranks", "refused"), [(1, False), (2, True)])
+def test_several_ranks_do_not_validate_by_their_clocks(folder, tmp_path, ranks, refused):
+    options = trainer_options() | {"val_check_interval": "00:00:10:00", "check_val_every_n_epoch": None}
+    trainer = Trainer(**options, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    trainer.strategy.world_size = ranks
+    with pytest.raises(RacroError, match="by its own clock") if refused else nullcontext():
+        check_trainer(trainer, make_module(folder).policy_settings)
+
+
 @pytest.mark.parametrize(
     ("strategy", "quantization", "message"),
     [
