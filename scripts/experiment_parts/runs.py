@@ -77,7 +77,7 @@ SETTINGS = (
     ),
     replace(CRO, title="G = 8, 16 questions a step; rank 16; float32 (the quickstart)"),
     _quickstart("rank_4", "LoRA rank 4, alpha 8", "--model.policy.lora.rank", "4", "--model.policy.lora.alpha", "8"),
-    Row("nf4", "base in NF4 (rest in bfloat16)", ("--config", "configs/quickstart_qlora.yaml")),
+    Row("nf4", "base in NF4", ("--config", "configs/quickstart_qlora.yaml")),
 )  # fmt: skip
 """Each validates as often as the others, since their seconds are compared."""
 
