@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from racro_pl.policy.bounded_attention import bounded_attention
+from racro_pl.policy.partial_attention import as_autocast
 from racro_pl.policy.recurrent import LayerState, LeftRows, Run, install_recurrent, spread
 from racro_pl.policy.structure import decoder_of
 from racro_pl.types import RacroError
@@ -219,7 +220,9 @@ class GroupAttention:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
     ) -> Tensor:
         sizes = [len(self.prompts.cells), len(self.captions.cells)]
-        parts = [x[0].transpose(0, 1).split(sizes) for x in (query, key, value)]
+        # Float32 weights give rotated queries and keys in float32 beside bfloat16 values: no fused kernel takes these.
+        # Autocast would mend that within the call; which kernel takes it is asked before.
+        parts = [x[0].transpose(0, 1).split(sizes) for x in as_autocast(query, key, value)]
         q, k, v = (self.prompts.pad(of_prompts) for of_prompts, _ in parts)
         out = bounded_attention(q, k, v, scaling, self.sight.mask(window, q.dtype))
         flat = self.prompts.unpad(out)

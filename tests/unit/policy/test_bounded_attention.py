@@ -87,3 +87,16 @@ def test_a_fused_kernel_is_left_to_its_work(monkeypatch):
     )
     bounded.bounded_attention(q, k, v, 0.25)
     assert len(calls) == 1
+
+
+def test_under_autocast_a_kernel_is_looked_for_in_the_dtype_that_it_gets(monkeypatch):
+    """Weights that are trained themselves are float32: rotated queries and keys are too, and values are bfloat16."""
+    monkeypatch.setattr(bounded, "CHUNK_SCORES", 1)
+    seen = []
+    monkeypatch.setattr(bounded, "_is_fused", lambda q, k, v, _, mask: seen.append((q, k, v, mask)) or True)
+    query, key, value = states(2 * P - 30 + 2 * T + 6)
+    with torch.autocast(device().type, torch.bfloat16, cache_enabled=False):
+        out = attend_and_return(rows_of_two(), [query, key, value.detach().bfloat16().requires_grad_()])
+    assert [gradient.dtype for gradient in out[1:]] == [torch.float32, torch.float32, torch.bfloat16]
+    assert len(seen) == 2  # prompts, captions
+    assert {tensor.dtype for call in seen for tensor in call if tensor is not None} == {torch.bfloat16}
