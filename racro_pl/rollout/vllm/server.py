@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from racro_pl.policy.config import PolicySettings
@@ -185,6 +186,8 @@ class Sleeper:
             RolloutError: the server is away.
         """
         if self._asleep:
+            # PyTorch keeps what a step has freed, up to its peak: the server would find the card full.
+            torch.cuda.empty_cache()
             self._post("wake_up")
             self._asleep = False
 

@@ -277,6 +277,17 @@ def test_a_server_sleeps_whenever_nothing_is_sampled(folder, captioner, tmp_path
                           "unload racro-run-0", "sleep", "wake", "sleep", "wake", "unload racro-run-1"]  # fmt: skip
 
 
+def test_a_server_wakes_to_memory_that_the_trainer_has_given_back(folder, captioner, tmp_path, monkeypatch):
+    with serve(folder) as server:
+        engine = open_engine(server.url, folder, tmp_path, sleep=True, ranks=1)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: server.log.append("given back"))
+        engine.caption_greedily(captioner, encoded(captioner)[:1], 0)
+        engine.close()
+    wakings = [place for place, what in enumerate(server.log) if what == "wake"]
+    assert len(wakings) == 2
+    assert [server.log[place - 1] for place in wakings] == ["given back", "given back"]
+
+
 def test_a_server_that_cannot_sleep_is_refused_at_start(folder, tmp_path):
     with serve(folder, "no sleep") as server:
         with pytest.raises(
