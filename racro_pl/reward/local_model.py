@@ -94,7 +94,8 @@ class LocalModel:
         inputs: dict[str, torch.Tensor] = {
             name: padded[name].to(self.model.device) for name in ("input_ids", "attention_mask")
         }
-        with torch.no_grad():
+        # A training step under autocast may be what reads the answers: they must not depend on who does.
+        with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
             output = self.model.generate(
                 **inputs, logits_processor=None if seeds is None else sampler(seeds, *self._sampling)
             )

@@ -57,6 +57,17 @@ def test_greedy_answers_are_the_models_own_argmax(folder):
     assert answer == tokenizer.decode(model(ids).logits[0, -1].argmax(), skip_special_tokens=True)
 
 
+def test_answers_are_computed_in_their_own_dtype_by_a_step_under_autocast(folder):
+    """``trainer.precision: bf16-mixed``: the step that waits for the answers computes them."""
+    reasoner = InProcessReasoner(folder, temperature=0, max_new_tokens=2)
+    reasoner.check()
+    seen = set()
+    hook = reasoner._model.model.model.layers[0].mlp.register_forward_hook(lambda *given: seen.add(given[-1].dtype))
+    with hook, torch.autocast(reasoner._model.model.device.type, torch.bfloat16):
+        answers(reasoner, "one")
+    assert seen == {torch.float32}
+
+
 def test_an_answer_that_would_fill_the_context_is_refused_at_the_start(folder):
     InProcessReasoner(folder, max_new_tokens=255).check()
     with pytest.raises(ReasonerError, match=r"context of 256 tokens: max_new_tokens=256 leaves no room .* lower it"):
