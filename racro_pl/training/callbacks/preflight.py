@@ -61,7 +61,8 @@ class Preflight(Callback):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         try:
-            _worst_step(pl_module, prompt, plan, fresh=not trainer.optimizers[0].state)
+            with trainer.precision_plugin.train_step_context():  # casts to bfloat16 are kept too
+                _worst_step(pl_module, prompt, plan, fresh=not trainer.optimizers[0].state)
         except torch.OutOfMemoryError as error:
             raise RacroError(_too_much(plan, available, str(error))) from error
         finally:

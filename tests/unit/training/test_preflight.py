@@ -44,6 +44,20 @@ def test_the_worst_step_is_tried_and_told(folder, tmp_path, capsys, monkeypatch,
     assert ("measured: the whole process" if on_device.type == "cpu" else "measured  ") in told
 
 
+def test_the_worst_step_has_the_runs_precision(folder, tmp_path, monkeypatch, on_device):
+    seen = []
+    real = Captioner.logprobs
+
+    def look(self, *given):
+        seen.append(torch.is_autocast_enabled(on_device.type))
+        return real(self, *given)
+
+    monkeypatch.setattr(Captioner, "logprobs", look)
+    fit(make_module(folder), tmp_path, callbacks=[Preflight(on_cpu=True)], precision="bf16-mixed")
+    assert all(seen[1:])  # after the gradient probe: the worst step, and the step itself
+    assert len(seen) > 2
+
+
 def test_training_goes_as_without_it(folder, tmp_path):
     alone, tried = make_module(folder), make_module(folder)
     fit(alone, tmp_path, steps=2)
