@@ -10,10 +10,12 @@ from lightning.pytorch import Callback, Trainer
 from racro_pl.policy.memory.ledger import CACHE, FEATURES, GIB, OPTIMIZER, OTHER_GRADIENTS, planning_config
 from racro_pl.rollout import TransformersEngine
 from racro_pl.terminal import Console
+from racro_pl.training.distributed import join_ranks
 from racro_pl.training.memory import Plan, advise, with_prompt
 from racro_pl.training.metrics.step import peak_process_gib
 from racro_pl.training.module import RacroModule
 from racro_pl.training.startup import keep_gradients_local
+from racro_pl.training.strategy import ShardedStrategy
 from racro_pl.types import Prompt, RacroError
 
 
@@ -37,7 +39,8 @@ class Preflight(Callback):
         """Try the worst step.
 
         Raises:
-            RacroError: it does not fit; with the ledger and the settings that would make it fit.
+            RacroError: it does not fit, on this rank or another; with the ledger and the settings that would make it
+                fit.
         """
         device = pl_module.captioner.device
         if device.type != "cuda" and not self.on_cpu:
@@ -45,36 +48,52 @@ class Preflight(Callback):
         if pl_module.captioner.plain_because is not None:
             pl_module.print("preflight: memory was not tried: its formulas are those of the shared-prefix path")
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        longest = data.longest["train"]
-        encoded = pl_module.encode_readable([longest])
-        if not encoded:
-            pl_module.print("preflight: the longest prompt's image is broken; memory was not tried")
-            return
-        prompt = encoded[0][1]
-        config = planning_config(pl_module.policy_settings.path)
-        questions = data.questions_per_step // trainer.world_size
-        tokens = len(prompt.input_ids), int(prompt.mm_token_type_ids.sum())
-        plan = with_prompt(pl_module, config, questions, *tokens)
-        available = _available(device)
-        keep_gradients_local(trainer)
+        fault = _try(trainer, pl_module, device)
+        # All ranks end together: one that ended alone would leave the others waiting in their first collective.
+        told = next((told for told in join_ranks([fault]) if told is not None), None)
+        if told is not None:
+            raise RacroError(told)
+
+
+def _try(trainer: Trainer, module: RacroModule, device: torch.device) -> str | None:
+    """Why this rank's worst step does not fit; None where it does, or was not tried, which is printed.
+
+    Raises:
+        RacroError: it does not fit, and the other ranks wait within the step for this one's part of the weights.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    encoded = module.encode_readable([data.longest["train"]])
+    if not encoded:
+        module.print("preflight: the longest prompt's image is broken; memory was not tried")
+        return None
+    prompt = encoded[0][1]
+    config = planning_config(module.policy_settings.path)
+    questions = data.questions_per_step // trainer.world_size
+    tokens = len(prompt.input_ids), int(prompt.mm_token_type_ids.sum())
+    plan = with_prompt(module, config, questions, *tokens)
+    available = _available(device)
+    keep_gradients_local(trainer)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        with trainer.precision_plugin.train_step_context():  # casts to bfloat16 are kept too
+            _worst_step(module, prompt, plan, fresh=not trainer.optimizers[0].state)
+    except torch.OutOfMemoryError as error:
+        fault = _too_much(plan, available, str(error))
+        if isinstance(trainer.strategy, ShardedStrategy):
+            raise RacroError(fault) from error
+        return fault  # without the error, whose traceback holds the step's tensors
+    finally:
+        module.captioner.zero_grad(set_to_none=True)
+        measured = _peak(device)
         if device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        try:
-            with trainer.precision_plugin.train_step_context():  # casts to bfloat16 are kept too
-                _worst_step(pl_module, prompt, plan, fresh=not trainer.optimizers[0].state)
-        except torch.OutOfMemoryError as error:
-            raise RacroError(_too_much(plan, available, str(error))) from error
-        finally:
-            pl_module.captioner.zero_grad(set_to_none=True)
-            measured = _peak(device)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats(device)
-        if trainer.is_global_zero:
-            console = Console()
-            for line in [*plan.lines(), measured]:
-                console.say(line)
+    if trainer.is_global_zero:
+        console = Console()
+        for line in [*plan.lines(), measured]:
+            console.say(line)
+    return None
 
 
 def _worst_step(module: RacroModule, prompt: Prompt, plan: Plan, *, fresh: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from racro_pl.policy.config import PolicySettings
 from racro_pl.policy.memory.formulas import Work
 from racro_pl.policy.memory.known_models import known_config
 from racro_pl.policy.memory.ledger import GIB
+from racro_pl.training.callbacks import preflight
 from racro_pl.training.callbacks.preflight import Preflight
 from racro_pl.training.memory import Plan, advise
 from racro_pl.types import RacroError
@@ -90,6 +94,29 @@ def test_too_much_is_an_error_with_ledger_and_advice(folder, tmp_path, monkeypat
     assert "second line" not in told
     assert "kept activations" in told
     assert "model.objective.micro_batch_size: 4 (peak" in told
+
+
+def test_what_does_not_fit_on_another_rank_ends_this_one_too(folder, tmp_path, monkeypatch):
+    """Else it would wait for that rank in its first step."""
+    monkeypatch.setattr(preflight, "join_ranks", lambda items: [*items, "a step does not fit there"])
+    with pytest.raises(RacroError, match="does not fit there"):
+        fit(make_module(folder), tmp_path, callbacks=[Preflight(on_cpu=True)])
+
+
+def test_what_did_not_fit_is_let_go(folder, tmp_path, monkeypatch):
+    """An error keeps the frames that it passed, and these what the step had made."""
+    held = []
+
+    def full(self, prompts, *_):
+        held.append(weakref.ref(prompts[0]))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Captioner, "generate", full)
+    with pytest.raises(RacroError) as raised:
+        fit(make_module(folder), tmp_path, callbacks=[Preflight(on_cpu=True)])
+    gc.collect()
+    assert [prompt() for prompt in held] == [None]
+    del raised
 
 
 CONFIG = known_config("Qwen/Qwen2.5-VL-7B-Instruct")
