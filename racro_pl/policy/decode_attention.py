@@ -15,6 +15,8 @@ from racro_pl.policy.recurrent import LayerState, LeftRows, Run
 
 FIRST_ROOM = 64
 """Caption tokens that keys and values are first given room for; doubled when full."""
+FIRST_STATIC_ROOM = 1024
+"""The same in a graph, which reads all of the room at every token, and is captured again when it is doubled."""
 
 
 class PromptAttention:
@@ -175,21 +177,35 @@ class GrowingAttention:
 class StaticAttention(GrowingAttention):
     """The same attention by the same operations on the same memory at every token, so that a CUDA graph can replay it.
 
-    Keys and values have all their room from the start, and how many are written is a number on the device.
+    Keys and values have room beyond the token being written, and how many are written is a number on the device.
 
     Args:
         prompt_states, real, group_size: as in :class:`GrowingAttention`.
-        room: the most tokens that a caption gets.
+        longest: the most tokens that a caption gets.
     """
 
     def __init__(
-        self, prompt_states: dict[int, tuple[Tensor, Tensor]], real: Bool[Tensor, "b p"], group_size: int, room: int
+        self, prompt_states: dict[int, tuple[Tensor, Tensor]], real: Bool[Tensor, "b p"], group_size: int, longest: int
     ) -> None:
-        self._room = -(-room // ALIGNMENT) * ALIGNMENT
+        self._limit = -(-longest // ALIGNMENT) * ALIGNMENT
+        self._room = min(FIRST_STATIC_ROOM, self._limit)
         self._place = torch.arange(self._room, device=real.device)
         self._biases: dict[int | None, Tensor] = {}
         super().__init__(prompt_states, real, group_size)
         self._count = torch.zeros(1, dtype=torch.long, device=real.device)
+
+    def make_room(self, tokens: int) -> bool:
+        """Have room for so many tokens of a caption; whether that took other memory, so that a graph is of no use."""
+        room = self._room
+        while room < min(tokens, self._limit):
+            room = min(2 * room, self._limit)
+        if room == self._room:
+            return False
+        for layer, states in self._own.items():
+            keys, values = (torch.nn.functional.pad(part, (0, 0, 0, room - self._room)) for part in states)
+            self._own[layer] = (keys, values)
+        self._room, self._place = room, torch.arange(room, device=self._place.device)
+        return True
 
     def advance(self) -> None:
         self._count += 1

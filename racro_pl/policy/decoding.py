@@ -104,7 +104,7 @@ class StaticStep:
 
     Args:
         model, logits, positions, draw, max_new_tokens: as in :func:`write_growing`.
-        attention: knows the prompts, and has room for all tokens.
+        attention: knows the prompts.
     """
 
     def __init__(
@@ -155,6 +155,10 @@ class StaticStep:
         """Captions that have not ended. The host waits for the device."""
         return int((~self.ended).sum())
 
+    def make_room(self, tokens: int) -> bool:
+        """For so many tokens of a caption. True where that took other memory: what was captured is of no use then."""
+        return self._attention.make_room(tokens)
+
     def keep_writing(self) -> None:
         """Let the captions that have ended leave. What was captured before is of no use after."""
         rows = (~self.ended).nonzero()[:, 0]
@@ -183,6 +187,8 @@ def write_static(step: StaticStep) -> Written:
             if left <= rows // 2 and rows > FEWEST_ROWS:
                 step.keep_writing()
                 rows, run = left, None
+            if step.make_room(written + LOOK_EVERY):
+                run = None
     else:
         step.write()
     longest = int(step.lengths.max())

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from racro_pl.policy import decoding, paths
+from racro_pl.policy import decode_attention, decoding, paths
 from racro_pl.policy.sampling import sample_captions
 from tests.helpers.tolerance import LOGPROBS
 from tests.unit.policy.conftest import FAMILIES, QUESTIONS, build
@@ -74,6 +74,24 @@ def test_static_captions_are_those_of_the_growing_loop(folders, kind, monkeypatc
     same = float((replayed.token_ids[:, :width] == growing.token_ids[:, :width]).float().mean())
     record_property("same_tokens", f"{same:.4f}")
     assert same > (0.7 if kind else 0.999)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_captions_that_outgrow_their_room_are_captured_again(folders, kind, monkeypatch):
+    monkeypatch.setattr(decode_attention, "FIRST_STATIC_ROOM", 32)
+    captioner = build(folders["qwen2_5_vl"], **kind)
+    captioner.eos_ids = frozenset({-1})
+    prompts = [captioner.encode(item) for item in QUESTIONS]
+    captures = []
+    capture = decoding.captured
+    monkeypatch.setattr(decoding, "captured", lambda step: captures.append(1) or capture(step))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        replayed = captioner.generate(prompts, 3, 100, None)
+    assert len(captures) == 3  # for 32, 64 and all 112 tokens
+    monkeypatch.setattr(decoding, "captured", lambda step: step)
+    launched = captioner.generate(prompts, 3, 100, None)
+    assert torch.equal(replayed.token_ids, launched.token_ids)
 
 
 def test_new_weights_are_seen_by_the_next_graph(folders):

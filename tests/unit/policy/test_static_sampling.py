@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from racro_pl.policy import decoding, paths
+from racro_pl.policy import decode_attention, decoding, paths
 from racro_pl.policy.captioner import Captions
 from racro_pl.policy.sampling import sample_captions
 from tests.helpers.tolerance import LOGPROBS, assert_equal
@@ -84,6 +84,39 @@ def test_tokens_are_drawn_from_the_distribution_that_the_trainer_scores(folders,
         prompts, group, captions.token_ids, captions.mask, temperature, reference=False
     )  # fmt: skip
     assert_equal(captions.logprobs, scored, LOGPROBS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_that_outgrow_their_room_are_the_same(folders, family, monkeypatch):
+    monkeypatch.setattr(decode_attention, "FIRST_STATIC_ROOM", 16)
+    captioner = build(folders[family])
+    captioner.eos_ids = frozenset({-1})
+    grown = []
+    make_room = decoding.StaticStep.make_room
+    monkeypatch.setattr(
+        decoding.StaticStep, "make_room", lambda step, tokens: grown.append(make_room(step, tokens)) or grown[-1]
+    )
+    growing, static = both(monkeypatch, captioner, 2, 70, None)
+    assert torch.equal(growing.token_ids, static.token_ids)
+    assert static.token_ids.shape == (8, 70)
+    assert grown == [True, True, False, True]  # 32, 64 and all 80
+
+
+def test_short_captions_take_no_room_for_long_ones(folders, monkeypatch):
+    """``test`` lets a caption have 8,192 tokens, and few have more than some hundreds."""
+    captioner = build(folders["qwen2_5_vl"])
+    captioner.eos_ids = frozenset(range(len(captioner.banned)))  # whatever is drawn ends
+    rooms = []
+    append = decode_attention.StaticAttention._append
+
+    def watched(*given):
+        keys, values = append(*given)
+        rooms.append(keys.shape[2])
+        return keys, values
+
+    monkeypatch.setattr(decode_attention.StaticAttention, "_append", watched)
+    both(monkeypatch, captioner, 1, 8192, None)
+    assert set(rooms) == {decode_attention.FIRST_STATIC_ROOM}
 
 
 def test_logits_that_are_not_numbers_are_an_error(folders, monkeypatch):
