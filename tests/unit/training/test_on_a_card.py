@@ -30,6 +30,7 @@ def longest(monkeypatch):
 def test_memory_that_runs_out_ends_in_ledger_and_advice_and_is_given_back(folder, tmp_path):
     module = make_module(folder, policy={"dtype": "bfloat16", "gradient_checkpointing": False}, micro_batch_size=16)
     module.engine.max_new_tokens = 2000
+    torch.cuda.empty_cache()  # what other tests left there would do for the step
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 192 * 2**20) / total)
     try:
