@@ -125,7 +125,11 @@ def check_devices() -> list[Finding]:
 
     findings = []
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError as error:  # asking takes memory itself, and a card may be another process's alone
+            findings.append(Finding(f"gpu {index}", "fail", first_line(error), "full, or in use by another process?"))
+            continue
         name = f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         advice = "another process uses it" if free < 0.8 * total else ""
         findings.append(Finding(f"gpu {index}", "warn" if advice else "ok", name, advice))
@@ -240,7 +244,10 @@ def check_memory(module: RacroModule, data: RacroDataModule) -> Finding:
     peak, advice = plan.ledger.peak, ""
     found = f"peak of {peak / GIB:.1f} GiB by the ledger below"
     if torch.cuda.is_available():
-        card = torch.cuda.mem_get_info(0)[1]
+        try:
+            card = torch.cuda.mem_get_info(0)[1]
+        except RuntimeError as error:
+            return Finding("memory", "fail", f"{found}; {first_line(error)}", "see gpu 0 above", tuple(plan.lines()))
         found += f", about {OVERHEAD / GIB:.1f} besides, {card / GIB:.1f} on the card"
         if peak + OVERHEAD > card:
             advice = "does not fit; what costs least first: " + "; ".join(advise(plan, int(card - OVERHEAD)))

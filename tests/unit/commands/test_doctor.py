@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from racro_pl.commands import doctor
@@ -118,3 +119,20 @@ def test_a_configuration_too_large_for_the_card_is_told_with_what_to_change(monk
     assert finding.status == "warn"
     assert "model.policy.quantization: nf4" in finding.advice
     assert any(line.startswith("weights") for line in finding.details)
+
+
+def test_a_card_that_cannot_be_asked_is_a_line_of_the_table(monkeypatch):
+    """Asking takes memory of the card itself, and a card may belong to another process alone."""
+
+    def full(index):
+        raise torch.OutOfMemoryError("CUDA error: out of memory\nsecond line")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", full)
+    card, _ = doctor.check_devices()
+    assert (card.what, card.status, card.found) == ("gpu 0", "fail", "CUDA error: out of memory")
+    module, data = parts_of(str(ROOT / "configs/quickstart.yaml"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    finding = doctor.check_memory(module, data)
+    assert finding.status == "fail"
+    assert "out of memory" in finding.found
