@@ -154,13 +154,13 @@ def main() -> None:
     for side in options.sides:
         name = ":".join(filter(None, [options.model, f"image_side={side}", options.changes]))
         workload, folder = find_workload(name), Path(tempfile.mkdtemp())
+        rows.append({"case": f"{options.model} {side}"})
         try:
             if captioner is None:
                 captioner = build(workload, folder, device)
             else:  # the same weights, images of another size
                 save_processor(workload, folder)
                 captioner.encoder = load_encoder(settings_of(workload, folder))
-            rows.append({"case": f"{options.model} {side}"})
             rows[-1] |= time_steps(captioner, workload, folder, device, options.steps)
             write(rows, options.out)
             rows[-1]["profile"] = profile_step(captioner, workload, device)

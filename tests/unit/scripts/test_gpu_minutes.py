@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from gpu_minutes import learn, model_steps, run
 from gpu_minutes.report_plugin import read_report
 from gpu_minutes.run import Stage
@@ -148,6 +149,19 @@ def test_utilisation_counts_two_operations_a_weight_and_token():
     found = model_steps.utilisation(workload, record, "NVIDIA H100 80GB HBM3")
     assert found["logprobs"] == pytest.approx(flops / 1e-9 / 989e12, abs=1e-4)
     assert found["update"] == pytest.approx(2 * flops / 1e-9 / 989e12, abs=1e-4)
+
+
+def test_a_model_that_does_not_fit_is_a_row_for_each_size(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nsecond line")
+
+    monkeypatch.setattr(model_steps, "build", full)
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["model_steps", str(out), "7b", "512", "1024", "--device", "cpu"])
+    model_steps.main()
+    assert json.loads(out.read_text())["rows"] == [
+        {"case": f"7b {side}", "status": "out of memory", "detail": "CUDA out of memory."} for side in (512, 1024)
+    ]
 
 
 def test_metrics_of_a_run_are_read(tmp_path):
