@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     job = PictureCaptions(pictures[rank::ranks], output, _teller(console))
 
     def begin() -> PictureCaptions:
-        disconnect_at_exit()
+        disconnect_at_exit(trainer)
         return job
 
     with closing(output):

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         @functools.cache
         def begin() -> Evaluation:
             """In every process, when Lightning has started all of them and the questions are read."""
-            disconnect_at_exit()
+            disconnect_at_exit(trainer)
             evaluation = _open(trainer, plan, data.benchmarks, options, console)
             files.callback(evaluation.close)
             return evaluation

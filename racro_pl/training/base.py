@@ -140,7 +140,7 @@ class CaptionerModule(LightningModule):
         return [_CloseServices()]
 
     def setup(self, stage: str) -> None:
-        disconnect_at_exit()
+        disconnect_at_exit(self.trainer)
         check_trainer(self.trainer, self.policy_settings)
         check_evaluation(self.trainer, self.scorer)
         objectives.check_strategy(self.objective, self.trainer)

@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 import atexit
+import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerState, TrainerStatus
 from torch import Tensor
 
 Item = TypeVar("Item")
+LEAVING_S = 60.0
+"""How long a rank that failed waits for the others to leave NCCL's group with it."""
 
 
-def disconnect_at_exit() -> None:
-    """Leave the process group before the interpreter ends: gloo's threads may still be at work then, and abort it."""
-    if dist.is_available() and dist.is_initialized():
-        atexit.register(_disconnect)
+def disconnect_at_exit(trainer: Trainer) -> None:
+    """Leave the process group before the interpreter ends: gloo's threads may still be at work then, and abort it.
+
+    NCCL's group is left by all ranks together. A rank that failed alone would wait for the others, and they for it in
+    their next collective, until the group's timeout (half an hour). It ends by itself after :data:`LEAVING_S`, and with
+    it those that Lightning launched from it; a launcher of its own ends the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    leaving = threading.Event()
+    atexit.register(_disconnect, leaving)
+    if dist.get_backend() == "nccl":
+        # Now: no thread can be started when the interpreter ends. Without the trainer, which holds the model.
+        watched = (leaving, trainer.state, trainer.strategy.launcher)
+        threading.Thread(target=_end_alone, args=watched, daemon=True, name="leaving").start()
 
 
-def _disconnect() -> None:
+def _disconnect(leaving: threading.Event) -> None:
     if dist.is_initialized():
+        leaving.set()
         dist.destroy_process_group()
+
+
+def _end_alone(leaving: threading.Event, state: TrainerState, launcher: Any) -> None:
+    leaving.wait()
+    if state.status != TrainerStatus.INTERRUPTED:
+        return
+    time.sleep(LEAVING_S)
+    print("this rank failed, and the others did not end with it: it ends alone", file=sys.stderr, flush=True)
+    for process in getattr(launcher, "procs", ()):
+        process.send_signal(signal.SIGKILL)
+    os._exit(1)
 
 
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:

@@ -46,7 +46,7 @@ class Recorder(LightningModule):
         self.evaluated: list[list[str]] = []
 
     def setup(self, stage: str) -> None:
-        disconnect_at_exit()
+        disconnect_at_exit(self.trainer)
 
     def count_prompt_tokens(self, item: Question) -> int:
         if item.id == "bad":
