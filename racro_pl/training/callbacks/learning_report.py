@@ -27,7 +27,7 @@ from racro_pl.training.callbacks import pictures
 from racro_pl.training.callbacks.readers import OWN, Readers, trained_with
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.distributed import all_reduce
-from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy, Shown
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy, Shown, percent
 from racro_pl.training.module import RacroModule
 from racro_pl.types import RacroError, at_least, require_all
 
@@ -226,5 +226,5 @@ def _table(before: dict[str, float], after: dict[str, float]) -> Table:
     table = Table("held-out", "before", "after")
     for name in after:
         if name != "questions":
-            table.add_row(Text(name), f"{before[name]:.1%}", f"{after[name]:.1%}")
+            table.add_row(Text(name), percent(before[name]), percent(after[name]))
     return table

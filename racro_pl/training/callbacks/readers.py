@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from racro_pl.evaluation.settings import short_name
 from racro_pl.reward import Reasoner, RewardFunction, Scorer
-from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy
+from racro_pl.training.metrics.accuracy import Answered, PipelineAccuracy, percent
 from racro_pl.types import RacroError
 
 OWN = "its own answers"
@@ -75,7 +75,7 @@ class Readers:
         keys |= {f"{name}: accuracy": f" ({name})" for name in (*self.names, OWN) if f"{name}: accuracy" in after}
         count = int(after["questions"])
         return [
-            f"held-out accuracy{name}: {before[key]:.1%} -> {after[key]:.1%} ({count} questions)"
+            f"held-out accuracy{name}: {percent(before[key])} -> {percent(after[key])} ({count} questions)"
             for key, name in keys.items()
         ]
 

@@ -103,3 +103,8 @@ class PipelineAccuracy(Metric):
             for category, share in zip(self.categories, shares, strict=True):
                 result[f"accuracy/{printable(category)}"] = share
         return result
+
+
+def percent(share: float) -> str:
+    """A share for people; that of what nothing was scored for is a dash."""
+    return f"{share:.1%}" if math.isfinite(share) else "–"

@@ -18,7 +18,7 @@ from racro_pl.reward import FunctionReward, InProcessReasoner, Scorer
 from racro_pl.rollout import TransformersEngine
 from racro_pl.training.callbacks.learning_report import _as_json
 from racro_pl.training.checkpointing.callback import RunCheckpoint
-from racro_pl.training.metrics.accuracy import PipelineAccuracy
+from racro_pl.training.metrics.accuracy import PipelineAccuracy, percent
 from racro_pl.types import RacroError
 
 
@@ -173,6 +173,7 @@ def test_the_accuracy_of_what_has_no_score_is_unknown_not_zero(tmp_path):
 
 
 def test_a_figure_that_is_unknown_is_null_in_the_comparison():
+    assert [percent(share) for share in (0.985, math.nan)] == ["98.5%", "–"]
     assert json.loads(_as_json({"accuracy": 0.5}, {"accuracy": math.nan})) == {
         "before": {"accuracy": 0.5}, "after": {"accuracy": None}
     }  # fmt: skip
