@@ -34,9 +34,12 @@ class Identities:
         return Identities(*(getattr(other, kind) | getattr(self, kind) for kind in _KINDS))
 
 
+_STATE = re.compile(r"(?: \d+ \d+)+$")
+
+
 def _is_same(mine: str, theirs: str) -> bool:
-    # Earlier versions noted a folder with questions without the state of the files in it.
-    return mine == theirs or re.fullmatch(r"(?: \d+)+", mine.removeprefix(theirs)) is not None
+    # Earlier versions noted a folder with questions without the state of the files in it: size and time of each.
+    return mine == theirs or (not _STATE.search(theirs) and theirs == _STATE.sub("", mine))
 
 
 def open_run(runs: Path, name: str, identities: Identities, fresh: bool) -> tuple[Path, bool]:

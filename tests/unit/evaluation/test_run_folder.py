@@ -54,7 +54,7 @@ def test_a_broken_file_is_told(tmp_path):
 def test_a_changed_file_in_a_folder_is_another_source_and_earlier_notes_of_folders_hold(tmp_path):
     (figure,) = figure_questions("test", 1)
     rows = {"question": [figure.text], "answer": [figure.answer], "image": [figure.images[0].data]}
-    pq.write_table(pa.table(rows), tmp_path / "test.parquet")
+    pq.write_table(pa.table(rows), tmp_path / "test-1.parquet")
 
     def noted() -> str:
         (loaded,) = load_benchmarks([BenchmarkSettings("own", str(tmp_path))])
@@ -64,6 +64,8 @@ def test_a_changed_file_in_a_folder_is_another_source_and_earlier_notes_of_folde
     assert noted() == before
     open_run(tmp_path / "runs", "e", Identities({"own": f"{tmp_path} default"}, {"after": "w1"}, {}), fresh=False)
     assert open_run(tmp_path / "runs", "e", Identities({"own": before}, {"after": "w1"}, {}), fresh=False)[1]
-    os.utime(tmp_path / "test.parquet", ns=(1, 1))
+    pq.write_table(pa.table(rows), tmp_path / "test-2.parquet")
+    assert not open_run(tmp_path / "runs", "e", Identities({"own": noted()}, {"after": "w1"}, {}), fresh=False)[1]
+    os.utime(tmp_path / "test-1.parquet", ns=(1, 1))
     assert noted() != before
     assert not open_run(tmp_path / "runs", "e", Identities({"own": noted()}, {"after": "w1"}, {}), fresh=False)[1]
