@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 LEAVING_S = 60.0
 """How long a rank that failed waits for the others to leave NCCL's group with it."""
 
+_together = threading.Event()
+
 
 def disconnect_at_exit(trainer: Trainer) -> None:
     """Leave the process group before the interpreter ends: gloo's threads may still be at work then, and abort it.
@@ -39,6 +41,11 @@ def disconnect_at_exit(trainer: Trainer) -> None:
         threading.Thread(target=_end_alone, args=watched, daemon=True, name="leaving").start()
 
 
+def leave_together() -> None:
+    """All ranks agreed to stop: each waits for the others to leave, however long they take."""
+    _together.set()
+
+
 def _disconnect(leaving: threading.Event) -> None:
     if dist.is_initialized():
         leaving.set()
@@ -47,7 +54,7 @@ def _disconnect(leaving: threading.Event) -> None:
 
 def _end_alone(leaving: threading.Event, state: TrainerState, launcher: Any) -> None:
     leaving.wait()
-    if state.status != TrainerStatus.INTERRUPTED:
+    if state.status != TrainerStatus.INTERRUPTED or _together.is_set():
         return
     time.sleep(LEAVING_S)
     print("this rank failed, and the others did not end with it: it ends alone", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from racro_pl.training.checkpointing.io import clear_leftovers, rename_checkpoin
 from racro_pl.training.checkpointing.resume_logs import has_row, rewind
 from racro_pl.training.checkpointing.run_folder import run_folder
 from racro_pl.training.checkpointing.signals import Stopped, StopSignals
+from racro_pl.training.distributed import leave_together
 from racro_pl.training.metrics.scores import sets_of
 from racro_pl.types import at_least, require_all
 
@@ -164,6 +165,7 @@ class RunCheckpoint(ModelCheckpoint):
         if signum == self.signals.requeue:  # SLURM's warning that the job's time is nearly over
             # Lightning's own: saves hpc_ckpt_k.ckpt in the run's folder and calls scontrol.
             trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
+        leave_together()
         raise Stopped(signum, self._place("last.ckpt"))
 
     def _place(self, name: str) -> Path:
